@@ -1,0 +1,25 @@
+"""charrnn learns any text character by character and writes more of it.
+
+>>> import charrnn
+>>> model = charrnn.train("corpora/if-you.txt", steps=500)  # doctest: +SKIP
+>>> model.sample(prime="if you", length=200, temperature=0.8, seed=1)  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from charrnn.errors import CharrnnError
+    from charrnn.inference import Model, load
+    from charrnn.training import train
+
+__version__ = "0.1.0"
+__all__ = ["CharrnnError", "Model", "__version__", "load", "train"]
+_HOMES = {"CharrnnError": "errors", "Model": "inference", "load": "inference", "train": "training"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import charrnn` costs nothing and never brings torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'charrnn' has no attribute {name!r}")
+    return getattr(import_module(f"charrnn.{_HOMES[name]}"), name)

@@ -1,0 +1,281 @@
+"""The command line: parse, call, print. `main` is the program `charrnn`; every error ends in one line and a status.
+
+Nothing heavy is imported at the top: what only runs a model never reaches torch.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+import charrnn
+from charrnn import display
+from charrnn.corpus import STDIN, read_text
+from charrnn.errors import CharrnnError
+
+STARTED = time.monotonic() - 0.25  # the interpreter and these imports have taken about that long already
+
+app = typer.Typer(name="charrnn", add_completion=True, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+_DATA, _LENGTH, _MODEL, _TRAINING, _OUTPUT = "Data", "How long", "Model", "Training", "Output"
+
+
+def _option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=more.pop("show_default", False), **more)
+
+
+@app.callback(invoke_without_command=False)
+def _program(
+    version: Annotated[bool, _option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    """Learns any text character by character and writes more of it."""
+
+
+@app.command()
+def train(
+    corpus: Annotated[list[str] | None, typer.Argument(metavar="[CORPUS]...", help="Files and folders of text; '-' or a pipe for standard input.", show_default=False)] = None,
+    encoding: Annotated[str, _option("--encoding", help="The text's encoding. [default: utf-8]")] = "utf-8",
+    validation: Annotated[str, _option("--validation", metavar="FRACTION|FILE", help="What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. [default: 0.1]")] = "0.1",
+    for_: Annotated[str | None, _option("--for", metavar="TIME", help="Train so long (30s, 5m, 1h30m); the learning rate is annealed to fit. [default: 5m]")] = None,
+    epochs: Annotated[float | None, _option("--epochs", help="Train so many passes over the text instead.")] = None,
+    steps: Annotated[int | None, _option("--steps", help="Train so many windows instead; with one seed, runs repeat exactly.")] = None,
+    cell: Annotated[str, _option("--cell", help="lstm, gru or rnn. [default: lstm]")] = "lstm",
+    layers: Annotated[int | None, _option("--layers", help="Stacked recurrent layers; more learn more and slower; 0 is the softmax layer alone. [default: chosen]")] = None,
+    hidden_size: Annotated[int | None, _option("--hidden-size", help="Units in each layer; twice as many take four times the work. [default: chosen]")] = None,
+    embedding: Annotated[int | None, _option("--embedding", help="Learned numbers per character; 0 feeds one-hot vectors. [default: 32]")] = None,
+    seq_length: Annotated[int | None, _option("--seq-length", help="Characters through which gradients flow back; longer learns longer patterns, in fewer steps. [default: 64]")] = None,
+    batch_size: Annotated[int | None, _option("--batch-size", help="Streams read side by side; more read faster, in fewer steps. [default: 32]")] = None,
+    dropout: Annotated[float | None, _option("--dropout", help="The chance that a unit is silenced; higher where a small text is read often. [default: chosen]")] = None,
+    learning_rate: Annotated[float | None, _option("--learning-rate", help="The highest step size of Adam; too high diverges, too low learns slowly. [default: chosen]")] = None,
+    seed: Annotated[int, _option("--seed", help="Where all randomness begins. [default: 0]")] = 0,
+    device: Annotated[str, _option("--device", help="auto, cpu, cuda or mps. [default: auto]")] = "auto",
+    precision: Annotated[str, _option("--precision", help="auto, float32 or bfloat16 (faster where the processor has it). [default: auto]")] = "auto",
+    out: Annotated[Path | None, _option("-o", "--out", help="The run's folder. [default: runs/NAME after the corpus]")] = None,
+    resume: Annotated[bool, _option("--resume", help="Continue the run in that folder where it stopped.")] = False,
+    init_from: Annotated[Path | None, _option("--init-from", metavar="MODEL", help="Begin with this model's weights and vocabulary.")] = None,
+    quiet: Annotated[bool, _option("-q", "--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Learn a text and keep the best model by validation loss.
+
+    Options that are not given are chosen from the size of the text and the length of the training.
+    """
+    from charrnn.recipe import Options, parse_duration
+
+    try:
+        held_out: str | float = float(validation)
+    except ValueError:
+        held_out = validation
+    seconds = parse_duration(for_) if for_ is not None else None if epochs is not None or steps is not None else 300.0
+    options = Options(seconds, epochs, steps, cell, layers, hidden_size, embedding, seq_length, batch_size, dropout, learning_rate, held_out, seed, device, precision, encoding)
+    sources = list(corpus or ([STDIN] if _piped() else []))
+    if not sources and not resume:
+        raise CharrnnError("no text: name files or folders, or pipe one in")
+    if resume:
+        kept = replace(Options(), seconds=seconds, epochs=epochs, steps=steps, device=device)
+        if options != kept or init_from is not None:
+            raise CharrnnError("--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
+    interrupted = _Signals()
+    from charrnn.training import Progress, Run, new_folder
+
+    if resume:
+        folder = out if out is not None else _run_folder(sources)
+        run, notes = Run.resume(folder, corpus or ([STDIN] if sources == [STDIN] else []), device), []
+    else:
+        folder = new_folder(sources, out)
+        run, notes = Run.create(sources, options, folder, init_from)
+    if not quiet:
+        for note in notes:
+            display.write_line(f"note: {note}")
+        display.write_line(_describe(run, folder))
+    with display.TrainingDisplay(quiet) as screen:
+        for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
+            if isinstance(event, Progress):
+                screen.progress(event.fraction, event.seconds_left, event.characters_per_second, event.train_bits)
+            else:
+                screen.validation(event.record, event.fraction, event.best, event.sample)
+    if interrupted.signal:
+        display.write_line(f"stopped at step {run.step}; saved in {folder}; continue with --resume -o {folder}")
+        raise typer.Exit(128 + interrupted.signal)
+    if not quiet:
+        display.write_line(f"saved in {folder}; write with: charrnn sample -m {folder}")
+
+
+@app.command()
+def sample(
+    model: Annotated[Path | None, _option("-m", "--model", help="A run's folder or its model file. [default: the newest run under runs/]")] = None,
+    prime: Annotated[str | None, _option("-p", "--prime", help="Text to go on from; it is printed first. A pipe does the same.")] = None,
+    prime_file: Annotated[Path | None, _option("--prime-file", help="The same from a file.")] = None,
+    length: Annotated[int, _option("-n", "--length", help="Characters to write. [default: 500]")] = 500,
+    temperature: Annotated[float, _option("-t", "--temperature", help="Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]")] = 1.0,
+    top_k: Annotated[int, _option("--top-k", help="Draw from the K likeliest characters only; 0 is all. [default: 0]")] = 0,
+    top_p: Annotated[float, _option("--top-p", help="Draw from the likeliest characters that reach this probability. [default: 1]")] = 1.0,
+    greedy: Annotated[bool, _option("--greedy", help="Always take the likeliest character.")] = False,
+    seed: Annotated[int | None, _option("--seed", help="Repeats a text. [default: another each time]")] = None,
+    count: Annotated[int, _option("--count", help="Texts to write, separated by a line of dashes. [default: 1]")] = 1,
+    until: Annotated[str | None, _option("--until", help="End a text after it has written this.")] = None,
+) -> None:
+    """Write text with a model."""
+    from charrnn.inference import Sampler
+
+    if prime is not None and prime_file is not None:
+        raise CharrnnError("--prime and --prime-file exclude each other")
+    if length < 0:
+        raise CharrnnError(f"--length {length} is below 0")
+    if not 1 <= count <= 100_000:
+        raise CharrnnError(f"--count {count} is not between 1 and 100000")
+    if until == "":
+        raise CharrnnError("--until is empty; name the text that ends a sample")
+    if seed is not None and seed < 0:
+        raise CharrnnError(f"--seed {seed} is below 0")
+    sampler = Sampler(temperature, top_k, top_p, greedy)
+    loaded = _load(model)
+    if prime_file is not None or (prime is None and _piped()):
+        source = str(prime_file) if prime_file is not None else STDIN
+        try:
+            prime = read_text([source])[0]
+        except CharrnnError as error:
+            if source != STDIN or "empty" not in str(error):
+                raise
+    prime = prime or ""
+    unknown = loaded.unknown(prime)
+    if unknown:
+        display.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; skipped in the prime")
+    write = _writer()
+    rest = [""] * count  # texts 2, 3, ... wait until the first has been written
+    over = [False] * count
+    write(prime)
+    for characters in loaded.generate(prime, length, sampler, seed, count):
+        for k, character in enumerate(characters):
+            if not over[k]:
+                rest[k] += character
+                over[k] = until is not None and rest[k].endswith(until)
+                if k == 0:
+                    write(character)
+        if all(over):
+            break
+    for text in rest[1:]:
+        write("\n" + "-" * 20 + "\n" + prime + text)
+    if sys.stdout.isatty():
+        write("\n")
+
+
+@app.command()
+def eval(
+    text: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Files and folders of text; '-' or a pipe for standard input.", show_default=False)] = None,
+    model: Annotated[Path | None, _option("-m", "--model", help="A run's folder or its model file. [default: the newest run under runs/]")] = None,
+    encoding: Annotated[str, _option("--encoding", help="The text's encoding. [default: utf-8]")] = "utf-8",
+    as_json: Annotated[bool, _option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say how well a model knows a text, in bits per character."""
+    sources = list(text or ([STDIN] if _piped() else []))
+    if not sources:
+        raise CharrnnError("no text: name files or folders, or pipe one in")
+    loaded = _load(model)
+    content, notes = read_text(sources, encoding)
+    for note in notes:
+        display.write_line(f"note: {note}")
+    figures = loaded.score(content).to_dict()
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        shown = {name.replace("_", " "): f"{value:,}" if isinstance(value, int) else f"{value:,.4f}" for name, value in figures.items()}
+        display.print_scores(shown)
+
+
+def main() -> None:
+    """Run the program on `sys.argv` and exit with its status: 0, 1 (failed), 2 (unusable input), 128 + a signal's number."""
+    if "--version" in sys.argv[1:2]:
+        print(f"charrnn {charrnn.__version__}")
+        sys.exit(0)
+    try:
+        status = app(standalone_mode=False) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has gone: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 0
+    except KeyboardInterrupt:
+        status = 130
+    except CharrnnError as error:
+        status = _fail(str(error), error.exit_status)
+    except MemoryError:
+        status = _fail("out of memory; take a smaller text, network or batch", 1)
+    except OSError as error:
+        status = _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        message = error.format_message() if hasattr(error, "format_message") else str(error)  # a usage error of Typer's
+        status = _fail(message.rstrip("."), error.exit_code) if message else error.exit_code
+    sys.exit(status)
+
+
+def _fail(message: str, status: int) -> int:
+    display.write_line(f"error: {message}")
+    return status
+
+
+class _Signals:
+    """Remembers SIGINT and SIGTERM for the training loop, which saves and ends; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, _: FrameType | None) -> None:
+        if self.signal:
+            os._exit(128 + number)
+        self.signal = number
+
+
+def _piped() -> bool:
+    return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
+
+
+def _load(path: Path | None) -> Any:
+    from charrnn.inference import load
+
+    model = load(path)
+    if path is None:
+        display.write_line(f"model: {model.path}")
+    return model
+
+
+def _run_folder(sources: list[str]) -> Path:
+    """The newest run that `--resume` can mean: of the named corpus, or of all."""
+    name = "stdin" if sources == [STDIN] else Path(sources[0]).resolve().stem if sources else ""
+    runs = [p.parent for p in Path("runs").glob(f"{name}*/state.safetensors")]
+    if not runs:
+        raise CharrnnError(f"no run to resume under runs/{name}; name its folder with --out")
+    return max(runs, key=lambda folder: (folder / "state.safetensors").stat().st_mtime)
+
+
+def _describe(run: Any, folder: Path) -> str:
+    r = run.recipe
+    shape = f"{r.layers} x {r.hidden_size} {r.cell}" if r.layers else "softmax alone"
+    held = f", {len(run.validation_ids):,} held out" if len(run.validation_ids) else ""
+    return (
+        f"{folder}: {len(run.ids):,} characters{held}, vocabulary {len(run.vocabulary)}; chose {shape}, embedding {r.embedding}, "
+        f"{r.batch_size} streams, windows of {r.seq_length}, dropout {r.dropout:g}, learning rate {r.learning_rate:g}, {r.precision}"
+    )
+
+
+def _writer() -> Any:
+    """A function that writes text to standard output at once, byte for byte; on a terminal control characters are shown."""
+    if sys.stdout is None:
+        raise CharrnnError("standard output is closed", 1)
+    raw, terminal = sys.stdout.buffer, sys.stdout.isatty()
+
+    def write(text: str) -> None:
+        raw.write((display.printable(text) if terminal else text).encode("utf-8", "surrogateescape"))
+        raw.flush()
+
+    return write

@@ -1,0 +1,183 @@
+"""How to train: what the user asked for, and a choice for all that was left open.
+
+`choose` is given the options, the size of the corpus and the length of the training; it gives back a complete `Recipe`.
+It knows no torch.
+"""
+
+import dataclasses
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charrnn.corpus import fit_windows
+from charrnn.errors import CharrnnError
+
+CELLS = ("lstm", "gru", "rnn")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
+SPEED = 50_000  # characters per second of one layer of 256 on two cores: only the choice of sizes leans on it
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user says; None leaves the choice to `choose`. Exactly one of the three lengths is set."""
+
+    seconds: float | None = None  # --for
+    epochs: float | None = None
+    steps: int | None = None
+    cell: str = "lstm"
+    layers: int | None = None
+    hidden_size: int | None = None
+    embedding: int | None = None  # 0: one-hot
+    seq_length: int | None = None
+    batch_size: int | None = None
+    dropout: float | None = None
+    learning_rate: float | None = None
+    validation: str | float = 0.1  # a fraction of the text, or the path of a file
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        lengths = [self.seconds, self.epochs, self.steps]
+        _require(sum(length is not None for length in lengths) <= 1, "--for, --epochs and --steps exclude each other")
+        for name, length in zip(("--for", "--epochs", "--steps"), lengths, strict=True):
+            _require(length is None or (math.isfinite(length) and length > 0), f"{name} {length} is not above 0")
+        _require(self.cell in CELLS, f"--cell {self.cell} is none of {', '.join(CELLS)}")
+        _require(self.device in DEVICES, f"--device {self.device} is none of {', '.join(DEVICES)}")
+        _require(self.precision in PRECISIONS, f"--precision {self.precision} is none of {', '.join(PRECISIONS)}")
+        for name, least, most in (
+            ("layers", 0, 64),
+            ("hidden_size", 1, 65536),
+            ("embedding", 0, 65536),
+            ("seq_length", 1, 65536),
+            ("batch_size", 1, 65536),
+            ("seed", 0, 2**63 - 1),
+        ):
+            value = getattr(self, name)
+            flag = "--" + name.replace("_", "-")
+            _require(value is None or least <= value <= most, f"{flag} {value} is not between {least} and {most}")
+        _require(self.dropout is None or 0 <= self.dropout < 1, f"--dropout {self.dropout} is not at least 0 and below 1")
+        rate = self.learning_rate
+        _require(rate is None or (math.isfinite(rate) and 0 < rate <= 10), f"--learning-rate {rate} is not in (0, 10]")
+        if isinstance(self.validation, float):
+            _require(0 <= self.validation < 1, f"--validation {self.validation:g} is not at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that training needs to know besides the text; kept with the model."""
+
+    cell: str
+    layers: int
+    hidden_size: int
+    embedding: int
+    seq_length: int
+    batch_size: int
+    dropout: float
+    learning_rate: float
+    seed: int
+    precision: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def choose(options: Options, characters: int, vocabulary: int, network: dict[str, Any] | None = None) -> tuple[Recipe, list[str]]:
+    """Fill in what `options` leave open for a training text of so many characters.
+
+    `network` is the configuration of a model to begin with: its sizes are kept.
+    Returns: the recipe, and notes for the user on what did not fit.
+    Raises: CharrnnError where the text is too short to learn from, or a size contradicts `network`.
+    """
+    if characters < 2:
+        raise CharrnnError(f"the training text has {characters} character; at least 2 are needed")
+    fixed = {} if network is None else {
+        "cell": network["cell"],
+        "layers": network["num_layers"],
+        "hidden_size": network["hidden_size"],
+        "embedding": network["embedding_size"],
+    }
+    for name, value in fixed.items():
+        asked = getattr(options, name)
+        if asked not in (None, value) and (name != "cell" or asked != "lstm"):
+            raise CharrnnError(f"--{name.replace('_', '-')} {asked}: the model to begin with has {value}")
+    notes = []
+
+    def pick(name: str, default: Any) -> Any:
+        asked = getattr(options, name)
+        return fixed.get(name, default if asked is None else asked)
+
+    seq_length = options.seq_length or 64
+    batch_size = options.batch_size or max(1, min(32, characters // (4 * seq_length)))
+    seconds = options.seconds
+    if seconds is None:
+        steps = options.steps or (options.epochs or 1) * characters / (batch_size * seq_length)
+        seconds = steps * batch_size * seq_length / SPEED
+    epochs = seconds * SPEED / characters
+    hidden_size = pick("hidden_size", 64 if characters < 4_000 else 128 if characters < 20_000 else 256 if seconds < 600 else 384)
+    layers = pick("layers", 1 if seconds < 600 else 2)
+    learns_by_heart = options.validation == 0.0 or epochs < 8
+    dropout = 0.0 if learns_by_heart else 0.25 if epochs < 40 or characters > 500_000 else 0.5
+    fitted = fit_windows(characters, batch_size, seq_length)
+    if fitted != (batch_size, seq_length) and (options.batch_size or options.seq_length):
+        notes.append(f"the text is short: cut into {fitted[0]} streams and windows of {fitted[1]} characters")
+    recipe = Recipe(
+        cell=pick("cell", "lstm"),
+        layers=layers,
+        hidden_size=hidden_size,
+        embedding=pick("embedding", min(32, vocabulary)),
+        seq_length=fitted[1],
+        batch_size=fitted[0],
+        dropout=pick("dropout", dropout),
+        learning_rate=pick("learning_rate", float(f"{7e-3 * math.sqrt(256 / max(64, hidden_size)) / max(1, layers) ** 0.5:.1g}")),
+        seed=options.seed,
+        precision=options.precision,
+    )
+    weights = 16 * (recipe.layers * 8 * recipe.hidden_size**2 + vocabulary * (recipe.hidden_size + recipe.embedding))
+    activations = 60 * recipe.layers * recipe.hidden_size * recipe.batch_size * recipe.seq_length
+    softmax = 12 * vocabulary * recipe.batch_size * recipe.seq_length
+    if weights + activations + softmax > _memory():
+        need = (weights + activations + softmax) / 2**30
+        raise CharrnnError(f"this network would take about {need:.0f} GiB of memory, and {_memory() / 2**30:.0f} are here; take less --hidden-size, --layers, --batch-size or --seq-length")
+    return recipe, notes
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 natively; elsewhere it is emulated and slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in `text`: "90", "90s", "5m", "1h30m", "0.5h". Raises: CharrnnError where it is none, or not above 0."""
+    match = re.fullmatch(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text.strip())
+    try:
+        parts = [float(part or 0) for part in match.groups()] if match and text.strip() else []
+    except ValueError:
+        parts = []
+    if not parts:
+        raise CharrnnError(f"--for {text!r} is no length of time; write 30s, 5m or 1h30m")
+    seconds = sum(part * unit for part, unit in zip(parts, (86400, 3600, 60, 1), strict=True))
+    if not 0 < seconds <= 3650 * 86400:
+        raise CharrnnError(f"--for {text!r} is not above 0 and at most ten years")
+    return seconds
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 1 << 40
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise CharrnnError(message)
