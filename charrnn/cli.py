@@ -22,7 +22,9 @@ from charrnn.errors import CharrnnError
 
 STARTED = time.monotonic() - 0.25  # the interpreter and these imports have taken about that long already
 
-app = typer.Typer(name="charrnn", add_completion=True, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="charrnn", add_completion=True, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 _DATA, _LENGTH, _MODEL, _TRAINING, _OUTPUT = "Data", "How long", "Model", "Training", "Output"
 
@@ -40,26 +42,78 @@ def _program(
 
 @app.command()
 def train(
-    corpus: Annotated[list[str] | None, typer.Argument(metavar="[CORPUS]...", help="Files and folders of text; '-' or a pipe for standard input.", show_default=False)] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CORPUS]...", help="Files and folders of text; '-' or a pipe for standard input.", show_default=False
+        ),
+    ] = None,
     encoding: Annotated[str, _option("--encoding", help="The text's encoding. [default: utf-8]")] = "utf-8",
-    validation: Annotated[str, _option("--validation", metavar="FRACTION|FILE", help="What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. [default: 0.1]")] = "0.1",
-    for_: Annotated[str | None, _option("--for", metavar="TIME", help="Train so long (30s, 5m, 1h30m); the learning rate is annealed to fit. [default: 5m]")] = None,
+    validation: Annotated[
+        str,
+        _option(
+            "--validation",
+            metavar="FRACTION|FILE",
+            help="What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. [default: 0.1]",
+        ),
+    ] = "0.1",
+    for_: Annotated[
+        str | None,
+        _option(
+            "--for", metavar="TIME", help="Train so long (30s, 5m, 1h30m); the learning rate is annealed to fit. [default: 5m]"
+        ),
+    ] = None,
     epochs: Annotated[float | None, _option("--epochs", help="Train so many passes over the text instead.")] = None,
-    steps: Annotated[int | None, _option("--steps", help="Train so many windows instead; with one seed, runs repeat exactly.")] = None,
+    steps: Annotated[
+        int | None, _option("--steps", help="Train so many windows instead; with one seed, runs repeat exactly.")
+    ] = None,
     cell: Annotated[str, _option("--cell", help="lstm, gru or rnn. [default: lstm]")] = "lstm",
-    layers: Annotated[int | None, _option("--layers", help="Stacked recurrent layers; more learn more and slower; 0 is the softmax layer alone. [default: chosen]")] = None,
-    hidden_size: Annotated[int | None, _option("--hidden-size", help="Units in each layer; twice as many take four times the work. [default: chosen]")] = None,
-    embedding: Annotated[int | None, _option("--embedding", help="Learned numbers per character; 0 feeds one-hot vectors. [default: 32]")] = None,
-    seq_length: Annotated[int | None, _option("--seq-length", help="Characters through which gradients flow back; longer learns longer patterns, in fewer steps. [default: 64]")] = None,
-    batch_size: Annotated[int | None, _option("--batch-size", help="Streams read side by side; more read faster, in fewer steps. [default: 32]")] = None,
-    dropout: Annotated[float | None, _option("--dropout", help="The chance that a unit is silenced; higher where a small text is read often. [default: chosen]")] = None,
-    learning_rate: Annotated[float | None, _option("--learning-rate", help="The highest step size of Adam; too high diverges, too low learns slowly. [default: chosen]")] = None,
+    layers: Annotated[
+        int | None,
+        _option(
+            "--layers",
+            help="Stacked recurrent layers; more learn more and slower; 0 is the softmax layer alone. [default: chosen]",
+        ),
+    ] = None,
+    hidden_size: Annotated[
+        int | None,
+        _option("--hidden-size", help="Units in each layer; twice as many take four times the work. [default: chosen]"),
+    ] = None,
+    embedding: Annotated[
+        int | None, _option("--embedding", help="Learned numbers per character; 0 feeds one-hot vectors. [default: 32]")
+    ] = None,
+    seq_length: Annotated[
+        int | None,
+        _option(
+            "--seq-length",
+            help="Characters through which gradients flow back; longer learns longer patterns, in fewer steps. [default: 48]",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, _option("--batch-size", help="Streams read side by side; more read faster, in fewer steps. [default: 32]")
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        _option(
+            "--dropout", help="The chance that a unit is silenced; higher where a small text is read often. [default: chosen]"
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        _option(
+            "--learning-rate", help="The highest step size of Adam; too high diverges, too low learns slowly. [default: chosen]"
+        ),
+    ] = None,
     seed: Annotated[int, _option("--seed", help="Where all randomness begins. [default: 0]")] = 0,
     device: Annotated[str, _option("--device", help="auto, cpu, cuda or mps. [default: auto]")] = "auto",
-    precision: Annotated[str, _option("--precision", help="auto, float32 or bfloat16 (faster where the processor has it). [default: auto]")] = "auto",
+    precision: Annotated[
+        str, _option("--precision", help="auto, float32 or bfloat16 (faster where the processor has it). [default: auto]")
+    ] = "auto",
     out: Annotated[Path | None, _option("-o", "--out", help="The run's folder. [default: runs/NAME after the corpus]")] = None,
     resume: Annotated[bool, _option("--resume", help="Continue the run in that folder where it stopped.")] = False,
-    init_from: Annotated[Path | None, _option("--init-from", metavar="MODEL", help="Begin with this model's weights and vocabulary.")] = None,
+    init_from: Annotated[
+        Path | None, _option("--init-from", metavar="MODEL", help="Begin with this model's weights and vocabulary.")
+    ] = None,
     quiet: Annotated[bool, _option("-q", "--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Learn a text and keep the best model by validation loss.
@@ -73,8 +127,25 @@ def train(
     except ValueError:
         held_out = validation
     seconds = parse_duration(for_) if for_ is not None else None if epochs is not None or steps is not None else 300.0
-    options = Options(seconds, epochs, steps, cell, layers, hidden_size, embedding, seq_length, batch_size, dropout, learning_rate, held_out, seed, device, precision, encoding)
-    sources = list(corpus or ([STDIN] if _piped() else []))
+    options = Options(
+        seconds,
+        epochs,
+        steps,
+        cell,
+        layers,
+        hidden_size,
+        embedding,
+        seq_length,
+        batch_size,
+        dropout,
+        learning_rate,
+        held_out,
+        seed,
+        device,
+        precision,
+        encoding,
+    )
+    sources = list(corpus or ([STDIN] if _piped() and not resume else []))
     if not sources and not resume:
         raise CharrnnError("no text: name files or folders, or pipe one in")
     if resume:
@@ -86,7 +157,8 @@ def train(
 
     if resume:
         folder = out if out is not None else _run_folder(sources)
-        run, notes = Run.resume(folder, corpus or ([STDIN] if sources == [STDIN] else []), device), []
+        notes: list[str] = []
+        run = Run.resume(folder, sources, device)
     else:
         folder = new_folder(sources, out)
         run, notes = Run.create(sources, options, folder, init_from)
@@ -109,13 +181,21 @@ def train(
 
 @app.command()
 def sample(
-    model: Annotated[Path | None, _option("-m", "--model", help="A run's folder or its model file. [default: the newest run under runs/]")] = None,
-    prime: Annotated[str | None, _option("-p", "--prime", help="Text to go on from; it is printed first. A pipe does the same.")] = None,
+    model: Annotated[
+        Path | None, _option("-m", "--model", help="A run's folder or its model file. [default: the newest run under runs/]")
+    ] = None,
+    prime: Annotated[
+        str | None, _option("-p", "--prime", help="Text to go on from; it is printed first. A pipe does the same.")
+    ] = None,
     prime_file: Annotated[Path | None, _option("--prime-file", help="The same from a file.")] = None,
     length: Annotated[int, _option("-n", "--length", help="Characters to write. [default: 500]")] = 500,
-    temperature: Annotated[float, _option("-t", "--temperature", help="Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]")] = 1.0,
+    temperature: Annotated[
+        float, _option("-t", "--temperature", help="Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]")
+    ] = 1.0,
     top_k: Annotated[int, _option("--top-k", help="Draw from the K likeliest characters only; 0 is all. [default: 0]")] = 0,
-    top_p: Annotated[float, _option("--top-p", help="Draw from the likeliest characters that reach this probability. [default: 1]")] = 1.0,
+    top_p: Annotated[
+        float, _option("--top-p", help="Draw from the likeliest characters that reach this probability. [default: 1]")
+    ] = 1.0,
     greedy: Annotated[bool, _option("--greedy", help="Always take the likeliest character.")] = False,
     seed: Annotated[int | None, _option("--seed", help="Repeats a text. [default: another each time]")] = None,
     count: Annotated[int, _option("--count", help="Texts to write, separated by a line of dashes. [default: 1]")] = 1,
@@ -168,8 +248,15 @@ def sample(
 
 @app.command()
 def eval(
-    text: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Files and folders of text; '-' or a pipe for standard input.", show_default=False)] = None,
-    model: Annotated[Path | None, _option("-m", "--model", help="A run's folder or its model file. [default: the newest run under runs/]")] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TEXT]...", help="Files and folders of text; '-' or a pipe for standard input.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None, _option("-m", "--model", help="A run's folder or its model file. [default: the newest run under runs/]")
+    ] = None,
     encoding: Annotated[str, _option("--encoding", help="The text's encoding. [default: utf-8]")] = "utf-8",
     as_json: Annotated[bool, _option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -185,7 +272,10 @@ def eval(
     if as_json:
         print(json.dumps(figures))
     else:
-        shown = {name.replace("_", " "): f"{value:,}" if isinstance(value, int) else f"{value:,.4f}" for name, value in figures.items()}
+        shown = {
+            name.replace("_", " "): f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+            for name, value in figures.items()
+        }
         display.print_scores(shown)
 
 
@@ -261,10 +351,13 @@ def _run_folder(sources: list[str]) -> Path:
 def _describe(run: Any, folder: Path) -> str:
     r = run.recipe
     shape = f"{r.layers} x {r.hidden_size} {r.cell}" if r.layers else "softmax alone"
-    held = f", {len(run.validation_ids):,} held out" if len(run.validation_ids) else ""
+    text = f"{len(run.ids):,} characters"
+    if len(run.validation_ids):
+        text += f", validates on {len(run.validation_ids):,}"
     return (
-        f"{folder}: {len(run.ids):,} characters{held}, vocabulary {len(run.vocabulary)}; chose {shape}, embedding {r.embedding}, "
-        f"{r.batch_size} streams, windows of {r.seq_length}, dropout {r.dropout:g}, learning rate {r.learning_rate:g}, {r.precision}"
+        f"{folder}: {text}, vocabulary {len(run.vocabulary)}; takes {shape}, embedding {r.embedding}, "
+        f"{r.batch_size} streams, windows of {r.seq_length}, dropout {r.dropout:g}, "
+        f"learning rate {r.learning_rate:g}, {r.precision}"
     )
 
 

@@ -142,36 +142,42 @@ def fit_windows(characters: int, batch_size: int, seq_length: int) -> tuple[int,
 
 
 FRESH = 50  # windows between two fresh starts of a stream, on average
+BY_HEART = 2_000  # characters; a shorter text is read in one piece, to be learned by heart
 
 
 class Windows:
     """Windows of T characters cut from B contiguous streams of one text, epoch after epoch.
 
-    Window k of a stream follows window k - 1, so the state at the end of one is the state at the start of the next;
-    the last window of an epoch is as short as what is left of its stream. Where the text is not a multiple of B, each
-    epoch leaves out other characters, fewer than B at a time (drawn from `seed` and the epoch's number).
+    Window k of a stream follows window k - 1, so the state at the end of one is the state at the start of the next; the
+    last window of an epoch is as short as what is left of the streams. A stream ends where the next one starts, so that
+    from one epoch to the next the states move on by one stream: the text is read as one piece, from the zero state.
 
-    Streams begin with each epoch. Where that is rare, each also begins afresh after FRESH windows on average: a network
-    that has hardly met the zero state would write nonsense from it.
+    In a text of some length each stream also begins afresh after FRESH windows on average: a network that has hardly met
+    the zero state would write nonsense from it.
     """
 
     def __init__(self, ids: Ids, batch_size: int, seq_length: int, seed: int):
-        self.ids, self.batch_size, self.seq_length, self.seed = ids, batch_size, seq_length, seed
-        self.stream_length = (len(ids) - 1) // batch_size
+        self.ids, self.seq_length, self.seed = ids, seq_length, seed
+        steps = len(ids) - 1
+        self.starts = np.arange(batch_size) * steps // batch_size  # where streams don't divide the text, some share a step
+        self.stream_length = -(-steps // batch_size)
         self.per_epoch = -(-self.stream_length // seq_length)
 
-    def __getitem__(self, step: int) -> tuple[Ids, Ids, np.ndarray]:
-        """Window number `step` of the run: inputs (T, B), targets (T, B), and which streams begin with it (B,)."""
+    def __getitem__(self, step: int) -> tuple[Ids, Ids, np.ndarray, bool]:
+        """Window number `step` of the run.
+
+        Returns: inputs (T, B), targets (T, B), which streams begin with it from the zero state (B,), and whether the
+        states first move on by one stream.
+        """
         epoch, window = divmod(step, self.per_epoch)
-        spare = len(self.ids) - 1 - self.stream_length * self.batch_size
-        offset = int(np.random.default_rng((self.seed, epoch)).integers(spare + 1))
-        starts = offset + self.stream_length * np.arange(self.batch_size) + window * self.seq_length
-        length = min(self.seq_length, self.stream_length - window * self.seq_length)
-        at = starts[None, :] + np.arange(length)[:, None]
-        begins = np.full(self.batch_size, window == 0)
-        if self.per_epoch > FRESH:
-            begins |= np.random.default_rng((self.seed, epoch, window)).random(self.batch_size) < 1 / FRESH
-        return self.ids[at], self.ids[at + 1], begins
+        first = window * self.seq_length
+        length = min(self.seq_length, self.stream_length - first)
+        at = self.starts[None, :] + np.arange(first, first + length)[:, None]
+        begins = np.zeros(len(self.starts), bool)
+        if len(self.ids) >= BY_HEART:
+            begins |= np.random.default_rng((self.seed, epoch, window)).random(len(begins)) < 1 / FRESH
+        begins[0] |= window == 0
+        return self.ids[at], self.ids[at + 1], begins, window == 0
 
 
 def scoring_blocks(length: int, streams: int, warm_up: int, block: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

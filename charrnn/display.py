@@ -3,6 +3,7 @@
 Text from a model or a file is data: it is shown, never read as markup, and its control characters are not obeyed.
 """
 
+import contextlib
 import os
 import sys
 import unicodedata
@@ -32,10 +33,9 @@ def _shown(character: str) -> str:
 def write_line(line: str, stream: TextIO | None = None) -> None:
     """Write one line to standard error; a closed or broken standard error is not a reason to fail."""
     stream = stream or sys.stderr
-    try:
-        print(printable(line, keep="").encode(stream.encoding or "ascii", "backslashreplace").decode(stream.encoding or "ascii"), file=stream, flush=True)
-    except (OSError, ValueError, AttributeError):
-        pass
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        encoding = stream.encoding or "ascii"
+        print(printable(line, keep="").encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -50,8 +50,8 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def _bits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _bits(value: float) -> str:
+    return f"{value:.3f}"
 
 
 class TrainingDisplay:
@@ -78,18 +78,23 @@ class TrainingDisplay:
         """Say where the run stands; shown on a terminal only. Speed in characters, loss in bits per character."""
         self._speed = characters_per_second
         if self._live:
-            figures = f"{characters_per_second:,.0f} characters/s  {duration(seconds_left)} left  train {_bits(train_bits)} bits"
+            figures = (
+                f"{characters_per_second:,.0f} characters/s  {duration(seconds_left)} left  train {_bits(train_bits)} bits"
+            )
             bar = Table.grid(padding=(0, 1))
-            bar.add_row(ProgressBar(total=1.0, completed=fraction, width=24), Text(f"{fraction:4.0%}  {figures}", no_wrap=False))
+            bar.add_row(
+                ProgressBar(total=1.0, completed=fraction, width=24), Text(f"{fraction:4.0%}  {figures}", no_wrap=False)
+            )
             self._live.update(Group(self._validation, bar))
 
     def validation(self, record: Mapping[str, Any], fraction: float, best: bool, sample: str) -> None:
         """Say what a validation found: a line, and on a terminal the sample too. `record` is its line in history.jsonl."""
         held_out = record["validation_bits_per_character"]
-        line = (
-            f"{fraction:4.0%}  {duration(record['seconds']):>6}  step {record['step']:,}  train {_bits(record['train_bits_per_character'])}  "
-            f"validation {_bits(held_out)} bits per character{'  best' if best else ''}"
-        )
+        figures = f"train {_bits(record['train_bits_per_character'])}"
+        if held_out is not None:
+            figures += f"  validation {_bits(held_out)}"
+        line = f"{fraction:4.0%}  {duration(record['seconds']):>6}  step {record['step']:,}  {figures} bits per character"
+        line += "  best" if best else ""
         if self._live:
             self._live.console.print(Text(line))
             shown = printable(sample)
@@ -106,4 +111,3 @@ def print_scores(rows: Mapping[str, str]) -> None:
     for name, value in rows.items():
         table.add_row(Text(name), Text(value))
     Console(file=sys.stdout, color_system=None, width=80).print(table)
-

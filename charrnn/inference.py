@@ -18,7 +18,6 @@ from charrnn.errors import CharrnnError
 
 Array = np.ndarray
 State = list[tuple[Array, ...]]  # for each layer (h,) or, with lstm, (h, c); each (B, H)
-Forward = Callable[[Array, State], tuple[Array, State]]  # ids (T, B), state -> logits (T, B, V), state
 
 # What a character outside the vocabulary costs: an escape, then the choice among the rest of Unicode's scalar values.
 # The escape's probability is the same for every model, so that figures compare; known characters pay for it too.
@@ -115,8 +114,16 @@ class Score:
         return {name: getattr(self, name) for name in names.split()}
 
 
-def score(forward: Forward, initial_state: Callable[[int], State], ids: Array, start: int, vocabulary_size: int) -> Score:
+def score(
+    forward: Callable[[Array, Any], tuple[Array, Any]],
+    initial_state: Callable[[int], Any],
+    ids: Array,
+    start: int,
+    vocabulary_size: int,
+) -> Score:
     """Score a text of `ids` (N,), -1 for unknown ones, read after the character `start` from the zero state.
+
+    `forward` reads ids (T, B) on from a state and gives back logits (T, B, V) and the state after them, by either engine.
 
     Unknown characters leave the state as it was. Long texts are cut into up to 64 parallel streams of 2,048 characters
     or more, each warmed up by the 256 characters before it.
@@ -125,9 +132,10 @@ def score(forward: Forward, initial_state: Callable[[int], State], ids: Array, s
     unknown = len(ids) - len(known)
     inputs = np.concatenate([[start], known])[:-1]
     streams = max(1, min(64, len(known) // 2048))
+    block = 64 if vocabulary_size < 1000 else 4  # bounds the memory that the logits take
     state = initial_state(streams)
     nats, correct = 0.0, 0
-    for at, counts in scoring_blocks(len(known), streams, warm_up=256, block=64) if len(known) else ():
+    for at, counts in scoring_blocks(len(known), streams, warm_up=256, block=block) if len(known) else ():
         if at[0, 0] == 0:  # the first stream has no text before it: it begins here, from the zero state
             for part in (part for layer in state for part in layer):
                 part[0] = 0
@@ -218,11 +226,11 @@ class Model:
             logits, state = self.network.step(np.array([i]), state)
         logits = np.repeat(logits, count, axis=0)
         state = [tuple(np.repeat(part, count, axis=0) for part in layer) for layer in state]
-        for position in range(length):
-            if position:
-                logits, state = self.network.step(drawn, state)  # noqa: F821 (drawn in the turn before)
-            drawn = np.array([sampler.draw(row, g) for row, g in zip(logits, generators, strict=True)])
+        for left in range(length, 0, -1):
+            drawn = np.array([sampler.draw(logits[k], generators[k]) for k in range(count)])
             yield [self.vocabulary.characters[i] for i in drawn]
+            if left > 1:
+                logits, state = self.network.step(drawn, state)
 
     def sample(
         self,

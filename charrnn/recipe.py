@@ -87,7 +87,9 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-def choose(options: Options, characters: int, vocabulary: int, network: dict[str, Any] | None = None) -> tuple[Recipe, list[str]]:
+def choose(
+    options: Options, characters: int, vocabulary: int, network: dict[str, Any] | None = None
+) -> tuple[Recipe, list[str]]:
     """Fill in what `options` leave open for a training text of so many characters.
 
     `network` is the configuration of a model to begin with: its sizes are kept.
@@ -96,12 +98,16 @@ def choose(options: Options, characters: int, vocabulary: int, network: dict[str
     """
     if characters < 2:
         raise CharrnnError(f"the training text has {characters} character; at least 2 are needed")
-    fixed = {} if network is None else {
-        "cell": network["cell"],
-        "layers": network["num_layers"],
-        "hidden_size": network["hidden_size"],
-        "embedding": network["embedding_size"],
-    }
+    fixed = (
+        {}
+        if network is None
+        else {
+            "cell": network["cell"],
+            "layers": network["num_layers"],
+            "hidden_size": network["hidden_size"],
+            "embedding": network["embedding_size"],
+        }
+    )
     for name, value in fixed.items():
         asked = getattr(options, name)
         if asked not in (None, value) and (name != "cell" or asked != "lstm"):
@@ -112,14 +118,16 @@ def choose(options: Options, characters: int, vocabulary: int, network: dict[str
         asked = getattr(options, name)
         return fixed.get(name, default if asked is None else asked)
 
-    seq_length = options.seq_length or 64
+    seq_length = options.seq_length or 48
     batch_size = options.batch_size or max(1, min(32, characters // (4 * seq_length)))
     seconds = options.seconds
     if seconds is None:
         steps = options.steps or (options.epochs or 1) * characters / (batch_size * seq_length)
         seconds = steps * batch_size * seq_length / SPEED
     epochs = seconds * SPEED / characters
-    hidden_size = pick("hidden_size", 64 if characters < 4_000 else 128 if characters < 20_000 else 256 if seconds < 600 else 384)
+    hidden_size = pick(
+        "hidden_size", 64 if characters < 4_000 else 128 if characters < 20_000 else 256 if seconds < 600 else 384
+    )
     layers = pick("layers", 1 if seconds < 600 else 2)
     learns_by_heart = options.validation == 0.0 or epochs < 8
     dropout = 0.0 if learns_by_heart else 0.25 if epochs < 40 or characters > 500_000 else 0.5
@@ -134,17 +142,25 @@ def choose(options: Options, characters: int, vocabulary: int, network: dict[str
         seq_length=fitted[1],
         batch_size=fitted[0],
         dropout=pick("dropout", dropout),
-        learning_rate=pick("learning_rate", float(f"{7e-3 * math.sqrt(256 / max(64, hidden_size)) / max(1, layers) ** 0.5:.1g}")),
+        learning_rate=pick(
+            "learning_rate", float(f"{1e-2 * math.sqrt(256 / max(64, hidden_size)) / max(1, layers) ** 0.5:.1g}")
+        ),
         seed=options.seed,
         precision=options.precision,
     )
-    weights = 16 * (recipe.layers * 8 * recipe.hidden_size**2 + vocabulary * (recipe.hidden_size + recipe.embedding))
-    activations = 60 * recipe.layers * recipe.hidden_size * recipe.batch_size * recipe.seq_length
-    softmax = 12 * vocabulary * recipe.batch_size * recipe.seq_length
-    if weights + activations + softmax > _memory():
-        need = (weights + activations + softmax) / 2**30
-        raise CharrnnError(f"this network would take about {need:.0f} GiB of memory, and {_memory() / 2**30:.0f} are here; take less --hidden-size, --layers, --batch-size or --seq-length")
+    _require_memory(recipe, vocabulary)
     return recipe, notes
+
+
+def _require_memory(recipe: Recipe, vocabulary: int) -> None:
+    """Refuse a network that the machine's memory could not hold, before any of it is allocated."""
+    H, window = recipe.hidden_size, recipe.batch_size * recipe.seq_length
+    weights = 16 * (recipe.layers * 8 * H**2 + vocabulary * (H + recipe.embedding))  # with the optimizer's
+    activations = window * (60 * recipe.layers * H + 12 * vocabulary)
+    need, have = (weights + activations) / 2**30, _memory() / 2**30
+    if need > have:
+        cure = "take less --hidden-size, --layers, --batch-size or --seq-length"
+        raise CharrnnError(f"this network would take about {need:,.0f} GiB of memory, and {have:.0f} are here; {cure}")
 
 
 def has_bfloat16() -> bool:

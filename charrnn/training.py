@@ -58,7 +58,17 @@ class Validation:
 class Run:
     """A training run in a folder. Make one with `Run.create` or `Run.resume`."""
 
-    def __init__(self, out: Path, text: str, held_out: str, vocabulary: str, start: str, recipe: Recipe, origin: dict[str, Any], device: str):
+    def __init__(
+        self,
+        out: Path,
+        text: str,
+        held_out: str,
+        vocabulary: str,
+        start: str,
+        recipe: Recipe,
+        origin: dict[str, Any],
+        device: str,
+    ):
         self.out, self.recipe, self.origin, self.start_character = out, recipe, origin, start
         self.vocabulary = Vocabulary(vocabulary)
         self.device = torch.device(device)
@@ -70,7 +80,9 @@ class Run:
         config = Config(len(self.vocabulary), recipe.cell, recipe.layers, recipe.hidden_size, recipe.embedding)
         self.model = CharRNN(config).to(self.device)
         self.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.0, betas=(0.9, 0.99), fused=self.device.type in ("cpu", "cuda"))
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=0.0, betas=(0.9, 0.99), fused=self.device.type in ("cpu", "cuda")
+        )
         self.state: State = self.model.initial_state(recipe.batch_size)
         self.step = self.characters = 0
         self.seconds = 0.0  # spent so far, in earlier sittings too
@@ -78,7 +90,9 @@ class Run:
         self.history: list[dict[str, Any]] = []
 
     @classmethod
-    def create(cls, sources: Sequence[str | Path], options: Options, out: Path, init_from: str | Path | None = None) -> tuple["Run", list[str]]:
+    def create(
+        cls, sources: Sequence[str | Path], options: Options, out: Path, init_from: str | Path | None = None
+    ) -> tuple["Run", list[str]]:
         """Read the text, choose what the options leave open, and make the run's folder.
 
         Returns: the run, and notes for the user. Raises: CharrnnError for unusable input.
@@ -109,7 +123,7 @@ class Run:
                 notes.append(f"{base.path} has never seen {unknown[:40]!r}; these characters are left out of the training text")
                 known = base.vocabulary.encode(training) >= 0
                 training = "".join(c for c, k in zip(training, known, strict=True) if k)
-        recipe, more = choose(options, len(training), len(characters), base and base.header["config"])
+        recipe, more = choose(options, len(training), len(characters), base.header["config"] if base else None)
         device = _device(options.device)
         recipe = dataclasses.replace(recipe, precision=_precision(recipe, device))
         run = cls(out, training, held_out, characters, start, recipe, origin, device)
@@ -135,14 +149,18 @@ class Run:
             else:
                 training, held_out = split(text, options.validation)
             if fingerprint(text + "\0" + held_out) != origin["fingerprint"]:
-                raise CharrnnError(f"the text is not the one that {out} was trained on; to train on another, use --init-from {out}")
+                raise CharrnnError(
+                    f"the text is not the one that {out} was trained on; to train on another, use --init-from {out}"
+                )
             run = cls(out, training, held_out, header["vocabulary"], header["start"], recipe, origin, _device(device))
             run._restore(tensors, header)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CharrnnError(f"{out / STATE} is damaged ({error}); its model may still be good") from None
         return run
 
-    def events(self, options: Options, started: float | None = None, stop: Callable[[], bool] = lambda: False) -> Iterator[Progress | Validation]:
+    def events(
+        self, options: Options, started: float | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[Progress | Validation]:
         """Train to the length that `options` ask for, saving as it goes; `stop` is asked at each step.
 
         `started` is when the clock of `--for` began (`time.monotonic`). Raises: CharrnnError (status 1) when the loss is
@@ -152,10 +170,8 @@ class Run:
         earlier, budget = self.seconds, options.seconds
         steps = options.steps or (math.ceil(options.epochs * self.windows.per_epoch) if options.epochs else None)
         per_validation = 0.3 + len(self.validation_ids) / 200_000  # seconds, until one has been measured
-        if budget is not None:  # at most a twentieth of the time goes to validations
-            planned = max(1, min(VALIDATIONS, int(0.04 * budget / per_validation)))
-        else:
-            planned = VALIDATIONS
+        affordable = math.inf if budget is None else 0.04 * budget / per_validation  # at most a twentieth of the time
+        planned = int(max(1, min(VALIDATIONS, affordable)))
         marks = [(k + 1) / planned for k in range(planned)]
         begun, seen = time.monotonic(), self.characters
         shown = saved = begun
@@ -203,7 +219,9 @@ class Run:
 
     def _learn(self, fraction: float) -> float:
         """One window, one step of the optimizer; returns the learning rate."""
-        inputs, targets, begins = self.windows[self.step]
+        inputs, targets, begins, moves_on = self.windows[self.step]
+        if moves_on:
+            self.state = [tuple(part.roll(1, 0) for part in layer) for layer in self.state]
         if begins.any():
             fresh = torch.from_numpy(begins)[:, None].to(self.device)
             self.state = [tuple(part.masked_fill(fresh, 0.0) for part in layer) for layer in self.state]
@@ -212,11 +230,13 @@ class Run:
         logits, self.state = self.model(x, self.state, self.recipe.dropout, self.dtype)
         loss = functional.cross_entropy(logits.flatten(0, 1), y.flatten())
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP, foreach=True)
         bits = loss.item() / LN2
         if not (math.isfinite(bits) and math.isfinite(norm.item())):
-            raise CharrnnError(f"the loss is no longer finite at step {self.step}; what was saved is whole; take a smaller --learning-rate", 1)
+            raise CharrnnError(
+                f"the loss is no longer finite at step {self.step}; what was saved is whole; take a smaller --learning-rate", 1
+            )
         rate = self.learning_rate(fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -241,9 +261,13 @@ class Run:
             "learning_rate": rate,
         }
         key = "validation_bits_per_character" if result else "train_bits_per_character"
-        best = all(record[key] < past[key] for past in self.history) and math.isfinite(record[key])
+        figure = result.bits_per_character if result else self.train_bits
+        best = math.isfinite(figure) and all(figure < past[key] for past in self.history)
         self.history.append(record)
-        tensors, header = self._weights(), self._header() | {"training": {**self.origin, "recipe": self.recipe.to_dict(), **record}}
+        tensors, header = (
+            self._weights(),
+            self._header() | {"training": {**self.origin, "recipe": self.recipe.to_dict(), **record}},
+        )
         if best:
             self.out.mkdir(parents=True, exist_ok=True)
             checkpoint.write(self.out / MODEL, tensors, header)
@@ -267,13 +291,20 @@ class Run:
     def save(self) -> None:
         """Write `history.jsonl` and then `state.safetensors`, each atomically."""
         tensors = {f"model.{name}": tensor for name, tensor in self._weights().items()}
-        for (name, _), moments in zip(self.model.named_parameters(), self.optimizer.state_dict()["state"].values(), strict=False):
+        for (name, _), moments in zip(
+            self.model.named_parameters(), self.optimizer.state_dict()["state"].values(), strict=False
+        ):
             tensors |= {f"{key}.{name}": value.cpu().numpy() for key, value in moments.items()}
         for i, layer in enumerate(self.state):
             tensors |= {f"carried.{i}.{j}": part.float().cpu().numpy() for j, part in enumerate(layer)}
         tensors["generator"] = torch.get_rng_state().numpy()
         place = {"step": self.step, "characters": self.characters, "seconds": self.seconds, "train_bits": self.train_bits}
-        header = self._header() | {"origin": self.origin, "recipe": self.recipe.to_dict(), "place": place, "history": self.history}
+        header = self._header() | {
+            "origin": self.origin,
+            "recipe": self.recipe.to_dict(),
+            "place": place,
+            "history": self.history,
+        }
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
