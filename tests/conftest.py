@@ -1,0 +1,46 @@
+"""What the tests share: the real program, the project's corpora, and data that may lie beside the checkout."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORPORA = ROOT / "corpora"
+DATA = ROOT.parent / "shared" / "data"
+
+
+def charrnn(*arguments, cwd, text=None, env=None, status=0):
+    """Run the real program; give back (stdout bytes, stderr text). `text` is piped in; without it, stdin is empty."""
+    done = subprocess.run(
+        [sys.executable, "-m", "charrnn", *map(str, arguments)],
+        cwd=cwd,
+        input=b"" if text is None else text if isinstance(text, bytes) else text.encode(),
+        capture_output=True,
+        env={**os.environ, **(env or {})},
+        timeout=120,
+    )
+    errors = done.stderr.decode("utf-8", "replace")
+    assert "Traceback" not in errors, errors
+    assert done.returncode == status, f"exit status {done.returncode}\n{errors}"
+    return done.stdout, errors
+
+
+@pytest.fixture(scope="session")
+def book_run(tmp_path_factory):
+    """A folder with `runs/book`: a small model of a part of the project's book, trained by the real program."""
+    folder = tmp_path_factory.mktemp("book")
+    text = (CORPORA / "the-lamp.txt").read_text()[:30_000]
+    (folder / "book.txt").write_text(text)
+    charrnn("train", "book.txt", "--steps", 120, "--hidden-size", 48, "-q", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def shakespeare():
+    path = DATA / "tinyshakespeare.txt"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    return path

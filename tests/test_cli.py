@@ -1,0 +1,197 @@
+"""The real program: its output, its pipes, its start, and what it says to bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from charrnn import __version__, display
+from conftest import ROOT, charrnn
+
+PROGRAM = [sys.executable, "-m", "charrnn"]
+
+
+def test_sample_prints_the_prime_and_the_text_and_nothing_else(book_run):
+    out, errors = charrnn("sample", "-p", "NELL:\n", "-n", 100, "--seed", 1, cwd=book_run)
+    text = out.decode()
+    assert text.startswith("NELL:\n")
+    assert len(text) == 106
+    assert errors == "model: runs/book/model.safetensors\n"
+    assert charrnn("sample", "-p", "NELL:\n", "-n", 100, "--seed", 1, cwd=book_run)[0] == out
+    assert charrnn("sample", "-n", 100, "--seed", 1, cwd=book_run, text="NELL:\n")[0] == out
+
+
+def test_stdout_is_utf_8_whatever_the_locale(tmp_path):
+    (tmp_path / "t.txt").write_text("żółw 🦉 ", encoding="utf-8")
+    charrnn("train", "t.txt", "--steps", 3, "--validation", 0, "-q", cwd=tmp_path)
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    out, _ = charrnn("sample", "-p", "🦉", "-n", 50, "--seed", 1, cwd=tmp_path, env=env)
+    assert len(out.decode("utf-8")) == 51
+
+
+def test_a_reader_that_leaves_ends_it_quietly(book_run):
+    command = f"{sys.executable} -m charrnn sample -m runs/book -n 100000 </dev/null | head -c 10; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=book_run, capture_output=True, timeout=60)
+    assert done.stderr == b""
+    assert len(done.stdout) == 10 + len("0\n")
+
+
+def test_count_gives_separated_samples_and_until_ends_them(book_run):
+    out = charrnn("sample", "--count", 3, "-n", 40, "--seed", 2, cwd=book_run)[0].decode()
+    parts = out.split("\n" + "-" * 20 + "\n")
+    assert [len(part) for part in parts] == [40, 40, 40]
+    out = charrnn("sample", "-n", 400, "--until", "e", "--seed", 2, cwd=book_run)[0].decode()
+    assert out.endswith("e")
+    assert out.count("e") == 1
+
+
+def test_unknown_characters_of_the_prime_are_skipped_with_one_warning(book_run):
+    out, errors = charrnn("sample", "-p", "Tobias ☃ß☃", "-n", 5, "--greedy", "-m", "runs/book", cwd=book_run)
+    assert out.decode().startswith("Tobias ☃ß☃")
+    assert errors == "warning: the model has never seen '☃', 'ß'; skipped in the prime\n"
+
+
+def test_eval_prints_a_table_or_json(book_run):
+    (book_run / "held.txt").write_text("MARGERY:\nThe lamp is lit. ☃\n")
+    table = charrnn("eval", "held.txt", cwd=book_run)[0].decode()
+    assert "bits per character" in table
+    figures = json.loads(charrnn("eval", "held.txt", "--json", cwd=book_run)[0])
+    assert figures["characters"] == 28
+    assert figures["unknown_characters"] == 1
+    assert json.loads(charrnn("eval", "--json", cwd=book_run, text="MARGERY:\nThe lamp is lit. ☃\n")[0]) == figures
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import charrnn; charrnn.__version__",
+        "from charrnn.cli import main; main()",
+        "import sys; sys.argv += ['--version']; from charrnn.cli import main; main()",
+        "import sys; sys.argv += ['--help']; from charrnn.cli import main; main()",
+        "import sys; sys.argv += ['train', '--help']; from charrnn.cli import main; main()",
+        "import sys; sys.argv += ['sample', '-n', '5']; from charrnn.cli import main; main()",
+        "import sys; sys.argv += ['eval', 'book.txt']; from charrnn.cli import main; main()",
+    ],
+)
+def test_what_only_runs_a_model_leaves_torch_unimported(book_run, code):
+    watch = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); "
+    done = subprocess.run([sys.executable, "-c", watch + code], cwd=book_run, input=b"", capture_output=True, timeout=60)
+    assert done.stderr.decode().splitlines()[-1] == "False"
+
+
+def test_version_is_printed(tmp_path):
+    assert charrnn("--version", cwd=tmp_path)[0].decode() == f"charrnn {__version__}\n"
+
+
+def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path):
+    out, errors = charrnn("train", "-", "--steps", 40, "--hidden-size", 8, cwd=tmp_path, text="to be or not to be, " * 200)
+    assert out == b""
+    lines = errors.splitlines()
+    assert "runs/stdin" in lines[0]
+    assert "validation" in lines[-2]
+    assert "bits per character" in lines[-2]
+    assert lines[-1] == "saved in runs/stdin; write with: charrnn sample -m runs/stdin"
+    assert "\x1b" not in errors
+    charrnn("train", "--resume", "--steps", 45, "-q", "-o", "runs/stdin", "-", cwd=tmp_path, text="to be or not to be, " * 200)
+    history = (tmp_path / "runs/stdin/history.jsonl").read_text().splitlines()
+    assert json.loads(history[-1])["step"] == 45
+    charrnn("train", "-", "--steps", 2, "-q", cwd=tmp_path, text="another " * 50)
+    assert (tmp_path / "runs/stdin-2/model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_where(tmp_path, number, status):
+    (tmp_path / "t.txt").write_text("the quick brown fox jumps over the lazy dog. " * 400)
+    command = [*PROGRAM, "train", "t.txt", "--for", "60s", "--hidden-size", "16"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert "runs/t" in process.stderr.readline()
+    time.sleep(1)
+    process.send_signal(number)
+    errors = process.communicate(timeout=20)[1]
+    assert process.returncode == status
+    assert "saved in runs/t; continue with --resume" in errors
+    assert {"model.safetensors", "state.safetensors", "history.jsonl"} <= set(os.listdir(tmp_path / "runs/t"))
+
+
+def test_control_characters_are_shown_on_a_terminal_and_markup_is_text():
+    hostile = "\x1b[31mred\x1b]8;;http://x\x07[bold]\r\u202e\x00\n\t"
+    shown = display.printable(hostile)
+    assert "\x1b" not in shown
+    assert "\r" not in shown
+    assert "\x07" not in shown
+    assert "\u202e" not in shown
+    assert "[bold]" in shown
+    assert shown.endswith("\n\t")
+
+
+BAD = {
+    "no such command": (["dance"], 2, "dance"),
+    "no such option": (["train", "t.txt", "--speed", "9"], 2, "--speed"),
+    "no corpus at all": (["train"], 2, "empty"),
+    "missing corpus": (["train", "missing.txt"], 2, "missing.txt does not exist"),
+    "empty corpus": (["train", "empty.txt"], 2, "empty"),
+    "one character": (["train", "one.txt"], 2, "at least 2"),
+    "binary corpus": (["train", "binary.bin"], 2, "NUL"),
+    "wrong encoding": (["train", "latin.txt"], 2, "byte 2"),
+    "unknown encoding": (["train", "t.txt", "--encoding", "klingon"], 2, "klingon"),
+    "empty folder": (["train", "folder"], 2, "folder"),
+    "time that is none": (["train", "t.txt", "--for", "soon"], 2, "soon"),
+    "no time": (["train", "t.txt", "--for", "0"], 2, "--for"),
+    "negative steps": (["train", "t.txt", "--steps", "-3"], 2, "--steps"),
+    "two lengths": (["train", "t.txt", "--steps", "3", "--epochs", "2"], 2, "exclude"),
+    "steps that are no number": (["train", "t.txt", "--steps", "many"], 2, "many"),
+    "unknown cell": (["train", "t.txt", "--cell", "brain"], 2, "brain"),
+    "negative layers": (["train", "t.txt", "--layers", "-1"], 2, "--layers"),
+    "no units": (["train", "t.txt", "--hidden-size", "0"], 2, "--hidden-size"),
+    "too many units": (["train", "t.txt", "--hidden-size", "65536", "--steps", "1"], 2, "GiB of memory"),
+    "dropout of all": (["train", "t.txt", "--dropout", "1"], 2, "--dropout"),
+    "learning rate of nan": (["train", "t.txt", "--learning-rate", "nan"], 2, "--learning-rate"),
+    "all held out": (["train", "t.txt", "--validation", "1.0"], 2, "--validation"),
+    "missing validation file": (["train", "t.txt", "--validation", "gone.txt"], 2, "gone.txt"),
+    "unknown device": (["train", "t.txt", "--device", "abacus"], 2, "abacus"),
+    "out is a file": (["train", "t.txt", "-o", "one.txt"], 2, "one.txt"),
+    "out can't be made": (["train", "t.txt", "--steps", "1", "-o", "one.txt/run"], 1, "one.txt/run"),
+    "nothing to resume": (["train", "--resume"], 2, "no run to resume"),
+    "resume with other options": (["train", "t.txt", "--resume", "--hidden-size", "9"], 2, "--resume"),
+    "no model": (["sample"], 2, "no model"),
+    "missing model": (["sample", "-m", "nowhere"], 2, "nowhere"),
+    "model that is text": (["sample", "-m", "t.txt"], 2, "not a charrnn file"),
+    "model that is empty": (["eval", "t.txt", "-m", "empty.txt"], 2, "not a charrnn file"),
+    "negative length": (["sample", "-n", "-1"], 2, "--length"),
+    "no samples": (["sample", "--count", "0"], 2, "--count"),
+    "empty until": (["sample", "--until", ""], 2, "--until"),
+    "temperature below 0": (["sample", "-t", "-1"], 2, "temperature"),
+    "top-p above 1": (["sample", "--top-p", "2"], 2, "top-p"),
+    "prime twice": (["sample", "-p", "a", "--prime-file", "t.txt"], 2, "exclude"),
+    "eval of nothing": (["eval"], 2, "no model"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line_and_changes_nothing(tmp_path, case):
+    arguments, status, words = BAD[case]
+    (tmp_path / "t.txt").write_text("some good text, " * 40)
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "one.txt").write_text("x")
+    (tmp_path / "binary.bin").write_bytes(bytes(range(256)))
+    (tmp_path / "latin.txt").write_bytes("früh".encode("latin-1"))
+    (tmp_path / "folder").mkdir()
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    out, errors = charrnn(*arguments, cwd=tmp_path, status=status)
+    assert out == b""
+    *earlier, last = errors.splitlines()
+    assert last.startswith("error: ")
+    assert words in last
+    assert not any(line.startswith("error") for line in earlier)
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_the_readme_holds_the_help_of_each_command(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    for command in ("train", "sample", "eval"):
+        text = charrnn(command, "--help", cwd=tmp_path, env={"COLUMNS": "100", "NO_COLOR": "1"})[0].decode().strip()
+        assert text in readme, f"README.md lacks the output of COLUMNS=100 charrnn {command} --help"

@@ -1,0 +1,169 @@
+"""Runs repeat, resume, begin from other models, keep the best, and end when they should."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from charrnn import load, train
+from charrnn.checkpoint import MODEL, STATE, read, read_model, write
+from charrnn.errors import CharrnnError
+from charrnn.recipe import Options, choose, parse_duration
+from charrnn.training import Run
+from conftest import CORPORA
+
+SMALL = dict(layers=2, hidden_size=12, embedding=8, batch_size=4, seq_length=20, dropout=0.2)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text((CORPORA / "the-lamp.txt").read_text()[:6000])
+    return path
+
+
+def finish(run, options, stop=lambda: False):
+    list(run.events(options, stop=stop))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_two_runs_with_one_seed_give_byte_identical_tensors(corpus, tmp_path, cell):
+    for name in ("a", "b"):
+        train(corpus, out=tmp_path / name, steps=40, cell=cell, seed=3, **SMALL)
+    a, b = (read(tmp_path / name / MODEL)[0] for name in ("a", "b"))
+    assert a.keys() == b.keys()
+    assert all(a[key].tobytes() == b[key].tobytes() for key in a)
+    train(corpus, out=tmp_path / "c", steps=40, cell=cell, seed=4, **SMALL)
+    assert read(tmp_path / "c" / MODEL)[0]["softmax.weight"].tobytes() != a["softmax.weight"].tobytes()
+
+
+def test_a_run_stopped_and_resumed_ends_as_one_that_never_stopped(corpus, tmp_path):
+    options = Options(steps=40, **SMALL)
+    finish(Run.create([corpus], options, tmp_path / "whole")[0], options)
+    stopped, _ = Run.create([corpus], options, tmp_path / "parts")
+    finish(stopped, options, stop=lambda: stopped.step >= 17)
+    assert stopped.step == 17
+    resumed = Run.resume(tmp_path / "parts", [])
+    assert resumed.step == 17
+    finish(resumed, options)
+    whole, parts = (read(tmp_path / name / STATE)[0] for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(whole[key].tobytes() == parts[key].tobytes() for key in whole)
+
+
+def test_resuming_on_another_text_is_refused(corpus, tmp_path):
+    train(corpus, out=tmp_path / "run", steps=3, **SMALL)
+    other = tmp_path / "other.txt"
+    other.write_text("quite another text " * 20)
+    with pytest.raises(CharrnnError, match="not the one"):
+        Run.resume(tmp_path / "run", [other])
+
+
+def test_init_from_begins_with_the_weights_and_vocabulary_of_a_model(corpus, tmp_path):
+    train(corpus, out=tmp_path / "first", steps=60, **SMALL)
+    options = Options(steps=5)
+    run, _ = Run.create([CORPORA / "birds.txt"], options, tmp_path / "second", init_from=tmp_path / "first")
+    tensors, header = read_model(tmp_path / "first" / MODEL)
+    assert run.vocabulary.characters == header["vocabulary"]
+    assert all((run.model.state_dict()[name].numpy() == tensors[name]).all() for name in tensors)
+    finish(run, options)
+    assert load(tmp_path / "second").header["config"]["hidden_size"] == 12
+
+
+def test_the_model_kept_is_the_best_by_validation(corpus, tmp_path):
+    model = train(corpus, out=tmp_path / "run", steps=200, learning_rate=0.3, **{**SMALL, "dropout": 0.0})
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert set(history[0]) == {
+        "step",
+        "characters",
+        "seconds",
+        "train_bits_per_character",
+        "validation_bits_per_character",
+        "learning_rate",
+    }
+    best = min(history, key=lambda line: line["validation_bits_per_character"])
+    assert model.header["training"]["step"] == best["step"]
+
+
+def test_validation_text_is_never_trained_on(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("ab" * 450 + "Z" * 100)
+    run, _ = Run.create([path], Options(steps=1), tmp_path / "run")
+    assert run.vocabulary.characters == "ab"
+    assert len(run.ids) == 900
+    assert (run.validation_ids == -1).all()
+
+
+def test_a_file_can_be_the_validation_text(corpus, tmp_path):
+    held_out = tmp_path / "held.txt"
+    held_out.write_text("MARGERY:\nKeep it lit.\n" * 5)
+    run, _ = Run.create([corpus], Options(steps=1, validation=str(held_out)), tmp_path / "run")
+    assert len(run.ids) == 6000
+    assert len(run.validation_ids) == 110
+
+
+def test_a_run_for_a_time_ends_on_time_annealed_and_saved(corpus, tmp_path):
+    options = Options(seconds=4.0, **SMALL)
+    started = time.monotonic()
+    run, _ = Run.create([corpus], options, tmp_path / "run")
+    finish_events = list(run.events(options, started))
+    assert abs(time.monotonic() - started - 4.0) < 2.0
+    assert finish_events
+    assert run.history[-1]["learning_rate"] < 0.05 * run.recipe.learning_rate
+    assert (tmp_path / "run" / STATE).exists()
+
+
+def test_a_loss_that_is_not_finite_never_reaches_the_model(corpus, tmp_path):
+    options = Options(steps=30, **SMALL)
+    run, _ = Run.create([corpus], options, tmp_path / "run")
+    finish(run, options, stop=lambda: run.step >= 10)
+    before = (tmp_path / "run" / MODEL).read_bytes()
+    run.model.softmax.weight.data.fill_(float("nan"))
+    with pytest.raises(CharrnnError, match="no longer finite"):
+        finish(run, options)
+    assert (tmp_path / "run" / MODEL).read_bytes() == before
+
+
+def test_each_open_option_is_chosen_and_each_given_one_is_kept():
+    for characters in (200, 50_000, 1_000_000, 50_000_000):
+        for seconds in (10.0, 60.0, 300.0, 1800.0):
+            recipe, _ = choose(Options(seconds=seconds), characters, 65)
+            assert recipe.batch_size * recipe.seq_length < characters
+    recipe, _ = choose(Options(seconds=60.0, hidden_size=77, layers=3, dropout=0.4), 1_000_000, 65)
+    assert (recipe.hidden_size, recipe.layers, recipe.dropout) == (77, 3, 0.4)
+
+
+def test_a_network_beyond_memory_is_refused_before_it_is_made():
+    with pytest.raises(CharrnnError, match="GiB of memory"):
+        choose(Options(hidden_size=60_000), 1_000_000, 65)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("30s", 30), ("5m", 300), ("1h30m", 5400), ("0.5h", 1800), ("1d", 86400)]
+)
+def test_lengths_of_time_are_read(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("damage", ["shape", "dtype", "nan", "missing", "vocabulary", "format"])
+def test_a_model_file_that_contradicts_itself_is_refused(corpus, tmp_path, damage):
+    train(corpus, out=tmp_path / "run", steps=2, **SMALL)
+    tensors, header = read_model(tmp_path / "run" / MODEL)
+    tensors = {name: tensor.copy() for name, tensor in tensors.items()}
+    if damage == "shape":
+        tensors["softmax.bias"] = tensors["softmax.bias"][:-1]
+    elif damage == "dtype":
+        tensors["softmax.bias"] = tensors["softmax.bias"].astype(np.float64)
+    elif damage == "nan":
+        tensors["softmax.bias"][0] = np.nan
+    elif damage == "missing":
+        del tensors["softmax.bias"]
+    elif damage == "vocabulary":
+        header["vocabulary"] = header["vocabulary"][::-1]
+    path = tmp_path / "bad.safetensors"
+    write(path, tensors, header)
+    if damage == "format":
+        path.write_bytes(path.read_bytes().replace(b'\\"format\\": 1', b'\\"format\\": 9'))
+    with pytest.raises(CharrnnError, match=r"bad\.safetensors"):
+        read_model(path)
