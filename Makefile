@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test clean
+.PHONY: train test readme clean
 
 train: .venv/installed  ## learn the project's book for a minute and print what was learned
 	$(BIN)/charrnn train corpora/the-lamp.txt --for 60s
@@ -22,6 +22,9 @@ test: .venv/tested  ## lint, types and the whole test suite
 .venv/tested: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	@touch $@
+
+readme: .venv/installed  ## bring the README's flags up to date
+	$(BIN)/python scripts/readme.py
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

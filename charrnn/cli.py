@@ -285,7 +285,7 @@ def main() -> None:
         print(f"charrnn {charrnn.__version__}")
         sys.exit(0)
     try:
-        status = app(standalone_mode=False) or 0
+        status = app(standalone_mode=False, prog_name="charrnn") or 0
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has gone: nothing is wrong

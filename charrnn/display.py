@@ -60,7 +60,7 @@ class TrainingDisplay:
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
         self._live: Live | None = None
-        self._validation: RenderableType = Text("")
+        self._sample: RenderableType = Text("")
         self._speed = 0.0
         if not quiet and sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._live = Live(console=Console(stderr=True), refresh_per_second=8, transient=False)
@@ -72,6 +72,7 @@ class TrainingDisplay:
 
     def __exit__(self, *_: object) -> None:
         if self._live:
+            self._live.update(self._sample)  # the bar goes, the last sample stays
             self._live.stop()
 
     def progress(self, fraction: float, seconds_left: float, characters_per_second: float, train_bits: float) -> None:
@@ -85,7 +86,7 @@ class TrainingDisplay:
             bar.add_row(
                 ProgressBar(total=1.0, completed=fraction, width=24), Text(f"{fraction:4.0%}  {figures}", no_wrap=False)
             )
-            self._live.update(Group(self._validation, bar))
+            self._live.update(Group(self._sample, bar))
 
     def validation(self, record: Mapping[str, Any], fraction: float, best: bool, sample: str) -> None:
         """Say what a validation found: a line, and on a terminal the sample too. `record` is its line in history.jsonl."""
@@ -98,7 +99,8 @@ class TrainingDisplay:
         if self._live:
             self._live.console.print(Text(line))
             shown = printable(sample)
-            self._validation = Text("\n".join(shown.split("\n")[:6]) + "\n", style="italic")
+            self._sample = Text("\n" + "\n".join(shown.split("\n")[:6]) + "\n", style="italic")
+            self._live.update(self._sample)
         elif not self.quiet:
             write_line(f"{line}  {self._speed:,.0f} characters/s" if self._speed else line)
 

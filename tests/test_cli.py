@@ -143,7 +143,7 @@ BAD = {
     "no time": (["train", "t.txt", "--for", "0"], 2, "--for"),
     "negative steps": (["train", "t.txt", "--steps", "-3"], 2, "--steps"),
     "two lengths": (["train", "t.txt", "--steps", "3", "--epochs", "2"], 2, "exclude"),
-    "steps that are no number": (["train", "t.txt", "--steps", "many"], 2, "many"),
+    "steps that are no number": (["train", "t.txt", "--steps", "many"], 2, "'--steps'"),
     "unknown cell": (["train", "t.txt", "--cell", "brain"], 2, "brain"),
     "negative layers": (["train", "t.txt", "--layers", "-1"], 2, "--layers"),
     "no units": (["train", "t.txt", "--hidden-size", "0"], 2, "--hidden-size"),
