@@ -26,11 +26,9 @@ app = typer.Typer(
     name="charrnn", add_completion=True, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 
-_DATA, _LENGTH, _MODEL, _TRAINING, _OUTPUT = "Data", "How long", "Model", "Training", "Output"
 
-
-def _option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=more.pop("show_default", False), **more)
+def _option(*names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, show_default=False, **more)
 
 
 @app.callback(invoke_without_command=False)

@@ -8,9 +8,9 @@ import sys
 import time
 
 import pytest
+from conftest import ROOT, charrnn
 
 from charrnn import __version__, display
-from conftest import ROOT, charrnn
 
 PROGRAM = [sys.executable, "-m", "charrnn"]
 

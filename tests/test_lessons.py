@@ -2,15 +2,16 @@
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
+from conftest import CORPORA
 
 from charrnn import train
 from charrnn.corpus import Vocabulary
 from charrnn.recipe import Options
 from charrnn.training import Run
-from conftest import CORPORA
 
 LN2 = math.log(2)
 PHRASE = "few owls own bows"  # 17 characters: 16 next ones; "w" is followed by a space, by "l", "n" and "s"
@@ -58,7 +59,7 @@ def test_a_phrase_is_learned_with_as_many_units_as_characters(tmp_path):
 
 def test_softmax_alone_converges_to_the_bigram_entropy_and_no_further(tmp_path):
     run = learn(tmp_path, PHRASE, steps=400, layers=0, embedding=0, learning_rate=0.5)
-    pairs, firsts = Counter(zip(PHRASE, PHRASE[1:], strict=False)), Counter(PHRASE[:-1])
+    pairs, firsts = Counter(pairwise(PHRASE)), Counter(PHRASE[:-1])
     entropy = -sum(n * math.log(n / firsts[a]) for (a, _), n in pairs.items()) / (len(PHRASE) - 1)
     loss, right = next_characters(run, PHRASE)
     assert entropy > 0.2

@@ -5,13 +5,13 @@ import time
 
 import numpy as np
 import pytest
+from conftest import CORPORA
 
 from charrnn import load, train
 from charrnn.checkpoint import MODEL, STATE, read, read_model, write
 from charrnn.errors import CharrnnError
 from charrnn.recipe import Options, choose, parse_duration
 from charrnn.training import Run
-from conftest import CORPORA
 
 SMALL = dict(layers=2, hidden_size=12, embedding=8, batch_size=4, seq_length=20, dropout=0.2)
 

@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from conftest import CORPORA, charrnn
 
 from charrnn import load, train
 from charrnn.errors import CharrnnError
 from charrnn.inference import ESCAPE, UNICODE, Model, Sampler, score
-from conftest import CORPORA, charrnn
 
 
 def write(path, text):
