@@ -124,7 +124,9 @@ def train(
         held_out: str | float = float(validation)
     except ValueError:
         held_out = validation
-    seconds = parse_duration(for_) if for_ is not None else None if epochs is not None or steps is not None else 300.0
+    seconds = parse_duration(for_) if for_ is not None else None
+    if seconds is epochs is steps is None and not resume:
+        seconds = 300.0
     options = Options(
         seconds,
         epochs,
@@ -150,13 +152,14 @@ def train(
         kept = replace(Options(), seconds=seconds, epochs=epochs, steps=steps, device=device)
         if options != kept or init_from is not None:
             raise CharrnnError("--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
-    interrupted = _Signals()
     from charrnn.training import Progress, Run, new_folder
 
     if resume:
         folder = out if out is not None else _run_folder(sources)
         notes: list[str] = []
         run = Run.resume(folder, sources, device)
+        if seconds is epochs is steps is None:
+            options = run.options  # on to the length that the run had
     else:
         folder = new_folder(sources, out)
         run, notes = Run.create(sources, options, folder, init_from)
@@ -164,6 +167,7 @@ def train(
         for note in notes:
             display.write_line(f"note: {note}")
         display.write_line(_describe(run, folder))
+    interrupted = _Signals()
     with display.TrainingDisplay(quiet) as screen:
         for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
             if isinstance(event, Progress):

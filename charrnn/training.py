@@ -167,6 +167,7 @@ class Run:
         no longer finite or a file can't be written.
         """
         started = time.monotonic() if started is None else started
+        self.origin["options"] |= {"seconds": options.seconds, "epochs": options.epochs, "steps": options.steps}
         earlier, budget = self.seconds, options.seconds
         steps = options.steps or (math.ceil(options.epochs * self.windows.per_epoch) if options.epochs else None)
         per_validation = 0.3 + len(self.validation_ids) / 200_000  # seconds, until one has been measured
@@ -211,6 +212,11 @@ class Run:
             yield self._validate(self.learning_rate(min(now, 1.0)), min(now, 1.0))
         self.seconds = earlier + time.monotonic() - started
         self.save()
+
+    @property
+    def options(self) -> Options:
+        """What the user asked for, with the length that was asked for last."""
+        return Options(**self.origin["options"])
 
     def learning_rate(self, fraction: float) -> float:
         """Linear warm-up, then a cosine to zero (Loshchilov & Hutter 2017), fitted to the length of the run."""

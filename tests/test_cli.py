@@ -99,6 +99,8 @@ def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path):
     charrnn("train", "--resume", "--steps", 45, "-q", "-o", "runs/stdin", "-", cwd=tmp_path, text="to be or not to be, " * 200)
     history = (tmp_path / "runs/stdin/history.jsonl").read_text().splitlines()
     assert json.loads(history[-1])["step"] == 45
+    _, errors = charrnn("train", "--resume", "-o", "runs/stdin", "-", cwd=tmp_path, text="to be or not to be, " * 200)
+    assert "saved in runs/stdin" in errors  # nothing is left to do: the length is that of the run, not five minutes
     charrnn("train", "-", "--steps", 2, "-q", cwd=tmp_path, text="another " * 50)
     assert (tmp_path / "runs/stdin-2/model.safetensors").exists()
 
@@ -115,6 +117,7 @@ def test_a_signal_saves_and_says_where(tmp_path, number, status):
     assert process.returncode == status
     assert "saved in runs/t; continue with --resume" in errors
     assert {"model.safetensors", "state.safetensors", "history.jsonl"} <= set(os.listdir(tmp_path / "runs/t"))
+    charrnn("train", "--resume", "--steps", 1, "-q", cwd=tmp_path)
 
 
 def test_control_characters_are_shown_on_a_terminal_and_markup_is_text():
