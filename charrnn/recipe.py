@@ -131,6 +131,8 @@ def choose(
     layers = pick("layers", 1 if seconds < 600 else 2)
     learns_by_heart = options.validation == 0.0 or epochs < 8
     dropout = 0.0 if learns_by_heart else 0.25 if epochs < 40 or characters > 500_000 else 0.5
+    # Steps shrink with width and depth; the softmax layer alone is convex and takes large ones.
+    learning_rate = 1e-2 * math.sqrt(256 / max(64, hidden_size) / layers) if layers else 5e-2
     fitted = fit_windows(characters, batch_size, seq_length)
     if fitted != (batch_size, seq_length) and (options.batch_size or options.seq_length):
         notes.append(f"the text is short: cut into {fitted[0]} streams and windows of {fitted[1]} characters")
@@ -142,9 +144,7 @@ def choose(
         seq_length=fitted[1],
         batch_size=fitted[0],
         dropout=pick("dropout", dropout),
-        learning_rate=pick(
-            "learning_rate", float(f"{1e-2 * math.sqrt(256 / max(64, hidden_size)) / max(1, layers) ** 0.5:.1g}")
-        ),
+        learning_rate=pick("learning_rate", float(f"{learning_rate:.1g}")),
         seed=options.seed,
         precision=options.precision,
     )

@@ -186,7 +186,7 @@ class Run:
 
         last = self.history[-1]["step"] if self.history else -1
         now = fraction()
-        while now < 1 and not stop():
+        while (now < 1 or not self.step) and not stop():  # one step at least, however short the time
             rate = self._learn(now)
             now = fraction()
             moment = time.monotonic()

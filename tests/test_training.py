@@ -114,6 +114,14 @@ def test_a_run_for_a_time_ends_on_time_annealed_and_saved(corpus, tmp_path):
     assert (tmp_path / "run" / STATE).exists()
 
 
+def test_a_run_for_no_time_at_all_still_leaves_a_model(corpus, tmp_path):
+    options = Options(seconds=0.01, **SMALL)
+    run, _ = Run.create([corpus], options, tmp_path / "run")
+    finish(run, options)
+    assert run.step == 1
+    assert load(tmp_path / "run").sample(length=5)
+
+
 def test_a_loss_that_is_not_finite_never_reaches_the_model(corpus, tmp_path):
     options = Options(steps=30, **SMALL)
     run, _ = Run.create([corpus], options, tmp_path / "run")
