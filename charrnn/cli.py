@@ -99,7 +99,8 @@ def train(
     learning_rate: Annotated[
         float | None,
         _option(
-            "--learning-rate", help="The highest step size of Adam; too high diverges, too low learns slowly. [default: chosen]"
+            "--learning-rate",
+            help="The highest step size of Adam (Muon takes four times as much); too high diverges, too low learns slowly. [default: chosen]",
         ),
     ] = None,
     seed: Annotated[int, _option("--seed", help="Where all randomness begins. [default: 0]")] = 0,

@@ -22,9 +22,12 @@ from charrnn.checkpoint import HISTORY, MODEL, STATE
 from charrnn.corpus import STDIN, Ids, Vocabulary, Windows, fingerprint, read_text, split
 from charrnn.errors import CharrnnError
 from charrnn.model import CharRNN, Config, State
+from charrnn.muon import Muon
 from charrnn.recipe import Options, Recipe, choose, has_bfloat16
 
 WARM_UP = 0.02  # the share of the run in which the learning rate rises
+MUON_FROM = 64  # hidden units from which on Muon trains the recurrent matrices; below, and for the rest, it is Adam
+MUON_RATE = 4.0  # Muon's learning rate for each one of Adam's
 CLIP = 1.0  # the largest norm of the gradient (Pascanu et al. 2013)
 VALIDATIONS = 20  # at most, in a run
 VALIDATED = 250_000  # characters of the validation text that are scored each time
@@ -80,9 +83,12 @@ class Run:
         config = Config(len(self.vocabulary), recipe.cell, recipe.layers, recipe.hidden_size, recipe.embedding)
         self.model = CharRNN(config).to(self.device)
         self.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=0.0, betas=(0.9, 0.99), fused=self.device.type in ("cpu", "cuda")
-        )
+        matrices = self._matrices_for_muon()
+        rest = [p for p in self.model.parameters() if not any(p is m for m in matrices)]
+        fused = self.device.type in ("cpu", "cuda")
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=0.0, betas=(0.9, 0.99), fused=fused)]
+        if matrices:
+            self.optimizers.append(Muon(matrices, lr=0.0, dtype=self.dtype))
         self.state: State = self.model.initial_state(recipe.batch_size)
         self.step = self.characters = 0
         self.seconds = 0.0  # spent so far, in earlier sittings too
@@ -235,7 +241,7 @@ class Run:
         y = torch.from_numpy(targets.astype(np.int64)).to(self.device)
         logits, self.state = self.model(x, self.state, self.recipe.dropout, self.dtype)
         loss = functional.cross_entropy(logits.flatten(0, 1), y.flatten())
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP, foreach=True)
         bits = loss.item() / LN2
@@ -244,9 +250,10 @@ class Run:
                 f"the loss is no longer finite at step {self.step}; what was saved is whole; take a smaller --learning-rate", 1
             )
         rate = self.learning_rate(fraction)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        for optimizer, scale in zip(self.optimizers, (1.0, MUON_RATE), strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * scale
+            optimizer.step()
         self.step += 1
         self.characters += x.numel()
         self.train_bits += (bits - self.train_bits) * max(0.02, 1 / self.step)
@@ -285,6 +292,13 @@ class Run:
         logits, state = self.model(torch.from_numpy(ids.astype(np.int64)).to(self.device), state, dtype=self.dtype)
         return logits.float().cpu().numpy(), state
 
+    def _matrices_for_muon(self) -> list[torch.Tensor]:
+        """The matrices from hidden units to gates, if they are large enough for it to pay."""
+        if self.recipe.hidden_size < MUON_FROM:
+            return []
+        square = [weights for layer in self.model.layers for weights in layer.all_weights[0][:2]]
+        return [matrix for i, matrix in enumerate(square) if i]  # not the first layer's input, which is no hidden state
+
     def _header(self) -> dict[str, Any]:
         return {"config": self.model.config.to_dict(), "vocabulary": self.vocabulary.characters, "start": self.start_character}
 
@@ -297,10 +311,10 @@ class Run:
     def save(self) -> None:
         """Write `history.jsonl` and then `state.safetensors`, each atomically."""
         tensors = {f"model.{name}": tensor for name, tensor in self._weights().items()}
-        for (name, _), moments in zip(
-            self.model.named_parameters(), self.optimizer.state_dict()["state"].values(), strict=False
-        ):
-            tensors |= {f"{key}.{name}": value.cpu().numpy() for key, value in moments.items()}
+        for name, parameter in self.model.named_parameters():
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"optimizer.{name}.{key}"] = value.cpu().numpy()
         for i, layer in enumerate(self.state):
             tensors |= {f"carried.{i}.{j}": part.float().cpu().numpy() for j, part in enumerate(layer)}
         tensors["generator"] = torch.get_rng_state().numpy()
@@ -320,12 +334,12 @@ class Run:
 
     def _restore(self, tensors: dict[str, np.ndarray], header: dict[str, Any]) -> None:
         self._load_weights({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for i, (name, _) in enumerate(self.model.named_parameters()):
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            if f"step.{name}" in tensors:
-                moments[i] = {key: torch.from_numpy(np.array(tensors[f"{key}.{name}"])) for key in keys}
-        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        for name, parameter in self.model.named_parameters():
+            prefix = f"optimizer.{name}."
+            moments = {key.removeprefix(prefix): np.array(t) for key, t in tensors.items() if key.startswith(prefix)}
+            optimizer = next(o for o in self.optimizers if any(parameter is p for p in o.param_groups[0]["params"]))
+            if moments:
+                optimizer.state[parameter] = {key: torch.from_numpy(value) for key, value in moments.items()}
         self.state = [
             tuple(torch.from_numpy(np.array(tensors[f"carried.{i}.{j}"])).to(self.device) for j in range(len(layer)))
             for i, layer in enumerate(self.state)

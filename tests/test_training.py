@@ -5,11 +5,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from conftest import CORPORA
 
 from charrnn import load, train
 from charrnn.checkpoint import MODEL, STATE, read, read_model, write
 from charrnn.errors import CharrnnError
+from charrnn.muon import Muon
 from charrnn.recipe import Options, choose, parse_duration
 from charrnn.training import Run
 
@@ -38,8 +40,9 @@ def test_two_runs_with_one_seed_give_byte_identical_tensors(corpus, tmp_path, ce
     assert read(tmp_path / "c" / MODEL)[0]["softmax.weight"].tobytes() != a["softmax.weight"].tobytes()
 
 
-def test_a_run_stopped_and_resumed_ends_as_one_that_never_stopped(corpus, tmp_path):
-    options = Options(steps=40, **SMALL)
+@pytest.mark.parametrize("hidden_size", [12, 64])  # with Adam alone, and with Muon for the recurrent matrices
+def test_a_run_stopped_and_resumed_ends_as_one_that_never_stopped(corpus, tmp_path, hidden_size):
+    options = Options(steps=40, **{**SMALL, "hidden_size": hidden_size})
     finish(Run.create([corpus], options, tmp_path / "whole")[0], options)
     stopped, _ = Run.create([corpus], options, tmp_path / "parts")
     finish(stopped, options, stop=lambda: stopped.step >= 17)
@@ -50,6 +53,18 @@ def test_a_run_stopped_and_resumed_ends_as_one_that_never_stopped(corpus, tmp_pa
     whole, parts = (read(tmp_path / name / STATE)[0] for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(whole[key].tobytes() == parts[key].tobytes() for key in whole)
+
+
+def test_muon_moves_every_gate_by_a_nearly_orthogonal_matrix():
+    torch.manual_seed(0)
+    H = 32
+    weight = torch.nn.Parameter(torch.zeros(4 * H, H))
+    weight.grad = torch.randn(4 * H, H)
+    Muon([weight], lr=0.5).step()
+    for gate in weight.detach().split(H):
+        singular = torch.linalg.svdvals(gate) / 0.5
+        assert singular.max() < 1.3
+        assert singular.median() > 0.5
 
 
 def test_resuming_on_another_text_is_refused(corpus, tmp_path):
