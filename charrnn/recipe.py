@@ -130,7 +130,7 @@ def choose(
     )
     layers = pick("layers", 1 if seconds < 600 else 2)
     learns_by_heart = options.validation == 0.0 or epochs < 8
-    dropout = 0.0 if learns_by_heart else 0.25 if epochs < 40 or characters > 500_000 else 0.5
+    dropout = 0.0 if learns_by_heart else 0.25 if epochs < 15 or characters > 500_000 else 0.5
     # Steps shrink with width and depth; the softmax layer alone is convex and takes large ones.
     learning_rate = 1e-2 * math.sqrt(256 / max(64, hidden_size) / layers) if layers else 5e-2
     fitted = fit_windows(characters, batch_size, seq_length)
