@@ -100,7 +100,7 @@ def train(
         float | None,
         _option(
             "--learning-rate",
-            help="Adam's highest step size (Muon's: four times it); too high diverges, too low learns slowly. [default: chosen]",
+            help="Adam's highest step size (Muon's: four times it); too high diverges, too low is slow. [default: chosen]",
         ),
     ] = None,
     seed: Annotated[int, _option("--seed", help="Where all randomness begins. [default: 0]")] = 0,
