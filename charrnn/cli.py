@@ -1,6 +1,6 @@
 """The command line: parse, call, print. `main` is the program `charrnn`; every error ends in one line and a status.
 
-Nothing heavy is imported at the top: what only runs a model never reaches torch.
+Nothing heavy is imported at the top: what only runs a model never reaches torch, and help not even NumPy.
 """
 
 import json
@@ -17,7 +17,6 @@ import typer
 
 import charrnn
 from charrnn import display
-from charrnn.corpus import STDIN, read_text
 from charrnn.errors import CharrnnError
 
 STARTED = time.monotonic() - 0.25  # the interpreter and these imports have taken about that long already
@@ -119,6 +118,7 @@ def train(
 
     Options that are not given are chosen from the size of the text and the length of the training.
     """
+    from charrnn.corpus import STDIN
     from charrnn.recipe import Options, parse_duration
 
     try:
@@ -205,6 +205,7 @@ def sample(
     until: Annotated[str | None, _option("--until", help="End a text after it has written this.")] = None,
 ) -> None:
     """Write text with a model."""
+    from charrnn.corpus import STDIN, read_text
     from charrnn.inference import Sampler
 
     if prime is not None and prime_file is not None:
@@ -264,6 +265,8 @@ def eval(
     as_json: Annotated[bool, _option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say how well a model knows a text, in bits per character."""
+    from charrnn.corpus import STDIN, read_text
+
     sources = list(text or ([STDIN] if _piped() else []))
     if not sources:
         raise CharrnnError("no text: name files or folders, or pipe one in")
@@ -344,6 +347,8 @@ def _load(path: Path | None) -> Any:
 
 def _run_folder(sources: list[str]) -> Path:
     """The newest run that `--resume` can mean: of the named corpus, or of all."""
+    from charrnn.corpus import STDIN
+
     name = "stdin" if sources == [STDIN] else Path(sources[0]).resolve().stem if sources else ""
     runs = [p.parent for p in Path("runs").glob(f"{name}*/state.safetensors")]
     if not runs:

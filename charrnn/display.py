@@ -1,5 +1,7 @@
 """All that is drawn: on a terminal with Rich, elsewhere as plain lines. It takes plain values and knows no network.
 
+Rich is imported where it draws, since most of what is printed is plain lines and the program starts faster without it.
+
 Text from a model or a file is data: it is shown, never read as markup, and its control characters are not obeyed.
 """
 
@@ -8,13 +10,11 @@ import os
 import sys
 import unicodedata
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
@@ -60,10 +60,12 @@ class TrainingDisplay:
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
         self._live: Live | None = None
-        self._sample: RenderableType = Text("")
+        self._sample: RenderableType = ""
         self._speed = 0.0
         if not quiet and sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            self._live = Live(console=Console(stderr=True), refresh_per_second=8, transient=False)
+            from rich import console, live
+
+            self._live = live.Live(console=console.Console(stderr=True), refresh_per_second=8, transient=False)
 
     def __enter__(self) -> "TrainingDisplay":
         if self._live:
@@ -79,6 +81,11 @@ class TrainingDisplay:
         """Say where the run stands; shown on a terminal only. Speed in characters, loss in bits per character."""
         self._speed = characters_per_second
         if self._live:
+            from rich.console import Group
+            from rich.progress_bar import ProgressBar
+            from rich.table import Table
+            from rich.text import Text
+
             figures = (
                 f"{characters_per_second:,.0f} characters/s  {duration(seconds_left)} left  train {_bits(train_bits)} bits"
             )
@@ -97,6 +104,8 @@ class TrainingDisplay:
         line = f"{fraction:4.0%}  {duration(record['seconds']):>6}  step {record['step']:,}  {figures} bits per character"
         line += "  best" if best else ""
         if self._live:
+            from rich.text import Text
+
             self._live.console.print(Text(line))
             shown = printable(sample)
             self._sample = Text("\n" + "\n".join(shown.split("\n")[:6]) + "\n", style="italic")
@@ -107,9 +116,6 @@ class TrainingDisplay:
 
 def print_scores(rows: Mapping[str, str]) -> None:
     """Print a table of names and figures to standard output."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="left")
-    table.add_column(justify="right")
+    left, right = max(map(len, rows)), max(map(len, rows.values()))
     for name, value in rows.items():
-        table.add_row(Text(name), Text(value))
-    Console(file=sys.stdout, color_system=None, width=80).print(table)
+        print(f"{name:<{left}}  {value:>{right}}")

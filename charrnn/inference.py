@@ -7,6 +7,7 @@ H hidden size, V vocabulary.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,70 +18,182 @@ from charrnn.corpus import Vocabulary, scoring_blocks
 from charrnn.errors import CharrnnError
 
 Array = np.ndarray
-State = list[tuple[Array, ...]]  # for each layer (h,) or, with lstm, (h, c); each (B, H)
 
 # What a character outside the vocabulary costs: an escape, then the choice among the rest of Unicode's scalar values.
 # The escape's probability is the same for every model, so that figures compare; known characters pay for it too.
 ESCAPE = 2.0**-20
 UNICODE = 0x110000 - 0x800
 
-
-def _sigmoid(x: Array) -> Array:
-    return 0.5 * np.tanh(0.5 * x) + 0.5
+STREAMS = 64  # that a long text is scored in, side by side
+BLOCK = 1 << 18  # logits that scoring works on at a time
+CHUNK = 1 << 20  # ids that are looked through at a time
+NOISE = 1 << 18  # random numbers that are drawn at a time
+WEIGHTS = "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"  # of a layer, as torch names them
+SIGMOIDS = {"lstm": 3, "gru": 2, "rnn": 0}  # how many of a cell's gates are sigmoids; they stand first
+HALF = np.array(0.5, np.float32)  # an array, which NumPy takes faster than a number
 
 
 class Network:
-    """The forward pass of `CharRNN` for B streams side by side, in float32."""
+    """The weights of `CharRNN`, arranged so that a character takes few calls, in float32.
+
+    The input's and the recurrent weights of a layer are one matrix (G, D + H), for [x; h]; what the first layer makes of
+    its input is looked up in a table (V, G). Since sigmoid(x) = tanh(x / 2) / 2 + 1 / 2, the rows of sigmoids are halved,
+    and one tanh does for all gates. Rows: i, f, o, g (lstm); r, z, h's share of n, x's share of n (gru); h (rnn).
+    """
 
     def __init__(self, config: dict[str, Any], tensors: checkpoint.Tensors):
         self.cell, self.hidden_size = config["cell"], config["hidden_size"]
-        self.softmax_weight, self.softmax_bias = tensors["softmax.weight"].T.copy(), tensors["softmax.bias"]
-        self.embedding = tensors.get("embedding.weight")  # (V, E); None means one-hot
+        self.residual = config.get("residual", False)
+        embedding = tensors.get("embedding.weight")  # (V, E); None means one-hot
         self.layers = []
         for i in range(config["num_layers"]):
-            w_ih, w_hh, b_ih, b_hh = (
-                tensors[f"layers.{i}.{kind}_l0"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            self.layers.append((w_ih.T.copy(), w_hh.T.copy(), b_ih, b_hh))
+            weight, bias = self._fuse(*(tensors[f"layers.{i}.{name}"] for name in WEIGHTS))
+            if i == 0:
+                self.table = _table(embedding, weight[:, : -self.hidden_size], bias)
+                weight = weight[:, -self.hidden_size :]
+            self.layers.append((self._products(weight), bias[:, None]))
+        weight, bias = tensors["softmax.weight"], tensors["softmax.bias"]
+        if not self.layers:
+            self.table = _table(embedding, weight, bias)
+        self.softmax = np.column_stack([weight, bias])  # (V, H + 1), for [h; 1]
 
-    def initial_state(self, batch_size: int) -> State:
-        """The state before the first character: zeros."""
-        zeros = np.zeros((batch_size, self.hidden_size), np.float32)
-        return [(zeros, zeros) if self.cell == "lstm" else (zeros,) for _ in self.layers]
+    def initial_state(self, batch_size: int) -> "State":
+        """The state before the first character of B streams: zeros."""
+        return State(self, batch_size)
 
-    def step(self, ids: Array, state: State) -> tuple[Array, State]:
-        """Read one character of each stream, `ids` (B,), on from `state`: logits (B, V) and the state after it."""
-        x = None if self.embedding is None else self.embedding[ids]  # (B, E)
-        new_state = []
-        for (w_ih, w_hh, b_ih, b_hh), layer_state in zip(self.layers, state, strict=True):
-            product = (w_ih[ids] if x is None else x @ w_ih) + b_ih  # (B, gates * H); a one-hot row selects
-            layer_state = getattr(self, f"_{self.cell}")(product, layer_state[0] @ w_hh + b_hh, layer_state)
-            new_state.append(layer_state)
-            x = layer_state[0]  # (B, H)
-        logits = (self.softmax_weight[ids] if x is None else x @ self.softmax_weight) + self.softmax_bias
-        return logits, new_state
-
-    def forward(self, ids: Array, state: State) -> tuple[Array, State]:
-        """Read `ids` (T, B) on from `state`: logits (T, B, V) and the state after the last of them."""
-        logits = np.empty((*ids.shape, len(self.softmax_bias)), np.float32)
+    def forward(self, ids: Array, state: "State") -> tuple[Array, "State"]:
+        """Read `ids` (T, B) on from `state`: logits (T, B, V) and the state, which is now the one after the last of them."""
+        logits = np.empty((*ids.shape, len(self.softmax)), np.float32)
         for t, row in enumerate(ids):
-            logits[t], state = self.step(row, state)
+            logits[t] = state.step(row)
         return logits, state
 
-    def _lstm(self, inputs: Array, recurrent: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
-        gates, H = inputs + recurrent, self.hidden_size
-        i, f, o = _sigmoid(gates[:, :H]), _sigmoid(gates[:, H : 2 * H]), _sigmoid(gates[:, 3 * H :])
-        c = f * state[1] + i * np.tanh(gates[:, 2 * H : 3 * H])
-        return o * np.tanh(c), c
-
-    def _gru(self, inputs: Array, recurrent: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def _fuse(self, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array) -> tuple[Array, Array]:
         H = self.hidden_size
-        r, z = np.split(_sigmoid(inputs[:, : 2 * H] + recurrent[:, : 2 * H]), 2, axis=1)
-        n = np.tanh(inputs[:, 2 * H :] + r * recurrent[:, 2 * H :])
-        return ((1 - z) * n + z * state[0],)
+        if self.cell == "gru":  # the reset gate comes between the two shares of n
+            no_x, no_h = np.zeros((H, w_ih.shape[1]), np.float32), np.zeros((H, H), np.float32)
+            w_ih = np.concatenate([w_ih[: 2 * H], no_x, w_ih[2 * H :]])
+            w_hh = np.concatenate([w_hh, no_h])
+            bias = np.concatenate([b_ih[: 2 * H] + b_hh[: 2 * H], b_hh[2 * H :], b_ih[2 * H :]])
+        else:
+            bias = b_ih + b_hh
+        weight = np.concatenate([w_ih, w_hh], axis=1)
+        if self.cell == "lstm":  # torch has i, f, g, o
+            order = np.r_[: 2 * H, 3 * H : 4 * H, 2 * H : 3 * H]
+            weight, bias = weight[order], bias[order]
+        sigmoids = slice(SIGMOIDS[self.cell] * H)
+        weight[sigmoids] *= HALF
+        bias[sigmoids] *= HALF
+        return weight, bias
 
-    def _rnn(self, inputs: Array, recurrent: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
-        return (np.tanh(inputs + recurrent),)
+    def _products(self, weight: Array) -> list[tuple[slice, slice, Array]]:
+        """The products that a layer's step takes: (rows, columns, that part of `weight`), without the gru's zeros."""
+        H, columns = self.hidden_size, weight.shape[1]
+        parts = [(slice(None), slice(None))]
+        if self.cell == "gru":
+            parts = [(slice(2 * H), slice(None)), (slice(2 * H, 3 * H), slice(columns - H, None))]
+            if columns > H:
+                parts.append((slice(3 * H, 4 * H), slice(H)))
+        return [(rows, columns, _laid_out(weight[rows, columns])) for rows, columns in parts]
+
+
+def _laid_out(weight: Array) -> Array:
+    return np.array(weight, order="F" if weight.size <= FORTRAN else "C")
+
+
+FORTRAN = 1 << 17  # weights; a matrix of no more lies column by column, which is faster in the nearest caches
+
+
+def _table(embedding: Array | None, weight: Array, bias: Array) -> Array:
+    """W x + b for every character x: (V, G)."""
+    return np.ascontiguousarray((weight.T if embedding is None else embedding @ weight.T) + bias)
+
+
+class State(list[tuple[Array, ...]]):
+    """Where B streams stand, and the means to read on: for each layer (h,) or, with lstm, (h, c), each (B, H).
+
+    All numbers lie in buffers that are made once, and a step is a fixed list of calls on them. Features come before
+    streams, so that the buffers' parts are contiguous: `hidden` holds h of one layer after the other, so that two
+    neighbours are the [x; h] of the upper one. In a residual network the sums x lie between them.
+    """
+
+    def __init__(self, network: Network, batch_size: int):
+        super().__init__()
+        H, B, V = network.hidden_size, batch_size, len(network.softmax)
+        self.ids = np.zeros(B, np.intp)  # (B,), the characters to read
+        self.logits = np.zeros((B, V), np.float32)  # (B, V), after the characters that were read
+        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        if not network.layers:
+            self._call(network.table.take, self.ids, 0, self.logits, "clip")
+            return
+        stride = (2 if network.residual else 1) * H
+        hidden = np.zeros((stride * (len(network.layers) - 1) + H + 1, B), np.float32)
+        hidden[-1] = 1  # for the softmax's bias
+        for i, (products, bias) in enumerate(network.layers):
+            at = stride * (i - 1)  # where the layer's input lies
+            xh = hidden[max(0, at) : at + 2 * H] if i else hidden[:H]
+            inputs = np.zeros((len(bias), B), np.float32)
+            if i:
+                inputs += bias
+            elif B == 1:
+                self._call(network.table.take, self.ids, 0, inputs.T, "clip")
+            else:
+                self._call(network.table.T.copy().take, self.ids, 1, inputs, "clip")
+            gates = np.zeros((len(bias) + H, B), np.float32)  # with room for the lstm's c after them
+            product = np.zeros_like(inputs)
+            for rows, columns, weight in products:
+                self._call(weight.dot, xh[columns], product[rows])
+            self._call(np.add, product, inputs, gates[:-H])
+            self.append(getattr(self, f"_{network.cell}")(gates, xh[-H:]))
+            if network.residual and i:
+                self._call(np.add, xh[:H], xh[H:], hidden[at + 2 * H : at + 3 * H])
+        self._call(hidden[-H - 1 :].T.dot, network.softmax.T, self.logits)
+
+    def step(self, ids: Array | list[int]) -> Array:
+        """Read one character of each stream, `ids` (B,): the logits (B, V), which stand until the next step."""
+        self.ids[:] = ids
+        return self.advance()
+
+    def advance(self) -> Array:
+        """Read the characters that stand in `ids`."""
+        for function, arguments in self._calls:
+            function(*arguments)
+        return self.logits
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._calls.append((function, arguments))
+
+    def _squash(self, gates: Array, sigmoids: Array) -> None:
+        self._call(np.tanh, gates, gates)
+        self._call(np.multiply, sigmoids, HALF, sigmoids)
+        self._call(np.add, sigmoids, HALF, sigmoids)
+
+    def _lstm(self, gates: Array, h: Array) -> tuple[Array, ...]:
+        H = len(h)
+        o, c = gates[2 * H : 3 * H], gates[4 * H :]
+        shares = np.empty_like(gates[: 2 * H])
+        self._squash(gates[: 4 * H], gates[: 3 * H])
+        self._call(np.multiply, gates[: 2 * H], gates[3 * H :], shares)  # i g and f c
+        self._call(np.add, shares[:H], shares[H:], c)
+        self._call(np.tanh, c, shares[:H])
+        self._call(np.multiply, o, shares[:H], h)
+        return h.T, c.T
+
+    def _gru(self, gates: Array, h: Array) -> tuple[Array, ...]:
+        H = len(h)
+        r, z, recurrent, n = (gates[k * H : (k + 1) * H] for k in range(4))
+        self._squash(gates[: 2 * H], gates[: 2 * H])
+        self._call(np.multiply, r, recurrent, recurrent)
+        self._call(np.add, n, recurrent, n)
+        self._call(np.tanh, n, n)
+        self._call(np.subtract, h, n, h)
+        self._call(np.multiply, z, h, h)
+        self._call(np.add, n, h, h)
+        return (h.T,)
+
+    def _rnn(self, gates: Array, h: Array) -> tuple[Array, ...]:
+        self._call(np.tanh, gates[: len(h)], h)
+        return (h.T,)
 
 
 @dataclass(frozen=True)
@@ -124,29 +237,32 @@ def score(
     """Score a text of `ids` (N,), -1 for unknown ones, read after the character `start` from the zero state.
 
     `forward` reads ids (T, B) on from a state and gives back logits (T, B, V) and the state after them, by either engine.
+    `ids` may be larger than memory: without unknown characters it is read a block at a time.
 
-    Unknown characters leave the state as it was. Long texts are cut into up to 64 parallel streams of 2,048 characters
-    or more, each warmed up by the 256 characters before it.
+    Unknown characters leave the state as it was. Long texts are cut into up to STREAMS parallel streams of 2,048
+    characters or more, each warmed up by the 256 characters before it.
     """
-    known = ids[ids >= 0]
-    unknown = len(ids) - len(known)
-    inputs = np.concatenate([[start], known])[:-1]
-    streams = max(1, min(64, len(known) // 2048))
-    block = 64 if vocabulary_size < 1000 else 4  # bounds the memory that the logits take
+    unknown = sum(int(np.count_nonzero(ids[at : at + CHUNK] < 0)) for at in range(0, len(ids), CHUNK))
+    known = ids[ids >= 0] if unknown else ids
+    streams = max(1, min(STREAMS, len(known) // 2048))
+    fit = max(1, BLOCK // (streams * vocabulary_size))
+    block = 1 << min(8, fit.bit_length() - 1)  # steps; a power of two, so that one begins after the warm-up
     state = initial_state(streams)
     nats, correct = 0.0, 0
     for at, counts in scoring_blocks(len(known), streams, warm_up=256, block=block) if len(known) else ():
         if at[0, 0] == 0:  # the first stream has no text before it: it begins here, from the zero state
-            for part in (part for layer in state for part in layer):
+            for part in chain.from_iterable(state):
                 part[0] = 0
-        logits, state = forward(inputs[np.maximum(at, 0)], state)
+        logits, state = forward(np.where(at > 0, known[np.maximum(at - 1, 0)], start), state)
         if not counts.any():
             continue
-        logits, targets = logits[counts], known[at[counts]]  # (n, V), (n,)
-        top = logits.max(axis=1)
-        right = logits[np.arange(len(targets)), targets]
-        nats += float((np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - right).sum(dtype=np.float64))
-        correct += int((logits.argmax(axis=1) == targets).sum())
+        logits, targets = (logits, known[at]) if counts.all() else (logits[counts], known[at[counts]])
+        logits, targets = logits.reshape(-1, vocabulary_size), targets.reshape(-1)  # (n, V), (n,)
+        each, best = np.arange(len(targets)), logits.argmax(axis=1)
+        top, right = logits[each, best], logits[each, targets]
+        logits -= top[:, None]
+        nats += float((np.log(np.exp(logits, out=logits).sum(axis=1)) + top - right).sum(dtype=np.float64))
+        correct += int(np.count_nonzero(best == targets))
     nats -= len(known) * math.log1p(-ESCAPE)
     nats += unknown * (math.log(UNICODE - vocabulary_size) - math.log(ESCAPE))
     return Score(len(ids), unknown, nats, correct)
@@ -169,22 +285,36 @@ class Sampler:
         if not 0 < self.top_p <= 1:
             raise CharrnnError(f"top-p {self.top_p} is not above 0 and at most 1")
 
-    def draw(self, logits: Array, generator: np.random.Generator) -> int:
-        """Draw the id of a character from `logits` (V,)."""
+    def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        """Gumbel noise times the temperature, for `draw`; the next numbers of `generator`, however they are cut."""
         if self.greedy or self.temperature == 0:
-            return int(logits.argmax())
-        scaled = logits.astype(np.float64)
-        scaled = (scaled - scaled.max()) / self.temperature
-        order = None
+            return np.zeros(shape, np.float32)
+        scale = min(self.temperature, 1e30)  # wilder than any logits, yet finite in float32
+        return (-scale * np.log(generator.standard_exponential(shape))).astype(np.float32)
+
+    def draw(self, logits: Array, noise: Array, ids: Array) -> None:
+        """Draw `ids` (B,) from `logits` (B, V) by `noise` (B, V), which is overwritten.
+
+        The largest of the logits plus Gumbel noise is a draw from their softmax (Maddison et al. 2014).
+        """
         if self.top_k or self.top_p < 1:
-            order = np.argsort(-scaled, kind="stable")[: self.top_k or None]
-            scaled = scaled[order]
-        cumulative = np.cumsum(np.exp(scaled))
-        if self.top_p < 1:
-            kept = int(np.searchsorted(cumulative, self.top_p * cumulative[-1])) + 1
-            cumulative = cumulative[:kept]
-        choice = min(int(np.searchsorted(cumulative, generator.random() * cumulative[-1], "right")), len(cumulative) - 1)
-        return choice if order is None else int(order[choice])
+            logits = self._kept(logits)
+        np.add(logits, noise, noise)
+        noise.argmax(1, ids)  # by position, and the array's own: a third of the time
+
+    def _kept(self, logits: Array) -> Array:
+        """`logits` (B, V), minus infinity for all characters but those that top_k and top_p keep."""
+        order = np.argsort(-logits, axis=1, kind="stable")  # of equals the first
+        best = np.take_along_axis(logits, order, axis=1).astype(np.float64)
+        if self.top_k:
+            best[:, self.top_k :] = -np.inf
+        if self.top_p < 1 and self.temperature:
+            p = np.exp((best - best[:, :1]) / self.temperature)
+            before = np.cumsum(p, axis=1) - p
+            best[before >= self.top_p * p.sum(axis=1, keepdims=True)] = -np.inf
+        kept = np.empty_like(logits)
+        np.put_along_axis(kept, order, best.astype(np.float32), axis=1)
+        return kept
 
 
 class Model:
@@ -216,21 +346,26 @@ class Model:
         sampler = sampler or Sampler()
         if length < 0 or count < 1:
             raise CharrnnError(f"can't write {count} texts of {length} characters")
-        root = np.random.SeedSequence(seed)
-        generators = [np.random.default_rng(child) for child in root.spawn(count)]
+        generators = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(count)]
         ids = self.vocabulary.encode(prime)
-        ids = ids[ids >= 0]
-        state = self.network.initial_state(1)
-        logits = np.empty(0)
-        for i in ids if len(ids) else [self.start]:
-            logits, state = self.network.step(np.array([i]), state)
-        logits = np.repeat(logits, count, axis=0)
-        state = [tuple(np.repeat(part, count, axis=0) for part in layer) for layer in state]
-        for left in range(length, 0, -1):
-            drawn = np.array([sampler.draw(logits[k], generators[k]) for k in range(count)])
-            yield [self.vocabulary.characters[i] for i in drawn]
-            if left > 1:
-                logits, state = self.network.step(drawn, state)
+        first = self.network.initial_state(1)
+        for i in ids[ids >= 0].tolist() or [self.start]:
+            first.step([i])
+        state = self.network.initial_state(count)
+        state.logits[:] = first.logits
+        for part, known in zip(chain.from_iterable(state), chain.from_iterable(first), strict=True):
+            part[:] = known
+        V, characters = len(self.vocabulary), self.vocabulary.characters
+        block = max(1, min(64, NOISE // (count * V)))  # steps
+        noise = np.empty((block, count, V), np.float32)
+        for n in range(length):
+            if n % block == 0:
+                for k, generator in enumerate(generators):
+                    noise[:, k] = sampler.noise(generator, (block, V))
+            if n:
+                state.advance()
+            sampler.draw(state.logits, noise[n % block], state.ids)
+            yield [characters[i] for i in state.ids.tolist()]
 
     def sample(
         self,

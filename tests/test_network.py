@@ -27,8 +27,8 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def naive_forward(config, weights, ids):
-    """Logits (N, V) of one stream, unit by unit as the papers write it, in float64."""
+def naive_forward(config, weights, ids, residual=False):
+    """Logits (N, V) of one stream, unit by unit as papers write it, in float64; with `residual`, upper layers add to x."""
     w = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
     H = config.hidden_size
     h = [np.zeros(H) for _ in range(config.num_layers)]
@@ -60,7 +60,7 @@ def naive_forward(config, weights, ids):
                 h[k] = (1 - update_gate) * new + update_gate * h[k]
             else:
                 h[k] = np.tanh(inputs(0) + recurrent(0))
-            x = h[k]
+            x = x + h[k] if residual and k else h[k]
         logits.append(w["softmax.weight"] @ x + w["softmax.bias"])
     return np.array(logits)
 
@@ -94,6 +94,20 @@ def test_numpy_engine_is_the_torch_one_over_200_characters_with_the_state_carrie
             logits, state = model(torch.from_numpy(window), state)
         numpy_logits, numpy_state = network.forward(window, numpy_state)
         np.testing.assert_allclose(numpy_logits, logits.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("layers", [1, 2, 4])
+@pytest.mark.parametrize("cell", CELLS)
+def test_numpy_engine_adds_each_layer_to_its_input_in_a_residual_network(cell, layers, streams):
+    config = Config(7, cell, layers, 16, 5)
+    weights = weights_of(random_model(config))
+    network = Network({**config.to_dict(), "residual": True}, weights)
+    ids = np.random.default_rng(3).integers(0, 7, (30, streams))
+    first, state = network.forward(ids[:13], network.initial_state(streams))
+    logits = np.concatenate([first, network.forward(ids[13:], state)[0]])
+    for k in range(streams):
+        np.testing.assert_allclose(logits[:, k], naive_forward(config, weights, ids[:, k], residual=True), atol=1e-5)
 
 
 @pytest.mark.parametrize("cell", CELLS)

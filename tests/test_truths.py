@@ -100,8 +100,10 @@ LOGITS = np.log(np.array([0.5, 0.25, 0.15, 0.07, 0.03]))
 
 
 def draws(sampler, n=20_000, logits=LOGITS):
-    rng = np.random.default_rng(1)
-    return np.bincount([sampler.draw(logits, rng) for _ in range(n)], minlength=len(logits))
+    noise = sampler.noise(np.random.default_rng(1), (n, len(logits)))
+    ids = np.empty(n, np.intp)
+    sampler.draw(np.tile(logits.astype(np.float32), (n, 1)), noise, ids)
+    return np.bincount(ids, minlength=len(logits))
 
 
 def test_at_temperature_one_the_frequencies_are_the_softmax():
@@ -113,7 +115,7 @@ def test_at_temperature_one_the_frequencies_are_the_softmax():
 
 def test_first_characters_of_a_model_follow_its_softmax(book_run):
     model = load(book_run / "runs" / "book")
-    logits, _ = model.network.step(np.array([model.start]), model.network.initial_state(1))
+    logits = model.network.initial_state(1).step([model.start])
     p = np.exp(logits[0] - logits[0].max())
     p /= p.sum()
     n = 4000
@@ -130,6 +132,16 @@ def test_temperature_near_zero_is_greedy():
     assert draws(Sampler(temperature=0.001), 200).tolist() == [200, 0, 0, 0, 0]
     assert draws(Sampler(temperature=0), 200).tolist() == draws(Sampler(greedy=True), 200).tolist()
     assert draws(Sampler(temperature=1e-300), 20).tolist() == [20, 0, 0, 0, 0]
+
+
+def test_an_endless_temperature_is_uniform():
+    counts = draws(Sampler(temperature=1e300), 5000)
+    assert ((counts - 1000.0) ** 2 / 1000).sum() < 18.47  # 4 degrees of freedom, p = 0.001
+
+
+def test_of_equally_likely_characters_top_k_keeps_the_first():
+    assert (draws(Sampler(top_k=2), 1000, np.zeros(5)) > 0).tolist() == [True, True, False, False, False]
+    assert draws(Sampler(top_k=9), 1000, np.zeros(5)).all()
 
 
 @pytest.mark.parametrize(("sampler", "allowed"), [(Sampler(top_k=2), 2), (Sampler(top_p=0.7), 2), (Sampler(top_p=0.76), 3)])
