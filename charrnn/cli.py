@@ -19,7 +19,7 @@ import charrnn
 from charrnn import display
 from charrnn.errors import CharrnnError
 
-STARTED = time.monotonic() - 0.25  # the interpreter and these imports have taken about that long already
+STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
 
 app = typer.Typer(
     name="charrnn", add_completion=True, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -232,20 +232,23 @@ def sample(
     if unknown:
         display.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; skipped in the prime")
     write = _writer()
-    rest = [""] * count  # texts 2, 3, ... wait until the first has been written
-    over = [False] * count
+    rest: list[list[str]] = [[] for _ in range(count)]  # texts 2, 3, ... wait until the first has been written
+    ends = [""] * count  # the last characters of each, in which `until` is looked for
     write(prime)
     for characters in loaded.generate(prime, length, sampler, seed, count):
         for k, character in enumerate(characters):
-            if not over[k]:
-                rest[k] += character
-                over[k] = until is not None and rest[k].endswith(until)
-                if k == 0:
-                    write(character)
-        if all(over):
+            if until is not None:
+                if ends[k] == until:
+                    continue
+                ends[k] = (ends[k] + character)[-len(until) :]
+            if k == 0:
+                write(character)
+            else:
+                rest[k].append(character)
+        if until is not None and all(end == until for end in ends):
             break
     for text in rest[1:]:
-        write("\n" + "-" * 20 + "\n" + prime + text)
+        write("\n" + "-" * 20 + "\n" + prime + "".join(text))
     if sys.stdout.isatty():
         write("\n")
 
@@ -370,13 +373,20 @@ def _describe(run: Any, folder: Path) -> str:
 
 
 def _writer() -> Any:
-    """A function that writes text to standard output at once, byte for byte; on a terminal control characters are shown."""
+    """A function that writes text to standard output byte for byte; on a terminal control characters are shown.
+
+    What it writes is seen within a fiftieth of a second, as long as it is called; the rest when the program ends.
+    """
     if sys.stdout is None:
         raise CharrnnError("standard output is closed", 1)
     raw, terminal = sys.stdout.buffer, sys.stdout.isatty()
+    flushed = 0.0
 
     def write(text: str) -> None:
+        nonlocal flushed
         raw.write((display.printable(text) if terminal else text).encode("utf-8", "surrogateescape"))
-        raw.flush()
+        if (now := time.monotonic()) - flushed > 0.02:
+            raw.flush()
+            flushed = now
 
     return write
