@@ -94,14 +94,7 @@ class Network:
             parts = [(slice(2 * H), slice(None)), (slice(2 * H, 3 * H), slice(columns - H, None))]
             if columns > H:
                 parts.append((slice(3 * H, 4 * H), slice(H)))
-        return [(rows, columns, _laid_out(weight[rows, columns])) for rows, columns in parts]
-
-
-def _laid_out(weight: Array) -> Array:
-    return np.array(weight, order="F" if weight.size <= FORTRAN else "C")
-
-
-FORTRAN = 1 << 17  # weights; a matrix of no more lies column by column, which is faster in the nearest caches
+        return [(rows, columns, np.ascontiguousarray(weight[rows, columns])) for rows, columns in parts]
 
 
 def _table(embedding: Array | None, weight: Array, bias: Array) -> Array:
@@ -121,10 +114,11 @@ class State(list[tuple[Array, ...]]):
         super().__init__()
         H, B, V = network.hidden_size, batch_size, len(network.softmax)
         self.ids = np.zeros(B, np.intp)  # (B,), the characters to read
-        self.logits = np.zeros((B, V), np.float32)  # (B, V), after the characters that were read
+        logits = np.zeros((V, B), np.float32)
+        self.logits = logits.T  # (B, V), after the characters that were read
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         if not network.layers:
-            self._call(network.table.take, self.ids, 0, self.logits, "clip")
+            self._look_up(network.table, logits)
             return
         stride = (2 if network.residual else 1) * H
         hidden = np.zeros((stride * (len(network.layers) - 1) + H + 1, B), np.float32)
@@ -135,10 +129,8 @@ class State(list[tuple[Array, ...]]):
             inputs = np.zeros((len(bias), B), np.float32)
             if i:
                 inputs += bias
-            elif B == 1:
-                self._call(network.table.take, self.ids, 0, inputs.T, "clip")
             else:
-                self._call(network.table.T.copy().take, self.ids, 1, inputs, "clip")
+                self._look_up(network.table, inputs)
             gates = np.zeros((len(bias) + H, B), np.float32)  # with room for the lstm's c after them
             product = np.zeros_like(inputs)
             for rows, columns, weight in products:
@@ -147,7 +139,7 @@ class State(list[tuple[Array, ...]]):
             self.append(getattr(self, f"_{network.cell}")(gates, xh[-H:]))
             if network.residual and i:
                 self._call(np.add, xh[:H], xh[H:], hidden[at + 2 * H : at + 3 * H])
-        self._call(hidden[-H - 1 :].T.dot, network.softmax.T, self.logits)
+        self._call(network.softmax.dot, hidden[-H - 1 :], logits)
 
     def step(self, ids: Array | list[int]) -> Array:
         """Read one character of each stream, `ids` (B,): the logits (B, V), which stand until the next step."""
@@ -162,6 +154,13 @@ class State(list[tuple[Array, ...]]):
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
         self._calls.append((function, arguments))
+
+    def _look_up(self, table: Array, out: Array) -> None:
+        """Take the rows of `table` (V, G) that `ids` name into `out` (G, B)."""
+        if len(self.ids) == 1:
+            self._call(table.take, self.ids, 0, out.T, "clip")
+        else:
+            self._call(table.T.copy().take, self.ids, 1, out, "clip")
 
     def _squash(self, gates: Array, sigmoids: Array) -> None:
         self._call(np.tanh, gates, gates)
@@ -289,8 +288,9 @@ class Sampler:
         """Gumbel noise times the temperature, for `draw`; the next numbers of `generator`, however they are cut."""
         if self.greedy or self.temperature == 0:
             return np.zeros(shape, np.float32)
-        scale = min(self.temperature, 1e30)  # wilder than any logits, yet finite in float32
-        return (-scale * np.log(generator.standard_exponential(shape))).astype(np.float32)
+        noise = generator.standard_exponential(shape).astype(np.float32)  # drawn as float64, which is never 0
+        np.log(noise, noise)
+        return np.multiply(noise, np.float32(-min(self.temperature, 1e30)), noise)  # finite, yet wilder than any logits
 
     def draw(self, logits: Array, noise: Array, ids: Array) -> None:
         """Draw `ids` (B,) from `logits` (B, V) by `noise` (B, V), which is overwritten.
@@ -341,7 +341,7 @@ class Model:
 
         The network first reads `prime`; its unknown characters are skipped. Without a prime it begins as after a line
         break (or, where there is none in its vocabulary, after the most frequent character). Text k depends on the seed
-        and on k alone, not on `count`.
+        and on k alone, not on `count` (but for the rounding of the products, which can tip a rare near-tie).
         """
         sampler = sampler or Sampler()
         if length < 0 or count < 1:
