@@ -53,6 +53,8 @@ def rates(contestants: dict[str, Callable[[int], None]], seconds: float = 0.2) -
         lengths[name] = max(1, int(n * seconds / spent))
     for _ in range(ROUNDS):
         for name, write in contestants.items():
+            time.sleep(0.2)  # until the threads of the one before no longer spin
+            write(lengths[name] // 10)
             began = time.perf_counter()
             write(lengths[name])
             seen[name].append(lengths[name] / (time.perf_counter() - began))
