@@ -17,8 +17,8 @@ import typer
 
 import charrnn
 from charrnn import display
-from charrnn.corpus import STDIN, read_text
 from charrnn.errors import CharrnnError
+from charrnn.reading import STDIN, read_text
 
 STARTED = time.monotonic() - 0.25  # the interpreter and these imports have taken about that long already
 
@@ -46,7 +46,17 @@ def train(
             metavar="[CORPUS]...", help="Files and folders of text; '-' or a pipe for standard input.", show_default=False
         ),
     ] = None,
-    encoding: Annotated[str, _option("--encoding", help="The text's encoding. [default: utf-8]")] = "utf-8",
+    encoding: Annotated[
+        str, _option("--encoding", help="The text's encoding; bytes takes each byte for a character. [default: utf-8]")
+    ] = "utf-8",
+    max_vocabulary: Annotated[
+        int | None,
+        _option(
+            "--max-vocabulary",
+            metavar="N",
+            help="Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]",
+        ),
+    ] = None,
     validation: Annotated[
         str,
         _option(
@@ -145,6 +155,7 @@ def train(
         device,
         precision,
         encoding,
+        max_vocabulary,
     )
     sources = list(corpus or ([STDIN] if _piped() and not resume else []))
     if not sources and not resume:
@@ -158,12 +169,14 @@ def train(
     if resume:
         folder = out if out is not None else _run_folder(sources)
         notes: list[str] = []
-        run = Run.resume(folder, sources, device)
+        with display.ReadingDisplay(quiet) as reading:
+            run = Run.resume(folder, sources, device, reading.progress)
         if seconds is epochs is steps is None:
             options = run.options  # on to the length that the run had
     else:
         folder = new_folder(sources, out)
-        run, notes = Run.create(sources, options, folder, init_from)
+        with display.ReadingDisplay(quiet) as reading:
+            run, notes = Run.create(sources, options, folder, init_from, reading.progress)
     if not quiet:
         for note in notes:
             display.write_line(f"note: {note}")
@@ -229,7 +242,8 @@ def sample(
     prime = prime or ""
     unknown = loaded.unknown(prime)
     if unknown:
-        display.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; skipped in the prime")
+        fate = "skipped in the prime" if loaded.vocabulary.unknown is None else "read as its unknown symbol"
+        display.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
     write = _writer()
     rest = [""] * count  # texts 2, 3, ... wait until the first has been written
     over = [False] * count
@@ -358,7 +372,7 @@ def _describe(run: Any, folder: Path) -> str:
     if len(run.validation_ids):
         text += f", validates on {len(run.validation_ids):,}"
     return (
-        f"{folder}: {text}, vocabulary {len(run.vocabulary)}; takes {shape}, embedding {r.embedding}, "
+        f"{folder}: {text}, vocabulary {len(run.vocabulary):,}; takes {shape}, embedding {r.embedding}, "
         f"{r.batch_size} streams, windows of {r.seq_length}, dropout {r.dropout:g}, "
         f"learning rate {r.learning_rate:g}, {r.precision}"
     )

@@ -120,8 +120,12 @@ def score(
     ids: Array,
     start: int,
     vocabulary_size: int,
+    unknown: int | None = None,
 ) -> Score:
     """Score a text of `ids` (N,), -1 for unknown ones, read after the character `start` from the zero state.
+
+    Where the vocabulary has a symbol for the unknown, of the id `unknown`, these characters are read as that symbol and
+    charged its probability and a uniform choice among the rest of Unicode's characters, and there is no escape.
 
     `forward` reads ids (T, B) on from a state and gives back logits (T, B, V) and the state after them, by either engine.
 
@@ -129,7 +133,7 @@ def score(
     or more, each warmed up by the 256 characters before it.
     """
     known = ids[ids >= 0]
-    unknown = len(ids) - len(known)
+    strangers = len(ids) - len(known) if unknown is None else int((ids == unknown).sum())
     inputs = np.concatenate([[start], known])[:-1]
     streams = max(1, min(64, len(known) // 2048))
     block = 64 if vocabulary_size < 1000 else 4  # bounds the memory that the logits take
@@ -146,10 +150,14 @@ def score(
         top = logits.max(axis=1)
         right = logits[np.arange(len(targets)), targets]
         nats += float((np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - right).sum(dtype=np.float64))
-        correct += int((logits.argmax(axis=1) == targets).sum())
-    nats -= len(known) * math.log1p(-ESCAPE)
-    nats += unknown * (math.log(UNICODE - vocabulary_size) - math.log(ESCAPE))
-    return Score(len(ids), unknown, nats, correct)
+        guesses = logits.argmax(axis=1)
+        correct += int(((guesses == targets) & (guesses != unknown)).sum())
+    if unknown is None:
+        nats -= len(known) * math.log1p(-ESCAPE)
+        nats += strangers * (math.log(UNICODE - vocabulary_size) - math.log(ESCAPE))
+    else:
+        nats += strangers * math.log(UNICODE - (vocabulary_size - 1))
+    return Score(len(ids), strangers, nats, correct)
 
 
 @dataclass(frozen=True)
@@ -192,7 +200,7 @@ class Model:
 
     def __init__(self, tensors: checkpoint.Tensors, header: checkpoint.Header, path: Path | None = None):
         self.header, self.path = header, path
-        self.vocabulary = Vocabulary(header["vocabulary"])
+        self.vocabulary = Vocabulary(header["vocabulary"], header.get("unknown", False))
         self.start = int(self.vocabulary.encode(header["start"])[0])
         self.network = Network(header["config"], tensors)
 
@@ -202,7 +210,9 @@ class Model:
 
     def unknown(self, text: str) -> str:
         """The characters of `text` that the model has never seen, each once."""
-        return "".join(dict.fromkeys(c for c, i in zip(text, self.vocabulary.encode(text), strict=True) if i < 0))
+        ids = self.vocabulary.encode(text)
+        outside = (-1, self.vocabulary.unknown)
+        return "".join(dict.fromkeys(c for c, i in zip(text, ids, strict=True) if i in outside))
 
     def generate(
         self, prime: str = "", length: int = 500, sampler: Sampler | None = None, seed: int | None = None, count: int = 1
@@ -227,6 +237,8 @@ class Model:
         logits = np.repeat(logits, count, axis=0)
         state = [tuple(np.repeat(part, count, axis=0) for part in layer) for layer in state]
         for left in range(length, 0, -1):
+            if self.vocabulary.unknown is not None:
+                logits[:, self.vocabulary.unknown] = -np.inf  # the symbol is not a character to write
             drawn = np.array([sampler.draw(logits[k], generators[k]) for k in range(count)])
             yield [self.vocabulary.characters[i] for i in drawn]
             if left > 1:
@@ -255,7 +267,8 @@ class Model:
         if not text:
             raise CharrnnError("nothing to score: the text is empty")
         ids = self.vocabulary.encode(text)
-        return score(self.network.forward, self.network.initial_state, ids, self.start, len(self.vocabulary))
+        vocabulary = self.vocabulary
+        return score(self.network.forward, self.network.initial_state, ids, self.start, len(vocabulary), vocabulary.unknown)
 
     def bits_per_character(self, text: str) -> float:
         """The cross-entropy of `text` under the model in bits per character: lower is better, 0 is known by heart."""

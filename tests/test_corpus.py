@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from charrnn.corpus import BY_HEART, Vocabulary, Windows, fit_windows, read_text, scoring_blocks, split
+from charrnn.corpus import BY_HEART, Vocabulary, Windows, fit_windows, scoring_blocks
 from charrnn.errors import CharrnnError
+from charrnn.reading import read_corpus, read_text
 
 
 def test_a_vocabulary_is_in_code_point_order_and_round_trips():
@@ -37,10 +38,15 @@ def test_any_encoding_is_read_and_a_wrong_one_names_the_byte(tmp_path):
         read_text([path])
 
 
-def test_the_end_is_held_out():
-    assert split("abcdefghij", 0.2) == ("abcdefgh", "ij")
-    assert split("abc", 0.1) == ("abc", "")
-    assert split("abc", 0.0) == ("abc", "")
+def parts(folder, text, validation):
+    (folder / "t.txt").write_text(text)
+    return [part.text() for part in read_corpus([folder / "t.txt"]).split(validation)]
+
+
+def test_the_end_is_held_out(tmp_path):
+    assert parts(tmp_path, "abcdefghij", 0.2) == ["abcdefgh", "ij"]
+    assert parts(tmp_path, "abc", 0.1) == ["abc", ""]
+    assert parts(tmp_path, "abc", 0.0) == ["abc", ""]
 
 
 @pytest.mark.parametrize(("n", "batch_size", "seq_length"), [(101, 4, 5), (7, 1, 6), (100, 3, 7), (2, 1, 1), (64, 5, 50)])
