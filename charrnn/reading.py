@@ -26,7 +26,7 @@ from charrnn.errors import CharrnnError
 
 Watch = Callable[[int, int | None], None]  # told how many bytes have been read, and of how many, where that is known
 STDIN = "-"
-BLOCK = 1 << 20  # bytes that are read, hashed and looked up at a time
+BLOCK = 1 << 20  # bytes that are read, looked up and hashed at a time; the hashes depend on it
 IN_MEMORY = 1 << 24  # characters up to which a text needs no file
 HEAD = 8192  # bytes at the beginning of a UTF-8 text in which a NUL says that it is none
 BINARY = "binary"  # stands for the hash of a file that is passed over for its head
@@ -338,9 +338,11 @@ class _Writer:
             for stale in folder.glob("*.tmp"):  # a killed program's; whoever is at work writes all the time
                 if stale.stat().st_mtime < time.time() - 3600:
                     stale.unlink(missing_ok=True)
-            if self.named:
-                return tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False).file
-            return tempfile.TemporaryFile(dir=folder)
+            if not self.named:
+                return tempfile.TemporaryFile(dir=folder)
+            descriptor, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
+            os.close(descriptor)
+            return open(name, "r+b")
 
     def _drop(self, file: IO[bytes]) -> None:
         with contextlib.suppress(OSError):  # a full disk fails the flush, too
