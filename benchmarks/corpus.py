@@ -47,6 +47,8 @@ def make(path: Path, line: str, size: int) -> None:
         for _ in range(size // len(block)):
             file.write(block)
         file.write(b"." * (size - file.tell()))
+        file.flush()
+        os.fsync(file.fileno())  # its own way to the disk is not what is measured
 
 
 def run(*command: object, env: dict[str, str], one_core: bool = True) -> tuple[str, float, int]:

@@ -67,15 +67,15 @@ def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: W
     notes: list[str] = []
     kept = None  # where the cache keeps this text, its hash still to be added
     if total is not None and total >= IN_MEMORY:
-        kept = _cache_folder() / f"{total}-{codec.name}"
+        kept = _cache_folder() / f"v{FORMAT}-{total}-{codec.name}"
         if list(kept.parent.glob(f"{kept.name}-*.ids")):  # else there is nothing to find, and the text is read only once
             path = _named(kept, [_digest(name, codec, count) for name, _ in files])
             found = _load(path) if path.exists() else None
-            if found is not None:
+            if found is not None and all(files[i][1] for i in found[1]):  # who names a file wants it read, or an error
                 corpus, skipped = found
                 corpus.notes = passed_over(skipped)
                 return corpus
-            if path.exists():
+            if path.exists() and found is None:
                 notes.append(f"{path} was damaged and is made anew")
             done = 0
     skipped, digests = [], []
@@ -268,13 +268,14 @@ class _Writer:
             ids = _Stored(self._file, self._width, self.length)
         corpus = Corpus(ids, self.codes, self.firsts, _fingerprint(ids, self.codes), notes)
         if self._file is not None and path is not None:
-            facts = {"format": FORMAT, "length": self.length, "skipped": skipped, "fingerprint": corpus.fingerprint}
+            facts = {"length": self.length, "skipped": skipped, "fingerprint": corpus.fingerprint}
             trailer = json.dumps(facts | {"alphabet": self.codes.tolist(), "firsts": self.firsts.tolist()}).encode()
             with _storing():
                 self._file.write(trailer + hashlib.sha256(trailer).digest() + len(trailer).to_bytes(8, "little"))
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 os.replace(self._file.name, path)
+            corpus.notes.append(f"the text's ids are kept in {path} for the next run, {self._file.tell() / 1e6:,.0f} MB")
         self._file = None  # it is the corpus's now
         return corpus
 
@@ -366,9 +367,9 @@ class _Stored:
 
     def __getitem__(self, part: slice, /) -> np.ndarray:
         start, stop, _ = part.indices(self._length)
-        size = self._width.itemsize
-        data = os.pread(self._file.fileno(), max(0, stop - start) * size, start * size)
-        return np.frombuffer(data, self._width)
+        begin, end, step = start * self._width.itemsize, stop * self._width.itemsize, 1 << 30  # no system reads 2 GiB at once
+        pieces = (os.pread(self._file.fileno(), min(step, end - at), at) for at in range(begin, end, step))
+        return np.frombuffer(b"".join(pieces), self._width)
 
     def __del__(self) -> None:
         self._file.close()
@@ -414,7 +415,7 @@ def _load(path: Path) -> tuple[Corpus, list[int]] | None:
     facts = json.loads(trailer)
     codes = np.array(facts["alphabet"], np.uint32)
     ids._width, ids._length = _width(len(codes)), facts["length"]
-    if facts["format"] != FORMAT or start != len(ids) * ids._width.itemsize or _fingerprint(ids, codes) != facts["fingerprint"]:
+    if start != len(ids) * ids._width.itemsize or _fingerprint(ids, codes) != facts["fingerprint"]:
         return None
     return Corpus(ids, codes, np.array(facts["firsts"], np.int64), facts["fingerprint"]), facts["skipped"]
 
