@@ -329,3 +329,10 @@ def test_training_from_the_cache_gives_the_same_bytes_as_from_memory(cache, tmp_
     train(path, out=tmp_path / "memory", **options)
     kept, memory = (checkpoint.read(tmp_path / name / "model.safetensors")[0] for name in ("kept", "memory"))
     assert {key: kept[key].tobytes() for key in kept} == {key: memory[key].tobytes() for key in memory}
+
+
+def test_a_vocabulary_of_twenty_thousand_characters_trains_and_samples(tmp_path):
+    path = put(tmp_path, "t.txt", "".join(chr(0x4E00 + k) for k in range(20_000)).encode() * 2)
+    model = train(path, out=tmp_path / "run", steps=1, hidden_size=8, seq_length=8, batch_size=2, validation=0.0)
+    assert len(model.vocabulary) == 20_000
+    assert len(model.sample(length=5, seed=1)) == 5
