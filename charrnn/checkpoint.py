@@ -119,6 +119,8 @@ def shapes(header: Header) -> dict[str, tuple[int, ...]]:
     sizes = [config[key] for key in ("vocabulary_size", "num_layers", "hidden_size", "embedding_size")]
     if not all(type(size) is int and 0 <= size <= LIMIT for size in sizes):
         raise ValueError("a size is not a whole number in range")
+    if header.get("unknown", False) not in (False, True) or (header.get("unknown") and "\ufffd" not in vocabulary):
+        raise ValueError("its symbol for unknown characters is not in the vocabulary")
     V, layers, H, E = sizes
     if len(vocabulary) != V or layers > 1000 or (layers and not H):
         raise ValueError("its sizes don't fit together")

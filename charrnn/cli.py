@@ -45,7 +45,17 @@ def train(
             metavar="[CORPUS]...", help="Files and folders of text; '-' or a pipe for standard input.", show_default=False
         ),
     ] = None,
-    encoding: Annotated[str, _option("--encoding", help="The text's encoding. [default: utf-8]")] = "utf-8",
+    encoding: Annotated[
+        str, _option("--encoding", help="The text's encoding; bytes takes each byte for a character. [default: utf-8]")
+    ] = "utf-8",
+    max_vocabulary: Annotated[
+        int | None,
+        _option(
+            "--max-vocabulary",
+            metavar="N",
+            help="Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]",
+        ),
+    ] = None,
     validation: Annotated[
         str,
         _option(
@@ -118,7 +128,7 @@ def train(
 
     Options that are not given are chosen from the size of the text and the length of the training.
     """
-    from charrnn.corpus import STDIN
+    from charrnn.reading import STDIN
     from charrnn.recipe import Options, parse_duration
 
     try:
@@ -145,6 +155,7 @@ def train(
         device,
         precision,
         encoding,
+        max_vocabulary,
     )
     sources = list(corpus or ([STDIN] if _piped() and not resume else []))
     if not sources and not resume:
@@ -158,12 +169,14 @@ def train(
     if resume:
         folder = out if out is not None else _run_folder(sources)
         notes: list[str] = []
-        run = Run.resume(folder, sources, device)
+        with display.ReadingDisplay(quiet) as reading:
+            run = Run.resume(folder, sources, device, reading.progress)
         if seconds is epochs is steps is None:
             options = run.options  # on to the length that the run had
     else:
         folder = new_folder(sources, out)
-        run, notes = Run.create(sources, options, folder, init_from)
+        with display.ReadingDisplay(quiet) as reading:
+            run, notes = Run.create(sources, options, folder, init_from, reading.progress)
     if not quiet:
         for note in notes:
             display.write_line(f"note: {note}")
@@ -205,7 +218,7 @@ def sample(
     until: Annotated[str | None, _option("--until", help="End a text after it has written this.")] = None,
 ) -> None:
     """Write text with a model."""
-    from charrnn.corpus import STDIN, read_text
+    from charrnn.reading import STDIN, read_text
     from charrnn.inference import Sampler
 
     if prime is not None and prime_file is not None:
@@ -230,7 +243,8 @@ def sample(
     prime = prime or ""
     unknown = loaded.unknown(prime)
     if unknown:
-        display.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; skipped in the prime")
+        fate = "skipped in the prime" if loaded.vocabulary.unknown is None else "read as its unknown symbol"
+        display.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
     write = _writer()
     rest: list[list[str]] = [[] for _ in range(count)]  # texts 2, 3, ... wait until the first has been written
     ends = [""] * count  # the last characters of each, in which `until` is looked for
@@ -268,7 +282,7 @@ def eval(
     as_json: Annotated[bool, _option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say how well a model knows a text, in bits per character."""
-    from charrnn.corpus import STDIN, read_text
+    from charrnn.reading import STDIN, read_text
 
     sources = list(text or ([STDIN] if _piped() else []))
     if not sources:
@@ -350,7 +364,7 @@ def _load(path: Path | None) -> Any:
 
 def _run_folder(sources: list[str]) -> Path:
     """The newest run that `--resume` can mean: of the named corpus, or of all."""
-    from charrnn.corpus import STDIN
+    from charrnn.reading import STDIN
 
     name = "stdin" if sources == [STDIN] else Path(sources[0]).resolve().stem if sources else ""
     runs = [p.parent for p in Path("runs").glob(f"{name}*/state.safetensors")]
@@ -366,7 +380,7 @@ def _describe(run: Any, folder: Path) -> str:
     if len(run.validation_ids):
         text += f", validates on {len(run.validation_ids):,}"
     return (
-        f"{folder}: {text}, vocabulary {len(run.vocabulary)}; takes {shape}, embedding {r.embedding}, "
+        f"{folder}: {text}, vocabulary {len(run.vocabulary):,}; takes {shape}, embedding {r.embedding}, "
         f"{r.batch_size} streams, windows of {r.seq_length}, dropout {r.dropout:g}, "
         f"learning rate {r.learning_rate:g}, {r.precision}"
     )

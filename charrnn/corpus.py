@@ -1,99 +1,123 @@
-"""Text in, numbers out: reads files, folders and pipes, maps characters to ids, splits off validation text, cuts windows.
+"""A text as numbers: a `Corpus` holds it, a `Vocabulary` says which characters a network knows, `Windows` are cut from it.
 
-It knows nothing of networks. Letters: N characters, V vocabulary, B batch, T time steps.
+It knows nothing of networks, and of files only what `reading` hides from it. Letters: N characters, V vocabulary, B batch,
+T time steps.
 """
 
-import codecs
-import hashlib
-import io
-import sys
+import copy
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from charrnn.errors import CharrnnError
-
 Ids = np.ndarray  # int32; -1 stands for a character outside the vocabulary
-STDIN = "-"
+UNKNOWN = "\ufffd"  # the symbol that stands for all characters but the most frequent ones
+BLOCK = 1 << 20  # characters that a pass over the text holds at a time
+CHUNK = 1 << 12  # characters between two marks in a text that some are left out of; it divides BLOCK
 
 
-def read_text(sources: Sequence[str | Path], encoding: str = "utf-8") -> tuple[str, list[str]]:
-    """Read all `sources` (files, folders, '-' for standard input) as one text.
+class Sliced(Protocol):
+    """What has a length and gives an array for a slice of it: an array itself, or what reads or makes one then."""
 
-    A folder gives every text file below it in sorted order; hidden files and files that are not text are passed over.
-    A byte-order mark is dropped, line ends are kept as they are.
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> np.ndarray: ...
 
-    Returns: the text, and a note for each file that was passed over.
-    Raises: CharrnnError for what is missing, unreadable, not in `encoding`, or empty in all.
+
+class Corpus:
+    """A text of any length as ids in the order in which its characters first appear; slices of it are arrays of them.
+
+    Such ids need no look at the whole text first, and the characters of its beginning are the first ones of the alphabet.
     """
-    try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise CharrnnError(f"unknown encoding {encoding!r}; Python's names are meant, such as utf-8 or latin-1") from None
-    texts, notes = [], []
-    for source in sources:
-        if str(source) == STDIN:
-            texts.append(_decode(_read_stdin(), "standard input", encoding))
-        elif not Path(source).is_dir():
-            texts.append(_decode(_read_file(Path(source)), str(source), encoding))
-        else:
-            files = sorted(p for p in Path(source).rglob("*") if p.is_file() and not _hidden(p.relative_to(source)))
-            for file in files:
-                data = _read_file(file)
-                try:
-                    texts.append(_decode(data, str(file), encoding))
-                except CharrnnError:
-                    notes.append(f"{file} is not {encoding} text; passed over")
-            if not files:
-                raise CharrnnError(f"{source} is a folder without files; name one that holds text")
-    text = "".join(texts)
-    if not text:
-        raise CharrnnError(f"no text in {', '.join(map(str, sources))}: it is empty")
-    return text, notes
+
+    def __init__(self, ids: Sliced, codes: np.ndarray, firsts: np.ndarray, fingerprint: str, notes: Sequence[str] = ()):
+        self._all, self._codes, self._firsts = ids, codes, firsts
+        self.start, self.stop = 0, len(ids)
+        self.fingerprint = fingerprint  # two texts with the same one are the same
+        self.notes = list(notes)  # for the user, on how it was read
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, part: slice, /) -> np.ndarray:
+        start, stop, _ = part.indices(len(self))
+        return self._all[self.start + start : self.start + max(start, stop)]
+
+    @property
+    def alphabet(self) -> str:
+        """The characters that stand before the end of it; character i has the id i."""
+        return _text(self._codes[: np.searchsorted(self._firsts, self.stop)])
+
+    def split(self, validation: float) -> tuple["Corpus", "Corpus"]:
+        """Cut the last `validation` (a fraction of 0 to below 1) of it off: (training text, validation text)."""
+        training, held_out = copy.copy(self), copy.copy(self)
+        training.stop = held_out.start = self.stop - int(len(self) * validation)
+        return training, held_out
+
+    def text(self, start: int = 0, stop: int | None = None) -> str:
+        """The characters from `start` to `stop`."""
+        return _text(self._codes[self[slice(start, stop)]])
+
+    def counts(self) -> np.ndarray:
+        """How often each character of the alphabet stands in it."""
+        counts = np.zeros(len(self._codes), np.int64)
+        for at in range(0, len(self), BLOCK):
+            counts += np.bincount(self[at : at + BLOCK], minlength=len(counts))
+        return counts[: len(self.alphabet)]
+
+    def vocabulary(self, most: int | None = None) -> "Vocabulary":
+        """Its characters; or the `most` frequent ones of them and the UNKNOWN symbol, where it has more."""
+        alphabet = self.alphabet
+        if most is None or len(alphabet) <= most:
+            return Vocabulary(alphabet)
+        codes, counts = code_points(alphabet), self.counts()
+        order = np.lexsort((codes, -counts))  # the frequent first, and of equals the first in Unicode
+        kept = codes[order][codes[order] != ord(UNKNOWN)][:most]
+        return Vocabulary(_text(kept) + UNKNOWN, unknown=True)
+
+    def ids(self, vocabulary: "Vocabulary", start: int = 0, stop: int | None = None) -> Ids:
+        """The ids that `vocabulary` gives the characters from `start` to `stop`, as `Vocabulary.encode` would, (n,) int32."""
+        ids: Ids = vocabulary.encode(self.alphabet)[self[slice(start, stop)]]
+        return ids
+
+    def encoded(self, vocabulary: "Vocabulary") -> Sliced:
+        """All of it in the ids of `vocabulary`, without the characters that it lacks; a slice is made when it is asked for."""
+        return _Encoded(self, vocabulary.encode(self.alphabet))
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+class _Encoded:
+    """What `Corpus.encoded` gives: `table` says a character's id in the vocabulary, -1 for those to leave out."""
 
+    def __init__(self, corpus: Corpus, table: Ids):
+        self.corpus, self.table = corpus, table
+        self.before: np.ndarray | None = None  # the characters that stay before each CHUNK-th, to find the n-th of them
+        if (table < 0).any():
+            stay = [np.zeros(1, np.int64)]
+            for at in range(0, len(corpus), BLOCK):
+                known = table[corpus[at : at + BLOCK]] >= 0
+                stay.append(np.add.reduceat(known, range(0, len(known), CHUNK), dtype=np.int64))
+            self.before = np.cumsum(np.concatenate(stay))
 
-def _read_stdin() -> bytes:
-    if sys.stdin is None:
-        raise CharrnnError("standard input is closed; pipe a text in or name a file")
-    return sys.stdin.buffer.read()
+    def __len__(self) -> int:
+        return len(self.corpus) if self.before is None else int(self.before[-1])
 
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise CharrnnError(f"{path} does not exist") from None
-    except OSError as error:
-        raise CharrnnError(f"{path} can't be read: {error.strerror or error}") from None
-
-
-def _decode(data: bytes, name: str, encoding: str) -> str:
-    if codecs.lookup(encoding).name == "utf-8":
-        encoding = "utf-8-sig"  # the same, less a byte-order mark
-        if b"\0" in data[:8192]:
-            raise CharrnnError(f"{name} holds NUL bytes, so it is not text; for its bytes as they are, --encoding latin-1")
-    try:
-        return io.TextIOWrapper(io.BytesIO(data), encoding, newline="").read()
-    except (UnicodeDecodeError, UnicodeError) as error:
-        where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
-        raise CharrnnError(f"{name} is not {encoding.removesuffix('-sig')}{where}; name its --encoding") from None
-    except LookupError:
-        raise CharrnnError(f"{encoding} is not an encoding of text") from None
+    def __getitem__(self, part: slice, /) -> Ids:
+        start, stop, _ = part.indices(len(self))
+        if self.before is None:
+            ids: Ids = self.table[self.corpus[start:stop]]
+            return ids
+        first = int(np.searchsorted(self.before, start, "right")) - 1
+        last = int(np.searchsorted(self.before, stop))
+        ids = self.table[self.corpus[first * CHUNK : last * CHUNK]]
+        return ids[ids >= 0][start - self.before[first] : stop - self.before[first]]
 
 
 def code_points(text: str) -> np.ndarray:
     """The characters of `text` as numbers, (N,) uint32."""
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-def fingerprint(text: str) -> str:
-    """A hash that tells whether two texts are the same."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def _text(codes: np.ndarray) -> str:
+    return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
 class Vocabulary:
@@ -103,13 +127,17 @@ class Vocabulary:
     'ehilo'
     >>> Vocabulary("hihello").encode("hey")
     array([ 1,  0, -1], dtype=int32)
+
+    With `unknown`, the symbol UNKNOWN among them stands for every character that is not.
     """
 
-    def __init__(self, text: str):
-        self._codes = np.unique(code_points(text))
-        self.characters = self._codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
-        self._ids = np.full(int(self._codes[-1]) + 1 if len(self._codes) else 1, -1, np.int32)
-        self._ids[self._codes] = np.arange(len(self._codes), dtype=np.int32)
+    def __init__(self, text: str, unknown: bool = False):
+        codes = np.unique(code_points(text))
+        self.characters = _text(codes)
+        self.unknown = self.characters.index(UNKNOWN) if unknown else None  # the symbol's id
+        self._outside = np.int32(-1 if self.unknown is None else self.unknown)
+        self._ids = np.full(int(codes[-1]) + 1 if len(codes) else 1, self._outside, np.int32)
+        self._ids[codes] = np.arange(len(codes), dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.characters)
@@ -118,20 +146,14 @@ class Vocabulary:
         return f"Vocabulary({self.characters!r})"
 
     def encode(self, text: str) -> Ids:
-        """The ids of the characters, (N,) int32; -1 for each that the vocabulary lacks."""
+        """The ids of the characters, (N,) int32; -1, or the symbol's id, for each that the vocabulary lacks."""
         codes = code_points(text)
         known = codes < len(self._ids)
-        return np.where(known, self._ids[np.where(known, codes, 0)], np.int32(-1))
+        return np.where(known, self._ids[np.where(known, codes, 0)], self._outside)
 
     def decode(self, ids: Ids) -> str:
         """The text of `ids` (N,), each of them in 0..V-1."""
         return "".join(self.characters[i] for i in ids)
-
-
-def split(text: str, validation: float) -> tuple[str, str]:
-    """Cut the last `validation` (a fraction of 0 to below 1) of the text off: (training text, validation text)."""
-    held_out = int(len(text) * validation)
-    return text[: len(text) - held_out], text[len(text) - held_out :]
 
 
 def fit_windows(characters: int, batch_size: int, seq_length: int) -> tuple[int, int]:
@@ -156,7 +178,7 @@ class Windows:
     the zero state would write nonsense from it.
     """
 
-    def __init__(self, ids: Ids, batch_size: int, seq_length: int, seed: int):
+    def __init__(self, ids: Sliced, batch_size: int, seq_length: int, seed: int):
         self.ids, self.seq_length, self.seed = ids, seq_length, seed
         steps = len(ids) - 1
         self.starts = np.arange(batch_size) * steps // batch_size  # where streams don't divide the text, some share a step
@@ -172,12 +194,12 @@ class Windows:
         epoch, window = divmod(step, self.per_epoch)
         first = window * self.seq_length
         length = min(self.seq_length, self.stream_length - first)
-        at = self.starts[None, :] + np.arange(first, first + length)[:, None]
+        ids = np.stack([self.ids[start : start + length + 1] for start in self.starts + first], axis=1)  # (T + 1, B)
         begins = np.zeros(len(self.starts), bool)
         if len(self.ids) >= BY_HEART:
             begins |= np.random.default_rng((self.seed, epoch, window)).random(len(begins)) < 1 / FRESH
         begins[0] |= window == 0
-        return self.ids[at], self.ids[at + 1], begins, window == 0
+        return ids[:-1], ids[1:], begins, window == 0
 
 
 def scoring_blocks(length: int, streams: int, warm_up: int, block: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -8,6 +8,7 @@ Text from a model or a file is data: it is shown, never read as markup, and its 
 import contextlib
 import os
 import sys
+import time
 import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
@@ -54,6 +55,50 @@ def _bits(value: float) -> str:
     return f"{value:.3f}"
 
 
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class ReadingDisplay:
+    """Shows how far the text has been read when that takes long: a bar on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+        self._live: Live | None = None
+        self._due = time.monotonic() + 1.0
+
+    def __enter__(self) -> "ReadingDisplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Say how many bytes have been read, and of how many, where that is known."""
+        now = time.monotonic()
+        if self.quiet or now < self._due:
+            return
+        figures = f"reading: {done / 1e6:,.0f} MB" + (f" of {total / 1e6:,.0f} MB" if total else "")
+        if not _on_terminal():
+            self._due = now + 10.0
+            write_line(figures)
+            return
+        self._due = now + 0.1
+        from rich.console import Console
+        from rich.live import Live
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        if self._live is None:
+            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+            self._live.start()
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(total=total, completed=done, width=24, pulse=total is None), Text(figures))
+        self._live.update(bar, refresh=True)
+
+
 class TrainingDisplay:
     """Shows a training run as it goes. Use it as a context manager and call `progress` and `validation`."""
 
@@ -62,7 +107,7 @@ class TrainingDisplay:
         self._live: Live | None = None
         self._sample: RenderableType = ""
         self._speed = 0.0
-        if not quiet and sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        if not quiet and _on_terminal():
             from rich import console, live
 
             self._live = live.Live(console=console.Console(stderr=True), refresh_per_second=8, transient=False)

@@ -232,8 +232,12 @@ def score(
     ids: Array,
     start: int,
     vocabulary_size: int,
+    unknown: int | None = None,
 ) -> Score:
     """Score a text of `ids` (N,), -1 for unknown ones, read after the character `start` from the zero state.
+
+    Where the vocabulary has a symbol for the unknown, of the id `unknown`, these characters are read as that symbol and
+    charged its probability and a uniform choice among the rest of Unicode's characters, and there is no escape.
 
     `forward` reads ids (T, B) on from a state and gives back logits (T, B, V) and the state after them, by either engine.
     `ids` may be larger than memory: without unknown characters it is read a block at a time.
@@ -241,8 +245,8 @@ def score(
     Unknown characters leave the state as it was. Long texts are cut into up to STREAMS parallel streams of 2,048
     characters or more, each warmed up by the 256 characters before it.
     """
-    unknown = sum(int(np.count_nonzero(ids[at : at + CHUNK] < 0)) for at in range(0, len(ids), CHUNK))
-    known = ids[ids >= 0] if unknown else ids
+    missing = sum(int(np.count_nonzero(ids[at : at + CHUNK] < 0)) for at in range(0, len(ids), CHUNK))
+    known = ids[ids >= 0] if missing else ids
     streams = max(1, min(STREAMS, len(known) // 2048))
     fit = max(1, BLOCK // (streams * vocabulary_size))
     block = 1 << min(8, fit.bit_length() - 1)  # steps; a power of two, so that one begins after the warm-up
@@ -262,9 +266,15 @@ def score(
         logits -= top[:, None]
         nats += float((np.log(np.exp(logits, out=logits).sum(axis=1)) + top - right).sum(dtype=np.float64))
         correct += int(np.count_nonzero(best == targets))
-    nats -= len(known) * math.log1p(-ESCAPE)
-    nats += unknown * (math.log(UNICODE - vocabulary_size) - math.log(ESCAPE))
-    return Score(len(ids), unknown, nats, correct)
+        if unknown is not None:
+            missing += int(np.count_nonzero(targets == unknown))
+            correct -= int(np.count_nonzero((best == targets) & (targets == unknown)))
+    if unknown is None:
+        nats -= len(known) * math.log1p(-ESCAPE)
+        nats += missing * (math.log(UNICODE - vocabulary_size) - math.log(ESCAPE))
+    else:
+        nats += missing * math.log(UNICODE - (vocabulary_size - 1))
+    return Score(len(ids), missing, nats, correct)
 
 
 @dataclass(frozen=True)
@@ -322,7 +332,7 @@ class Model:
 
     def __init__(self, tensors: checkpoint.Tensors, header: checkpoint.Header, path: Path | None = None):
         self.header, self.path = header, path
-        self.vocabulary = Vocabulary(header["vocabulary"])
+        self.vocabulary = Vocabulary(header["vocabulary"], header.get("unknown", False))
         self.start = int(self.vocabulary.encode(header["start"])[0])
         self.network = Network(header["config"], tensors)
 
@@ -332,7 +342,9 @@ class Model:
 
     def unknown(self, text: str) -> str:
         """The characters of `text` that the model has never seen, each once."""
-        return "".join(dict.fromkeys(c for c, i in zip(text, self.vocabulary.encode(text), strict=True) if i < 0))
+        ids = self.vocabulary.encode(text)
+        outside = (-1, self.vocabulary.unknown)
+        return "".join(dict.fromkeys(c for c, i in zip(text, ids, strict=True) if i in outside))
 
     def generate(
         self, prime: str = "", length: int = 500, sampler: Sampler | None = None, seed: int | None = None, count: int = 1
@@ -364,6 +376,8 @@ class Model:
                     noise[:, k] = sampler.noise(generator, (block, V))
             if n:
                 state.advance()
+            if self.vocabulary.unknown is not None:
+                state.logits[:, self.vocabulary.unknown] = -np.inf  # the symbol is not a character to write
             sampler.draw(state.logits, noise[n % block], state.ids)
             yield [characters[i] for i in state.ids.tolist()]
 
@@ -390,7 +404,8 @@ class Model:
         if not text:
             raise CharrnnError("nothing to score: the text is empty")
         ids = self.vocabulary.encode(text)
-        return score(self.network.forward, self.network.initial_state, ids, self.start, len(self.vocabulary))
+        vocabulary = self.vocabulary
+        return score(self.network.forward, self.network.initial_state, ids, self.start, len(vocabulary), vocabulary.unknown)
 
     def bits_per_character(self, text: str) -> float:
         """The cross-entropy of `text` under the model in bits per character: lower is better, 0 is known by heart."""

@@ -41,6 +41,7 @@ class Options:
     device: str = "auto"
     precision: str = "auto"
     encoding: str = "utf-8"
+    max_vocabulary: int | None = None  # the most frequent characters that are learned; None: all
 
     def __post_init__(self) -> None:
         lengths = [self.seconds, self.epochs, self.steps]
@@ -57,6 +58,7 @@ class Options:
             ("seq_length", 1, 65536),
             ("batch_size", 1, 65536),
             ("seed", 0, 2**63 - 1),
+            ("max_vocabulary", 1, 0x110000),
         ):
             value = getattr(self, name)
             flag = "--" + name.replace("_", "-")

@@ -19,10 +19,11 @@ from torch.nn import functional
 
 from charrnn import checkpoint, inference
 from charrnn.checkpoint import HISTORY, MODEL, STATE
-from charrnn.corpus import STDIN, Ids, Vocabulary, Windows, fingerprint, read_text, split
+from charrnn.corpus import Corpus, Ids, Sliced, Vocabulary, Windows
 from charrnn.errors import CharrnnError
 from charrnn.model import CharRNN, Config, State
 from charrnn.muon import Muon
+from charrnn.reading import STDIN, Watch, read_corpus
 from charrnn.recipe import Options, Recipe, choose, has_bfloat16
 
 WARM_UP = 0.02  # the share of the run in which the learning rate rises
@@ -64,20 +65,19 @@ class Run:
     def __init__(
         self,
         out: Path,
-        text: str,
-        held_out: str,
-        vocabulary: str,
+        training: Corpus,
+        held_out: Corpus,
+        vocabulary: Vocabulary,
         start: str,
         recipe: Recipe,
         origin: dict[str, Any],
         device: str,
     ):
         self.out, self.recipe, self.origin, self.start_character = out, recipe, origin, start
-        self.vocabulary = Vocabulary(vocabulary)
+        self.vocabulary = vocabulary
         self.device = torch.device(device)
-        ids = self.vocabulary.encode(text)
-        self.ids = ids[ids >= 0]
-        self.validation_ids: Ids = self.vocabulary.encode(held_out[:VALIDATED])
+        self.ids: Sliced = training.encoded(vocabulary)
+        self.validation_ids: Ids = held_out.ids(vocabulary, 0, VALIDATED)
         self.windows = Windows(self.ids, recipe.batch_size, recipe.seq_length, recipe.seed)
         torch.manual_seed(recipe.seed)
         config = Config(len(self.vocabulary), recipe.cell, recipe.layers, recipe.hidden_size, recipe.embedding)
@@ -97,48 +97,50 @@ class Run:
 
     @classmethod
     def create(
-        cls, sources: Sequence[str | Path], options: Options, out: Path, init_from: str | Path | None = None
+        cls,
+        sources: Sequence[str | Path],
+        options: Options,
+        out: Path,
+        init_from: str | Path | None = None,
+        watch: Watch | None = None,
     ) -> tuple["Run", list[str]]:
         """Read the text, choose what the options leave open, and make the run's folder.
 
+        `watch` is told how much of the text has been read.
         Returns: the run, and notes for the user. Raises: CharrnnError for unusable input.
         """
-        text, notes = read_text(sources, options.encoding)
-        held_out, validation = "", options.validation
-        if isinstance(validation, str):
-            held_out = read_text([validation], options.encoding)[0]
-            training = text
-        else:
-            training, held_out = split(text, validation)
-            if validation and not held_out:
-                notes.append("the text is too short to hold any of it out: the best model is that of the lowest training loss")
+        training, held_out, fingerprint, notes = _read(sources, options, watch)
+        if options.validation and not len(held_out):
+            notes.append("the text is too short to hold any of it out: the best model is that of the lowest training loss")
         origin = {
             "sources": [str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources],
-            "fingerprint": fingerprint(text + "\0" + held_out),
+            "fingerprint": fingerprint,
             "options": dataclasses.asdict(options),
         }
         base = inference.load(init_from) if init_from is not None else None
+        characters = len(training)
         if base is None:
-            characters = Vocabulary(training).characters
-            counts = np.bincount(Vocabulary(training).encode(training))
-            start = "\n" if "\n" in characters else characters[int(counts.argmax())]
+            vocabulary = training.vocabulary(options.max_vocabulary)
+            start = _start(training, vocabulary)
         else:
-            characters, start = base.vocabulary.characters, base.header["start"]
-            unknown = base.unknown(training)
+            if options.max_vocabulary is not None:
+                raise CharrnnError(f"--max-vocabulary: {base.path} keeps the vocabulary that it has")
+            vocabulary, start = base.vocabulary, base.header["start"]
+            unknown = base.unknown(training.alphabet)
             if unknown:
-                notes.append(f"{base.path} has never seen {unknown[:40]!r}; these characters are left out of the training text")
-                known = base.vocabulary.encode(training) >= 0
-                training = "".join(c for c, k in zip(training, known, strict=True) if k)
-        recipe, more = choose(options, len(training), len(characters), base.header["config"] if base else None)
+                fate = "are left out of the training text" if vocabulary.unknown is None else "are read as its unknown symbol"
+                notes.append(f"{base.path} has never seen {unknown[:40]!r}; these characters {fate}")
+            characters = len(training.encoded(vocabulary))
+        recipe, more = choose(options, characters, len(vocabulary), base.header["config"] if base else None)
         device = _device(options.device)
         recipe = dataclasses.replace(recipe, precision=_precision(recipe, device))
-        run = cls(out, training, held_out, characters, start, recipe, origin, device)
+        run = cls(out, training, held_out, vocabulary, start, recipe, origin, device)
         if base is not None and base.path is not None:
             run._load_weights(checkpoint.read_model(base.path)[0])
         return run, notes + more
 
     @classmethod
-    def resume(cls, out: Path, sources: Sequence[str | Path], device: str = "auto") -> "Run":
+    def resume(cls, out: Path, sources: Sequence[str | Path], device: str = "auto", watch: Watch | None = None) -> "Run":
         """Take up the run in `out` where its state was last saved. Without `sources` it reads those it began with.
 
         Raises: CharrnnError where there is no state, or the text is not the one it began with.
@@ -149,16 +151,13 @@ class Run:
             options = Options(**origin["options"])
             if not sources and STDIN in origin["sources"]:
                 raise CharrnnError(f"{out} was trained on a pipe; pipe the same text in again (charrnn train - --resume)")
-            text, _ = read_text(sources or origin["sources"], options.encoding)
-            if isinstance(options.validation, str):
-                training, held_out = text, read_text([options.validation], options.encoding)[0]
-            else:
-                training, held_out = split(text, options.validation)
-            if fingerprint(text + "\0" + held_out) != origin["fingerprint"]:
+            training, held_out, fingerprint, _ = _read(sources or origin["sources"], options, watch)
+            if fingerprint != origin["fingerprint"]:
                 raise CharrnnError(
                     f"the text is not the one that {out} was trained on; to train on another, use --init-from {out}"
                 )
-            run = cls(out, training, held_out, header["vocabulary"], header["start"], recipe, origin, _device(device))
+            vocabulary = Vocabulary(header["vocabulary"], header.get("unknown", False))
+            run = cls(out, training, held_out, vocabulary, header["start"], recipe, origin, _device(device))
             run._restore(tensors, header)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CharrnnError(f"{out / STATE} is damaged ({error}); its model may still be good") from None
@@ -264,7 +263,14 @@ class Run:
         result = None
         if len(self.validation_ids):
             start = int(self.vocabulary.encode(self.start_character)[0])
-            result = inference.score(self._forward, self.model.initial_state, self.validation_ids, start, len(self.vocabulary))
+            result = inference.score(
+                self._forward,
+                self.model.initial_state,
+                self.validation_ids,
+                start,
+                len(self.vocabulary),
+                self.vocabulary.unknown,
+            )
         record = {
             "step": self.step,
             "characters": self.characters,
@@ -300,7 +306,12 @@ class Run:
         return [matrix for i, matrix in enumerate(square) if i]  # not the first layer's input, which is no hidden state
 
     def _header(self) -> dict[str, Any]:
-        return {"config": self.model.config.to_dict(), "vocabulary": self.vocabulary.characters, "start": self.start_character}
+        header = {
+            "config": self.model.config.to_dict(),
+            "vocabulary": self.vocabulary.characters,
+            "start": self.start_character,
+        }
+        return header if self.vocabulary.unknown is None else header | {"unknown": True}
 
     def _weights(self) -> dict[str, np.ndarray]:
         return {name: tensor.float().cpu().numpy().copy() for name, tensor in self.model.state_dict().items()}
@@ -362,7 +373,7 @@ def train(
 
     `options` are those of `Options`: `seconds`, `epochs` or `steps` (default: five minutes), `cell`, `layers`,
     `hidden_size`, `embedding`, `seq_length`, `batch_size`, `dropout`, `learning_rate`, `validation`, `seed`, `device`,
-    `precision`, `encoding`. `watch` is given each event. Raises: CharrnnError for unusable input.
+    `precision`, `encoding`, `max_vocabulary`. `watch` is given each event. Raises: CharrnnError for unusable input.
 
     >>> train("corpora/hihello.txt", steps=50, hidden_size=5, validation=0.0)  # doctest: +SKIP
     <Model runs/hihello/model.safetensors: 1 x 5 lstm, 5 characters>
@@ -397,6 +408,25 @@ def new_folder(sources: Sequence[str | Path], out: str | Path | None) -> Path:
         number += 1
         folder = Path("runs") / f"{name}-{number}"
     return folder
+
+
+def _read(sources: Sequence[str | Path], options: Options, watch: Watch | None) -> tuple[Corpus, Corpus, str, list[str]]:
+    """The text to train on, the text to validate on, a hash of both, and notes for the user."""
+    corpus = read_corpus(sources, options.encoding, watch)
+    if isinstance(options.validation, str):
+        held_out = read_corpus([options.validation], options.encoding, watch)
+        return corpus, held_out, f"{corpus.fingerprint} {held_out.fingerprint}", corpus.notes + held_out.notes
+    return *corpus.split(options.validation), corpus.fingerprint, corpus.notes
+
+
+def _start(text: Corpus, vocabulary: Vocabulary) -> str:
+    """The character after which a text begins: a line break or, where there is none, the most frequent one."""
+    if "\n" in vocabulary.characters:
+        return "\n"
+    counts = np.bincount(vocabulary.encode(text.alphabet), text.counts())
+    if vocabulary.unknown is not None:
+        counts[vocabulary.unknown] = 0
+    return vocabulary.characters[int(counts.argmax())]
 
 
 def _device(name: str) -> str:

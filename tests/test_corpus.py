@@ -1,10 +1,21 @@
 """Reading, the vocabulary, the split and the windows."""
 
+import math
+import os
+import threading
+import time
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from charrnn.corpus import BY_HEART, Vocabulary, Windows, fit_windows, read_text, scoring_blocks, split
+from charrnn import checkpoint, reading, train
+from charrnn.corpus import BY_HEART, Vocabulary, Windows, fit_windows, scoring_blocks
 from charrnn.errors import CharrnnError
+from charrnn.inference import score
+from charrnn.reading import read_corpus, read_text
+from charrnn.recipe import Options
+from charrnn.training import Run
 
 
 def test_a_vocabulary_is_in_code_point_order_and_round_trips():
@@ -37,10 +48,15 @@ def test_any_encoding_is_read_and_a_wrong_one_names_the_byte(tmp_path):
         read_text([path])
 
 
-def test_the_end_is_held_out():
-    assert split("abcdefghij", 0.2) == ("abcdefgh", "ij")
-    assert split("abc", 0.1) == ("abc", "")
-    assert split("abc", 0.0) == ("abc", "")
+def parts(folder, text, validation):
+    (folder / "t.txt").write_text(text)
+    return [part.text() for part in read_corpus([folder / "t.txt"]).split(validation)]
+
+
+def test_the_end_is_held_out(tmp_path):
+    assert parts(tmp_path, "abcdefghij", 0.2) == ["abcdefgh", "ij"]
+    assert parts(tmp_path, "abc", 0.1) == ["abc", ""]
+    assert parts(tmp_path, "abc", 0.0) == ["abc", ""]
 
 
 @pytest.mark.parametrize(("n", "batch_size", "seq_length"), [(101, 4, 5), (7, 1, 6), (100, 3, 7), (2, 1, 1), (64, 5, 50)])
@@ -75,3 +91,248 @@ def test_windows_are_cut_to_what_fits(n, asked, fits):
 def test_each_step_is_scored_once(length, streams):
     scored = np.concatenate([at[counts] for at, counts in scoring_blocks(length, streams, 256, 64)])
     assert sorted(scored.tolist()) == list(range(length))
+
+
+LONG = "ab\r\nzażółć gęślą 🦉 " * 3 + "".join(chr(0x4E00 + k) for k in range(300)) + "the end\n"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder of the cache, in a world where texts of 50 characters are long and blocks have seven bytes."""
+    monkeypatch.setattr(reading, "IN_MEMORY", 50)
+    monkeypatch.setattr(reading, "BLOCK", 7)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "charrnn"
+
+
+def put(folder, name, data):
+    (folder / name).write_bytes(data)
+    return folder / name
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-32", "utf-7", "gb18030"])
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 20])
+def test_block_borders_do_not_matter(cache, tmp_path, monkeypatch, encoding, block):
+    monkeypatch.setattr(reading, "BLOCK", block)
+    assert read_text([put(tmp_path, "t.txt", ("\ufeff" + LONG).encode(encoding))], encoding)[0] == LONG
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"), [("iso2022_jp", "日本 and 語\n" * 9), ("latin-1", "".join(map(chr, range(256))))]
+)
+def test_stateful_and_narrow_encodings_are_read_in_blocks(cache, tmp_path, encoding, text):
+    assert read_text([put(tmp_path, "t.txt", text.encode(encoding))], encoding)[0] == text
+
+
+def test_bytes_take_each_byte_for_a_character(tmp_path):
+    data = bytes(range(256)) * 3
+    assert read_text([put(tmp_path, "t.bin", data)], "bytes")[0] == data.decode("latin-1")
+
+
+def test_a_text_has_one_fingerprint_however_it_is_read(cache, tmp_path, monkeypatch):
+    whole = read_corpus([put(tmp_path, "t.txt", LONG.encode())])
+    utf16 = read_corpus([put(tmp_path, "u.txt", LONG.encode("utf-16"))], "utf-16")
+    halves = read_corpus([put(tmp_path, "a.txt", LONG[:99].encode()), put(tmp_path, "b.txt", LONG[99:].encode())])
+    other = read_corpus([put(tmp_path, "o.txt", LONG.replace("d\n", "d!").encode())])
+    assert whole.fingerprint == utf16.fingerprint == halves.fingerprint != other.fingerprint
+    swapped = read_corpus([put(tmp_path, "s.txt", LONG.replace("a", "A").encode())])  # the same ids, other characters
+    assert swapped.fingerprint != whole.fingerprint
+
+
+def test_a_long_text_is_found_again_by_its_content(cache, tmp_path, monkeypatch):
+    path = put(tmp_path, "t.txt", LONG.encode())
+    first = read_corpus([path])
+    assert "are kept in" in first.notes[0]
+    (kept,) = cache.iterdir()
+    monkeypatch.setattr(reading, "_decode", lambda *_: pytest.fail("it was read a second time"))
+    second = read_corpus([path.rename(tmp_path / "elsewhere.txt")])
+    assert (second.text(), second.fingerprint, second.notes) == (LONG, first.fingerprint, [])
+    assert list(cache.iterdir()) == [kept]
+
+
+def test_a_changed_text_of_the_same_size_and_time_is_not_taken_for_the_old_one(cache, tmp_path):
+    path = put(tmp_path, "t.txt", LONG.encode())
+    read_corpus([path])
+    facts = path.stat()
+    path.write_bytes(LONG.replace("the end", "the and").encode())
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert read_corpus([path]).text() == LONG.replace("the end", "the and")
+
+
+def test_a_damaged_cache_file_is_made_anew_and_named(cache, tmp_path):
+    path = put(tmp_path, "t.txt", LONG.encode())
+    read_corpus([path])
+    (kept,) = cache.iterdir()
+    whole = kept.read_bytes()
+    for place in range(0, len(whole), 97):
+        kept.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        corpus = read_corpus([path])
+        assert corpus.text() == LONG
+        assert corpus.notes[0] == f"{kept} was damaged and is made anew"
+    for length in (0, 39, 40, len(whole) - 1):
+        kept.write_bytes(whole[:length])
+        assert read_corpus([path]).text() == LONG
+        assert kept.read_bytes() == whole
+
+
+def test_no_place_for_a_long_text_is_an_error_that_says_what_to_set(cache, tmp_path, monkeypatch):
+    path = put(tmp_path, "t.txt", LONG.encode())
+    put(tmp_path, "file", b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(CharrnnError, match="set XDG_CACHE_HOME"):
+        read_corpus([path])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(CharrnnError, match=r"No space left.*set XDG_CACHE_HOME"):
+        read_corpus([path])
+    assert list(cache.iterdir()) == []
+
+
+def test_files_that_turn_out_not_to_be_text_leave_no_trace(cache, tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    put(folder, "a.txt", LONG.encode())
+    put(folder, "b.bin", b"begins like text, " * 9 + bytes(300))
+    put(folder, "c.txt", "".join(chr(0x1000 + k) for k in range(700)).encode() + b"\xff and on" * 9)
+    put(folder, "d.txt", b"last")
+    expected = read_corpus([put(tmp_path, "t.txt", (LONG + "last").encode())]).fingerprint
+    for _ in range(2):  # the second time from the cache
+        corpus = read_corpus([folder])
+        assert corpus.text() == LONG + "last"
+        assert [note.split()[0] for note in corpus.notes[:2]] == [str(folder / "b.bin"), str(folder / "c.txt")]
+        monkeypatch.setattr(reading, "_decode", lambda *_: pytest.fail("it was read a second time"))
+    assert corpus.fingerprint == expected
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
+    monkeypatch.setattr(reading, "IN_MEMORY", 50)
+    with pytest.raises(CharrnnError, match=r"b\.bin holds NUL"):  # who names a file wants it read
+        read_corpus(sorted(folder.iterdir()))
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+def test_an_undecodable_byte_is_named_by_its_place_in_the_file(cache, tmp_path, monkeypatch, block):
+    monkeypatch.setattr(reading, "BLOCK", block)
+    good = put(tmp_path, "good.txt", b"good " * 5)
+    data = "🦉 owl".encode() * 10 + b"\xf0\x9f\xa6" + b"cut"
+    with pytest.raises(CharrnnError, match=rf"bad\.txt is not utf-8 at byte {len(data) - 6};.*--encoding"):
+        read_corpus([good, put(tmp_path, "bad.txt", data)])
+    with pytest.raises(CharrnnError, match="at byte 3;"):
+        read_corpus([put(tmp_path, "end.txt", b"ab\n\xf0\x9f\xa6")])
+
+
+def test_a_text_that_changes_while_it_is_read_is_refused(cache, tmp_path):
+    path = put(tmp_path, "t.txt", LONG.encode())
+
+    def grow(done, total):
+        if done == 700:  # the ids are in a file by then
+            with path.open("ab") as file:
+                file.write(b"more")
+
+    with pytest.raises(CharrnnError, match=r"t\.txt has changed"):
+        read_corpus([path], watch=grow)
+    assert list(cache.iterdir()) == []
+
+
+def test_pipes_are_read_and_leave_nothing_behind(cache, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(LONG.encode(),))
+    writer.start()
+    seen = []
+    corpus = read_corpus([pipe], watch=lambda done, total: seen.append((done, total)))
+    writer.join()
+    assert corpus.text() == LONG
+    assert seen[-1] == (len(LONG.encode()), None)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_killed_reader_s_leavings_are_cleared_away(cache, tmp_path):
+    cache.mkdir(parents=True)
+    for name, age in (("old.tmp", 7200), ("new.tmp", 0)):
+        os.utime(put(cache, name, b"half"), (time.time() - age,) * 2)
+    read_corpus([put(tmp_path, "t.txt", LONG.encode())])
+    assert sorted(path.suffix for path in cache.iterdir()) == [".ids", ".tmp"]
+
+
+def test_ids_of_a_corpus_are_those_of_its_text(cache, tmp_path):
+    training, held_out = read_corpus([put(tmp_path, "t.txt", LONG.encode())]).split(0.05)
+    text, rest = LONG[: len(training)], LONG[len(training) :]
+    vocabulary = training.vocabulary()
+    assert vocabulary.characters == Vocabulary(text).characters
+    assert training.encoded(vocabulary)[0 : len(text)].tolist() == vocabulary.encode(text).tolist()
+    assert held_out.ids(vocabulary).tolist() == vocabulary.encode(rest).tolist()
+    assert dict(zip(training.alphabet, training.counts().tolist(), strict=True)) == Counter(text)
+
+
+def test_characters_that_a_vocabulary_lacks_are_left_out_at_any_place(tmp_path, monkeypatch):
+    monkeypatch.setattr("charrnn.corpus.BLOCK", 8)
+    monkeypatch.setattr("charrnn.corpus.CHUNK", 4)
+    corpus = read_corpus([put(tmp_path, "t.txt", b"xxxxxxxxabcxxdxxxxxexxxxfxghixxxxxxx")])
+    for known in ("abcdefghi", "abcdefghix", "ghi"):
+        vocabulary = Vocabulary(known)
+        expected = vocabulary.encode(corpus.text())
+        expected = expected[expected >= 0].tolist()
+        encoded = corpus.encoded(vocabulary)
+        assert len(encoded) == len(expected)
+        for start in range(len(expected) + 1):
+            for stop in range(start, len(expected) + 1):
+                assert encoded[start:stop].tolist() == expected[start:stop]
+
+
+def test_a_limited_vocabulary_keeps_the_most_frequent_characters_and_a_symbol_for_the_rest(tmp_path):
+    corpus = read_corpus([put(tmp_path, "t.txt", "aaabbccdd\ufffd\ufffd\ufffd\ufffde".encode())])
+    vocabulary = corpus.vocabulary(3)
+    assert (vocabulary.characters, vocabulary.unknown) == ("abc\ufffd", 3)
+    assert vocabulary.encode("dab\ufffd🦉").tolist() == [3, 0, 1, 3, 3]
+    assert (corpus.vocabulary(6).characters, corpus.vocabulary(6).unknown) == ("abcde\ufffd", None)
+
+
+def test_with_the_symbol_the_probabilities_of_all_of_unicode_sum_to_one():
+    vocabulary = Vocabulary("abc\ufffd", unknown=True)
+    logits = np.array([0.3, -1.0, 2.0, 0.7], np.float32)
+
+    def forward(ids, state):
+        return np.broadcast_to(logits, (*ids.shape, 4)), state
+
+    def probability(character):
+        ids = vocabulary.encode(character)
+        result = score(forward, lambda streams: [], ids, 0, 4, vocabulary.unknown)
+        assert result.unknown_characters == (character not in "abc")
+        return math.exp(-result.nats)
+
+    outside = 0x110000 - 0x800 - 3  # Unicode's scalar values but a, b, c
+    assert probability("🦉") == probability("\ufffd")
+    assert sum(map(probability, "abc")) + outside * probability("🦉") == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_limited_vocabulary_trains_samples_without_the_symbol_and_is_carried_on(tmp_path):
+    path = put(tmp_path, "t.txt", ("abcdefgh\n" * 40 + "stuvwxyz" * 60).encode())
+    model = train(path, out=tmp_path / "run", steps=3, max_vocabulary=6, hidden_size=8, validation=0.2)
+    assert model.header["unknown"] is True
+    assert len(model.vocabulary) == 7
+    assert "\ufffd" not in model.sample(length=3000, temperature=50.0, seed=1)
+    assert model.unknown("saQ") == "".join(c for c in "saQ" if c not in model.vocabulary.characters)
+    assert model.score("🦉" * 5).unknown_characters == 5
+    assert Run.resume(tmp_path / "run", []).vocabulary.unknown == model.vocabulary.unknown
+    run, notes = Run.create([put(tmp_path, "o.txt", b"QQQsss" * 30)], Options(steps=1), tmp_path / "b", tmp_path / "run")
+    assert len(run.ids) == 162
+    assert "read as its unknown symbol" in "".join(notes)
+    with pytest.raises(CharrnnError, match="--max-vocabulary"):
+        Run.create([path], Options(steps=1, max_vocabulary=3), tmp_path / "c", tmp_path / "run")
+
+
+def test_training_from_the_cache_gives_the_same_bytes_as_from_memory(cache, tmp_path, monkeypatch):
+    path = put(tmp_path, "t.txt", LONG.encode() * 5)
+    options = dict(steps=5, hidden_size=8, layers=1, seed=1)
+    train(path, out=tmp_path / "kept", **options)
+    monkeypatch.setattr(reading, "IN_MEMORY", 1 << 24)
+    train(path, out=tmp_path / "memory", **options)
+    kept, memory = (checkpoint.read(tmp_path / name / "model.safetensors")[0] for name in ("kept", "memory"))
+    assert {key: kept[key].tobytes() for key in kept} == {key: memory[key].tobytes() for key in memory}
+
+
+def test_a_vocabulary_of_twenty_thousand_characters_trains_and_samples(tmp_path):
+    path = put(tmp_path, "t.txt", "".join(chr(0x4E00 + k) for k in range(20_000)).encode() * 2)
+    model = train(path, out=tmp_path / "run", steps=1, hidden_size=8, seq_length=8, batch_size=2, validation=0.0)
+    assert len(model.vocabulary) == 20_000
+    assert len(model.sample(length=5, seed=1)) == 5
