@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,7 @@ from charrnn import display
 from charrnn.corpus import STDIN, read_text
 from charrnn.errors import CharrnnError
 
+OUT_OF_MEMORY = "out of memory; take a smaller text, network or batch"
 STARTED = time.monotonic() - 0.25  # the interpreter and these imports have taken about that long already
 
 app = typer.Typer(
@@ -110,6 +112,7 @@ def train(
     ] = "auto",
     out: Annotated[Path | None, _option("-o", "--out", help="The run's folder. [default: runs/NAME after the corpus]")] = None,
     resume: Annotated[bool, _option("--resume", help="Continue the run in that folder where it stopped.")] = False,
+    force: Annotated[bool, _option("--force", help="Start anew in that folder; the run in it is replaced.")] = False,
     init_from: Annotated[
         Path | None, _option("--init-from", metavar="MODEL", help="Begin with this model's weights and vocabulary.")
     ] = None,
@@ -151,9 +154,9 @@ def train(
         raise CharrnnError("no text: name files or folders, or pipe one in")
     if resume:
         kept = replace(Options(), seconds=seconds, epochs=epochs, steps=steps, device=device)
-        if options != kept or init_from is not None:
+        if options != kept or init_from is not None or force:
             raise CharrnnError("--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
-    from charrnn.training import Progress, Run, new_folder
+    from charrnn.training import Progress, Run
 
     if resume:
         folder = out if out is not None else _run_folder(sources)
@@ -162,8 +165,8 @@ def train(
         if seconds is epochs is steps is None:
             options = run.options  # on to the length that the run had
     else:
-        folder = new_folder(sources, out)
-        run, notes = Run.create(sources, options, folder, init_from)
+        run, notes = Run.create(sources, options, out, init_from, force)
+        folder = run.out
     if not quiet:
         for note in notes:
             display.write_line(f"note: {note}")
@@ -292,22 +295,35 @@ def main() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has gone: nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 0
     except KeyboardInterrupt:
         status = 130
     except CharrnnError as error:
         status = _fail(str(error), error.exit_status)
     except MemoryError:
-        status = _fail("out of memory; take a smaller text, network or batch", 1)
+        status = _fail(OUT_OF_MEMORY, 1)
     except OSError as error:
         status = _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except Exception as error:
         if not hasattr(error, "exit_code"):
-            raise
-        message = error.format_message() if hasattr(error, "format_message") else str(error)  # a usage error of Typer's
-        status = _fail(message.rstrip("."), error.exit_code) if message else error.exit_code
+            status = _fail(_describe_fault(error), 1)
+        else:
+            message = error.format_message() if hasattr(error, "format_message") else str(error)  # a usage error of Typer's
+            status = _fail(message.rstrip("."), error.exit_code) if message else error.exit_code
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # what can't be written now can't be at the interpreter's end either, which would say so at length
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(status)
+
+
+def _describe_fault(error: Exception) -> str:
+    """One line for an exception that nobody foresaw: what it is and where it arose."""
+    if "can't allocate memory" in str(error) or "out of memory" in str(error).lower():
+        return OUT_OF_MEMORY
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"charrnn has a fault: {type(error).__name__} in {Path(where.filename).name}, line {where.lineno}: {error}"
 
 
 def _fail(message: str, status: int) -> int:
@@ -316,15 +332,18 @@ def _fail(message: str, status: int) -> int:
 
 
 class _Signals:
-    """Remembers SIGINT and SIGTERM for the training loop, which saves and ends; a second one ends at once."""
+    """Remembers Ctrl-C, SIGTERM and SIGHUP for the training loop, which saves and ends; a second one ends at once."""
 
     def __init__(self) -> None:
         self.signal = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._remember)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._remember)
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         if self.signal:
+            display.show_cursor()
             os._exit(128 + number)
         self.signal = number
 

@@ -105,6 +105,13 @@ class TrainingDisplay:
             write_line(f"{line}  {self._speed:,.0f} characters/s" if self._speed else line)
 
 
+def show_cursor() -> None:
+    """Give a terminal its cursor back, which the progress bar has hidden."""
+    with contextlib.suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h")
+
+
 def print_scores(rows: Mapping[str, str]) -> None:
     """Print a table of names and figures to standard output."""
     table = Table.grid(padding=(0, 2))
