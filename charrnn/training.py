@@ -162,7 +162,9 @@ class Run:
 
         Raises: CharrnnError where there is no state, or the text is not the one it began with.
         """
-        lock = checkpoint.Lock(out) if out.is_dir() else None
+        if not (out / STATE).exists():
+            raise CharrnnError(f"{out} has nothing saved to resume; begin it again with the command that began it")
+        lock: checkpoint.Lock | None = checkpoint.Lock(out)
         try:
             tensors, header = checkpoint.read_state(out / STATE)
             try:
