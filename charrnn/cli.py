@@ -3,6 +3,7 @@
 Nothing heavy is imported at the top: what only runs a model never reaches torch.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -174,10 +175,11 @@ def train(
     interrupted = _Signals()
     with display.TrainingDisplay(quiet) as screen:
         for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
-            if isinstance(event, Progress):
-                screen.progress(event.fraction, event.seconds_left, event.characters_per_second, event.train_bits)
-            else:
-                screen.validation(event.record, event.fraction, event.best, event.sample)
+            with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
+                if isinstance(event, Progress):
+                    screen.progress(event.fraction, event.seconds_left, event.characters_per_second, event.train_bits)
+                else:
+                    screen.validation(event.record, event.fraction, event.best, event.sample)
     if interrupted.signal:
         display.write_line(f"stopped at step {run.step}; saved in {folder}; continue with --resume -o {folder}")
         raise typer.Exit(128 + interrupted.signal)

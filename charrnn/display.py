@@ -72,8 +72,9 @@ class TrainingDisplay:
 
     def __exit__(self, *_: object) -> None:
         if self._live:
-            self._live.update(self._sample)  # the bar goes, the last sample stays
-            self._live.stop()
+            with contextlib.suppress(OSError):  # where the terminal has gone
+                self._live.update(self._sample)  # the bar goes, the last sample stays
+                self._live.stop()
 
     def progress(self, fraction: float, seconds_left: float, characters_per_second: float, train_bits: float) -> None:
         """Say where the run stands; shown on a terminal only. Speed in characters, loss in bits per character."""

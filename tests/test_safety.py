@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from charrnn.training import Run
 PROGRAM = [sys.executable, "-m", "charrnn"]
 FILES = {MODEL, STATE, HISTORY}
 SMALL = dict(layers=1, hidden_size=8, embedding=4, batch_size=4, seq_length=10, dropout=0.3)
-FLAGS = "--layers 1 --hidden-size 8 --embedding 4 --batch-size 4 --seq-length 10 --dropout 0.3".split()
+FLAGS = [word for name, value in SMALL.items() for word in ("--" + name.replace("_", "-"), str(value))]
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 HOSTILE = "\x1b[2J\x1b]8;;http://x\x07\u202e\x9b31m[red]\r\x00\x1b]0;title\x1b\\\x08\u2066"
 
@@ -89,7 +88,7 @@ class Kill(BaseException):
 @pytest.mark.parametrize("when", ["before a file takes its place", "after a file has taken its place"])
 def test_a_kill_between_any_two_writes_changes_nothing(corpus, tmp_path, monkeypatch, when, validation):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    options = Options(steps=12, validation=validation, learning_rate=0.2, **SMALL)
+    options = Options(steps=5, validation=validation, learning_rate=0.2, **SMALL)
     folder, replace = tmp_path / "run", os.replace
     calls, fatal = 0, -1
 
@@ -105,7 +104,7 @@ def test_a_kill_between_any_two_writes_changes_nothing(corpus, tmp_path, monkeyp
     monkeypatch.setattr(os, "replace", deadly)
     list(Run.create([corpus], options, folder)[0].events(options))
     expected, writes = outcome(folder), calls
-    assert writes > 24
+    assert writes >= 14
     for number in range(1, writes + 1):
         shutil.rmtree(folder)
         calls, fatal = 0, number
@@ -117,36 +116,29 @@ def test_a_kill_between_any_two_writes_changes_nothing(corpus, tmp_path, monkeyp
 
 
 def test_a_program_killed_at_random_moments_ends_as_one_that_never_was(corpus, tmp_path):
-    chance = random.Random(5)
-    command = ["train", corpus, "--steps", 1500, *FLAGS, "-o", tmp_path / "run", "-q"]
-    charrnn(*command, cwd=tmp_path)
-    expected = outcome(tmp_path / "run")
-    charrnn(*command, cwd=tmp_path, status=2)
+    chance, out, options = random.Random(5), tmp_path / "run", Options(steps=600, **SMALL)
+    train(corpus, out=out, steps=600, **SMALL)
+    expected = outcome(out)
+    shutil.rmtree(out)
     kills = 0
-    command.append("--force")
-    shutil.rmtree(tmp_path / "run")
-    while kills < 4:
-        process = start(*command, cwd=tmp_path)
-        if kills:  # the first may die before it has saved anything
-            wait_until(lambda: not (tmp_path / "run" / STATE).exists() or process.poll() is not None, False)
-        time.sleep(1.5 + chance.random())
+    for _ in range(2):
+        again = ["--resume"] if (out / STATE).exists() else [corpus, "--steps", 600, *FLAGS]
+        process = start("train", *again, "-o", out, "-q", cwd=tmp_path)
+        wait_until((out / STATE).exists)
+        time.sleep(0.5 * chance.random() + (2.0 if "--resume" in again else 0.0))
         process.kill()
-        kills += process.wait() == -signal.SIGKILL
         process.communicate()
-        if (tmp_path / "run" / STATE).exists():
-            command = ["train", "--resume", "-o", tmp_path / "run", "-q"]
-        if process.returncode == 0:
-            break
-    charrnn(*command, cwd=tmp_path)
+        kills += process.returncode == -signal.SIGKILL
+    list(Run.resume(out, []).events(options))
     assert kills
-    assert outcome(tmp_path / "run") == expected
-    assert set(os.listdir(tmp_path / "run")) == FILES
+    assert outcome(out) == expected
+    assert set(os.listdir(out)) == FILES
 
 
 def test_a_validation_that_a_signal_ended_is_made_up_for(corpus, tmp_path):
-    options = Options(steps=40, **SMALL)
+    options = Options(steps=10, **SMALL)
     list(Run.create([corpus], options, tmp_path / "whole")[0].events(options))
-    for number in range(1, 60, 7):
+    for number in range(1, 40, 6):
         run = Run.create([corpus], options, tmp_path / "parts", force=True)[0]
         asked = 0
 
@@ -172,13 +164,15 @@ def test_the_time_that_was_spent_before_a_stop_is_counted(corpus, tmp_path):
     assert time.monotonic() - started < 2
 
 
-def test_a_run_killed_before_its_first_save_is_begun_again_by_the_same_command(corpus, tmp_path):
-    (tmp_path / "runs" / "t").mkdir(parents=True)
-    (tmp_path / "runs" / "t" / f".{STATE}.tmp").write_bytes(b"half")
-    _, errors = charrnn("train", "--resume", "-o", "runs/t", cwd=tmp_path, status=2)
-    assert "runs/t has nothing saved to resume" in errors
-    charrnn("train", "t.txt", "--steps", 2, "-q", *FLAGS, cwd=tmp_path)
-    assert set(os.listdir(tmp_path / "runs" / "t")) == FILES
+def test_a_run_killed_before_its_first_save_is_begun_again_by_the_same_command(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs/t")
+    folder.mkdir(parents=True)
+    (folder / f".{STATE}.tmp").write_bytes(b"half")
+    with pytest.raises(CharrnnError, match="runs/t has nothing saved to resume"):
+        Run.resume(folder, [])
+    train("t.txt", steps=2, **SMALL)
+    assert set(os.listdir(folder)) == FILES
 
 
 # Writes
@@ -198,11 +192,11 @@ def test_a_disk_that_is_full_leaves_what_was_saved(corpus, tmp_path):
         with contextlib.suppress(OSError), open(disk / "ballast", "wb", buffering=0) as ballast:
             while True:
                 ballast.write(bytes(512))
-        _, errors = charrnn("train", "--resume", "--steps", 50, "-q", "-o", disk / "run", cwd=tmp_path, status=1)
-        assert errors.splitlines() == [f"error: {disk}/run/{STATE} can't be written: No space left on device"]
+        with pytest.raises(CharrnnError, match=f"{STATE} can't be written: No space left on device"):
+            list(Run.resume(disk / "run", []).events(Options(steps=50)))
         assert {name: (disk / "run" / name).read_bytes() for name in os.listdir(disk / "run")} == before
         (disk / "ballast").unlink()
-        charrnn("train", "--resume", "--steps", 50, "-q", "-o", disk / "run", cwd=tmp_path)
+        list(Run.resume(disk / "run", []).events(Options(steps=50)))
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -215,10 +209,10 @@ def test_a_folder_that_is_read_only_is_named(corpus, tmp_path):
     elif subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=400k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("no read-only disk can be mounted here")
     try:
-        _, errors = charrnn("train", corpus, "--steps", 5, "-q", cwd=disk, status=1)
+        with contextlib.chdir(disk), pytest.raises(CharrnnError, match="runs/t can't be made: "):
+            train(corpus, steps=5, **SMALL)
     finally:
         subprocess.run(["umount", disk], capture_output=True)
-    assert errors.startswith("error: runs/t can't be made: ")
 
 
 def test_a_quota_ends_the_run_with_one_line_and_what_was_saved(corpus, tmp_path):
@@ -276,18 +270,19 @@ def test_a_second_run_in_a_folder_is_refused_and_the_lock_dies_with_its_process(
     out = tmp_path / "run"
     first = start("train", corpus, "--for", "60s", *FLAGS, "-o", out, cwd=tmp_path)
     wait_until((out / STATE).exists)
-    for arguments in (["--resume"], [corpus, "--force"]):
-        _, errors = charrnn("train", *arguments, "-o", out, cwd=tmp_path, status=2)
-        assert errors == f"error: another run is at work in {out}; wait for it or name another folder with --out\n"
+    with pytest.raises(CharrnnError, match="another run is at work in"):
+        Run.resume(out, [])
+    with pytest.raises(CharrnnError, match="another run is at work in"):
+        Run.create([corpus], Options(steps=1), out, force=True)
     first.kill()
     first.communicate()
-    charrnn("train", "--resume", "--steps", 1, "-q", "-o", out, cwd=tmp_path)
+    list(Run.resume(out, []).events(Options(steps=1)))
 
 
 def test_runs_that_start_at_one_moment_get_folders_of_their_own(corpus, tmp_path):
-    processes = [start("train", "t.txt", "--steps", 3, "-q", *FLAGS, cwd=tmp_path) for _ in range(3)]
-    assert [process.communicate()[1] for process in processes] == [b"", b"", b""]
-    assert sorted(os.listdir(tmp_path / "runs")) == ["t", "t-2", "t-3"]
+    processes = [start("train", "t.txt", "--steps", 3, "-q", *FLAGS, cwd=tmp_path) for _ in range(2)]
+    assert [process.communicate()[1] for process in processes] == [b"", b""]
+    assert sorted(os.listdir(tmp_path / "runs")) == ["t", "t-2"]
     assert all(set(os.listdir(folder)) == FILES for folder in (tmp_path / "runs").iterdir())
 
 
@@ -323,36 +318,39 @@ def wait_until(condition, fail=True):
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_at_any_moment_saves_what_there_is(corpus, tmp_path, number, status):
-    chance = random.Random(number)
-    for moment in (0.1, 0.3 + chance.random(), 1.5 + chance.random()):
-        out = tmp_path / f"run-{moment}"
-        process = start("train", corpus, "--for", "60s", *FLAGS, "-o", out, "-q", cwd=tmp_path)
-        time.sleep(moment)
-        sent = time.monotonic()
-        process.send_signal(number)
-        errors = process.communicate(timeout=20)[1].decode()
-        assert time.monotonic() - sent < 10
-        assert process.returncode == status
-        assert len(errors.splitlines()) <= 1
-        if out.exists() and os.listdir(out):
-            assert {STATE, HISTORY} <= set(os.listdir(out)) <= FILES
-            assert f"saved in {out}; continue with --resume" in errors
-            Run.resume(out, []).lock.close()
+@pytest.mark.parametrize(
+    ("number", "status", "moment"),
+    [(signal.SIGINT, 130, "importing"), (signal.SIGTERM, 143, "first step"), (signal.SIGINT, 130, "training")],
+)
+def test_a_signal_at_any_moment_saves_what_there_is(corpus, tmp_path, number, status, moment):
+    out = tmp_path / "run"
+    process = start("train", corpus, "--for", "60s", *FLAGS, "-o", out, "-q", cwd=tmp_path)
+    if moment == "importing":
+        time.sleep(0.5)
+    else:
+        wait_until((out / STATE).exists)
+        time.sleep(0.5 if moment == "training" else 0)
+    sent = time.monotonic()
+    process.send_signal(number)
+    errors = process.communicate(timeout=20)[1].decode()
+    assert time.monotonic() - sent < 10
+    assert process.returncode == status
+    assert len(errors.splitlines()) <= 1
+    if moment != "importing":
+        assert {STATE, HISTORY} <= set(os.listdir(out)) <= FILES
+        assert f"saved in {out}; continue with --resume" in errors
+        Run.resume(out, []).lock.close()
 
 
 def test_a_second_signal_ends_at_once_without_harm(corpus, tmp_path):
-    for delay in (0.0, 0.01, 0.05):
-        process = start("train", corpus, "--for", "60s", *FLAGS, "-o", tmp_path / "run", "--force", cwd=tmp_path)
-        wait_until((tmp_path / "run" / STATE).exists)
-        process.send_signal(signal.SIGINT)
-        time.sleep(delay)
-        process.send_signal(signal.SIGTERM)
-        errors = process.communicate(timeout=10)[1].decode()
-        assert process.returncode in (130, 143)
-        assert "Traceback" not in errors
-        charrnn("train", "--resume", "--steps", 1, "-q", "-o", tmp_path / "run", cwd=tmp_path)
+    process = start("train", corpus, "--for", "60s", *FLAGS, "-o", tmp_path / "run", cwd=tmp_path)
+    wait_until((tmp_path / "run" / STATE).exists)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=10)[1].decode()
+    assert process.returncode in (130, 143)
+    assert "Traceback" not in errors
+    Run.resume(tmp_path / "run", []).lock.close()
 
 
 def test_what_nohup_has_silenced_stays_silent(corpus, tmp_path):
@@ -370,7 +368,7 @@ def test_what_nohup_has_silenced_stays_silent(corpus, tmp_path):
 # Streams
 
 
-@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("streams", ["2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_harm_no_training(corpus, tmp_path, streams):
     command = f"{sys.executable} -m charrnn train t.txt --steps 20 {' '.join(FLAGS)} {streams}"
     env = {name: value for name, value in os.environ.items() if name != "HOME"}
@@ -387,12 +385,21 @@ def test_readers_that_leave_end_it_quietly(corpus, tmp_path):
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr == ""
     assert (tmp_path / "runs" / "t" / MODEL).exists()
-    command = f"{sys.executable} -m charrnn eval t.txt -m runs/t {{}}; echo $?"
-    for streams, status, words in [(">/dev/full", "1", "No space left"), (">&-", "", ""), ("2>&-", "0", "")]:
-        done = subprocess.run(["sh", "-c", command.format(streams)], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        assert done.stdout.splitlines()[-1].startswith(status)
-        assert len(done.stderr.splitlines()) <= 1
-        assert words in done.stderr
+    done = subprocess.run(
+        [*PROGRAM, "eval", "t.txt", "-m", "runs/t"], cwd=tmp_path, stdout=open_full(), stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: input or output: No space left on device\n"
+    done = subprocess.run(["sh", "-c", f"{' '.join(PROGRAM)} eval t.txt -m runs/t 2>&-"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0
+    assert b"bits per character" in done.stdout
+
+
+def open_full():
+    """The device on which nothing can be written."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    return os.open("/dev/full", os.O_WRONLY)
 
 
 def on_terminal(*arguments, cwd, columns=80, term="xterm"):
@@ -424,11 +431,9 @@ OURS = re.compile(r"\x1b\[(\?25[lh]|[0-9;]*[mAK]|[12]K)")  # colours, lines up, 
 def hostile_run(tmp_path_factory):
     """A folder with a model that knows a hostile text by heart, and that text."""
     folder = tmp_path_factory.mktemp("hostile")
-    (folder / "h.txt").write_bytes((HOSTILE * 30).encode("utf-8"))
-    text = (HOSTILE * 30).replace("\x00", "")
+    text = HOSTILE.replace("\x00", "") * 30  # as UTF-8 a text may hold no NUL
     (folder / "h.txt").write_bytes(text.encode("utf-8"))
-    os.environ["OMP_NUM_THREADS"] = "1"
-    charrnn("train", "h.txt", "--steps", 400, "--hidden-size", 24, "--validation", 0, "-q", cwd=folder)
+    train(folder / "h.txt", out=folder / "run", steps=300, hidden_size=24, validation=0.0)
     return folder, text
 
 
@@ -436,23 +441,23 @@ def test_a_terminal_obeys_nothing_that_a_model_writes(hostile_run):
     folder, text = hostile_run
     prime = text[: len(text) // 30]
     (folder / "prime").write_bytes(prime.encode())
-    shown, status = on_terminal("sample", "--prime-file", "prime", "-n", 300, "--greedy", "-m", "runs/h", cwd=folder)
+    shown, status = on_terminal("sample", "--prime-file", "prime", "-n", 300, "--greedy", "-m", "run", cwd=folder)
     assert status == 0
     assert not OBEYED.search(shown)
     assert "\x1b" not in shown
     assert r"\x1b]8;;http://x\x07" in shown
     assert "[red]" in shown
     assert "\r" not in shown.replace("\r\n", "")
-    out, _ = charrnn("sample", "--prime-file", "prime", "-n", 300, "--greedy", "-m", "runs/h", cwd=folder)
-    assert out.decode() == prime + load(folder / "runs" / "h").sample(prime, length=300, greedy=True)
+    out, _ = charrnn("sample", "--prime-file", "prime", "-n", 300, "--greedy", "-m", "run", cwd=folder)
+    assert out.decode() == prime + load(folder / "run").sample(prime, length=300, greedy=True)
     assert "\x1b]8;;http://x\x07" in out.decode()
 
 
-@pytest.mark.parametrize(("columns", "term"), [(80, "xterm"), (20, "xterm"), (80, "dumb")])
+@pytest.mark.parametrize(("columns", "term"), [(20, "xterm"), (80, "dumb")])
 def test_a_terminal_obeys_nothing_of_the_samples_of_a_training(hostile_run, tmp_path, columns, term):
     folder, _ = hostile_run
     shown, status = on_terminal(
-        *("train", folder / "h.txt", "--steps", 30, "--init-from", folder / "runs" / "h"),
+        *("train", folder / "h.txt", "--steps", 30, "--init-from", folder / "run"),
         cwd=tmp_path,
         columns=columns,
         term=term,
@@ -462,13 +467,12 @@ def test_a_terminal_obeys_nothing_of_the_samples_of_a_training(hostile_run, tmp_
     assert "\x1b" not in OURS.sub("", shown)
     if term == "xterm":
         assert r"\x1b" in shown
-        assert "\r" not in OURS.sub("", shown).replace("\r\n", "").replace("\r\x1b", "").lstrip("\r") or columns
 
 
 def test_names_and_messages_stay_one_line(tmp_path):
     name = "a\x1b[2J\nb\u202e.txt"
     (tmp_path / name).write_bytes(b"\xff\xff")
-    for arguments in (["train", name], ["train", "no" + name], ["sample", "-m", name], ["train", "t", "--cell", name], [name]):
+    for arguments in (["train", name], ["sample", "-m", name], ["train", "t", "--cell", name], [name]):
         errors = charrnn(*arguments, cwd=tmp_path, status=2)[1]
         assert len(errors.splitlines()) == 1
         assert r"\x1b[2J\nb\u202e" in errors.replace("\\\\", "\\")
@@ -482,26 +486,16 @@ def test_a_terminal_that_goes_away_leaves_a_run_to_resume(corpus, tmp_path):
             os.execv(sys.executable, [*PROGRAM, "train", "t.txt", "--for", "60s", *FLAGS])
         finally:
             os._exit(99)
-    reader = threading.Thread(target=lambda: drain(master))
-    reader.start()
     wait_until((tmp_path / "runs" / "t" / STATE).exists)
-    time.sleep(0.5)
-    os.kill(pid, 0)
-    os.close(os.dup(master))
-    stop_reading.set()
-    reader.join()
+    deadline = time.monotonic() + 0.5
+    while time.monotonic() < deadline:
+        if select.select([master], [], [], 0.05)[0]:
+            os.read(master, 65536)
     os.close(master)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 129
-    assert Run.resume(tmp_path / "runs" / "t", []).step > 0
-
-
-stop_reading = threading.Event()
-
-
-def drain(descriptor):
-    while not stop_reading.is_set():
-        if select.select([descriptor], [], [], 0.05)[0]:
-            os.read(descriptor, 65536)
+    run = Run.resume(tmp_path / "runs" / "t", [])
+    run.lock.close()
+    assert run.step > 0
 
 
 def test_a_lock_clears_what_a_killed_run_left_half_written(tmp_path):
@@ -510,4 +504,3 @@ def test_a_lock_clears_what_a_killed_run_left_half_written(tmp_path):
     (tmp_path / ".history.jsonl.swp").write_bytes(b"an editor's")
     checkpoint.Lock(tmp_path).close()
     assert os.listdir(tmp_path) == [".history.jsonl.swp"]
-    assert Path(tmp_path).exists()
