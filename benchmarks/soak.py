@@ -34,7 +34,7 @@ def start(arguments: list[str]) -> int:
     """Run the program in a child; returns its process id."""
     pid = os.fork()
     if not pid:
-        training.SAVE_EVERY = training.SAVING = 0.02
+        training.SAVE_EVERY = training.SAVING = 0.1
         sys.argv = ["charrnn", *arguments]
         try:
             cli.main()
@@ -62,7 +62,7 @@ def kills(wanted: int, seed: int) -> tuple[int, int, int, int]:
         corpus = Path(place) / "t.txt"
         corpus.write_text((Path(__file__).parent.parent / "corpora" / "the-lamp.txt").read_text()[:5000])
         while killed < wanted:
-            flags = f"--steps 300 --batch-size 4 --seq-length 16 --seed {runs} -q {KINDS[runs % len(KINDS)]}".split()
+            flags = f"--steps 150 --batch-size 4 --seq-length 16 --seed {runs} -q {KINDS[runs % len(KINDS)]}".split()
             command = ["train", str(corpus), *flags, "-o"]
             whole, parts = Path(place) / f"{runs}-whole", Path(place) / f"{runs}-parts"
             began = time.monotonic()

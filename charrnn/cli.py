@@ -289,11 +289,12 @@ def eval(
 
 def main() -> None:
     """Run the program on `sys.argv` and exit with its status: 0, 1 (failed), 2 (unusable input), 128 + a signal's number."""
-    if "--version" in sys.argv[1:2]:
-        print(f"charrnn {charrnn.__version__}")
-        sys.exit(0)
     try:
-        status = app(standalone_mode=False, prog_name="charrnn") or 0
+        if "--version" in sys.argv[1:2]:
+            print(f"charrnn {charrnn.__version__}")
+            status = 0
+        else:
+            status = app(standalone_mode=False, prog_name="charrnn") or 0
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has gone: nothing is wrong

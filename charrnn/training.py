@@ -138,6 +138,10 @@ class Run:
         base = inference.load(init_from) if init_from is not None else None
         if base is None:
             characters = Vocabulary(training).characters
+            if any("\ud800" <= c <= "\udfff" for c in characters):
+                raise CharrnnError(
+                    f"the text holds lone surrogates, which are no characters; is {options.encoding} its encoding?"
+                )
             counts = np.bincount(Vocabulary(training).encode(training))
             start = "\n" if "\n" in characters else characters[int(counts.argmax())]
         else:
@@ -228,11 +232,13 @@ class Run:
         self.origin["options"] |= {"seconds": options.seconds, "epochs": options.epochs, "steps": options.steps}
         earlier, budget = self.seconds, options.seconds
         steps = options.steps or (math.ceil(options.epochs * self.windows.per_epoch) if options.epochs else None)
+        self.save()  # says at once where nothing can be saved, and completes what a killed run had begun to write
         per_validation = 0.3 + len(self.validation_ids) / 200_000  # seconds, until one has been measured
-        affordable = math.inf if budget is None else 0.04 * budget / per_validation  # at most a twentieth of the time
+        # Validations take at most a twentieth of the time; their saves a fiftieth, at four times what the first one takes,
+        # since it has neither moments nor a model to write.
+        affordable = math.inf if budget is None else budget / max(per_validation / 0.04, 4 * self.saving / 0.02)
         planned = int(max(1, min(VALIDATIONS, affordable)))
         begun, seen = time.monotonic(), self.characters
-        self.save()  # says at once where nothing can be saved, and completes what a killed run had begun to write
         shown = saved = begun
 
         def fraction(step: int, seconds: float) -> float:

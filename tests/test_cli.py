@@ -197,6 +197,7 @@ BAD = {
     "held out of nan": (["train", "t.txt", "--validation", "nan"], 2, "--validation"),
     "one of two missing": (["train", "t.txt", "gone.txt"], 2, "gone.txt does not exist"),
     "encoding of no text": (["train", "t.txt", "--encoding", "rot13"], 2, "rot13"),
+    "halves of characters": (["train", "half.txt", "--encoding", "raw_unicode_escape"], 2, "surrogates"),
     "a run there already": (["train", "t.txt", "-o", "used"], 2, "--resume, or replace it with --force"),
     "nothing saved": (["train", "--resume", "-o", "folder"], 2, "folder has nothing saved to resume"),
     "resume and force": (["train", "--resume", "--force", "-o", "used"], 2, "--resume"),
@@ -208,7 +209,7 @@ BAD = {
     "folder without a model": (["sample", "-m", "folder"], 2, "folder/model.safetensors does not exist"),
     "model that is cut": (["sample", "-m", "cut.safetensors"], 2, "not a charrnn file"),
     "model that is a device": (["sample", "-m", "/dev/null"], 2, "no regular file"),
-    "length that is no number": (["sample", "-n", "many", "-m", "used"], 2, "'many'"),
+    "length that is no number": (["sample", "-n", "many", "-m", "used"], 2, "'--length'"),
     "top-k below 0": (["sample", "--top-k", "-1", "-m", "used"], 2, "top-k"),
     "top-p of 0": (["sample", "--top-p", "0", "-m", "used"], 2, "top-p"),
     "temperature of nan": (["sample", "-t", "nan", "-m", "used"], 2, "temperature"),
@@ -231,6 +232,7 @@ def try_bad(folder, arguments):
     """Run the program in a folder made for it: (status, stdout, stderr, whether any file has changed)."""
     (folder / "t.txt").write_text("some good text, " * 40)
     (folder / "h.txt").write_text("hihello" * 40)
+    (folder / "half.txt").write_bytes(rb"half of a pair: \ud800 ..." * 9)
     (folder / "z.txt").write_text("zzzz")
     (folder / "empty.txt").write_text("")
     (folder / "one.txt").write_text("x")
