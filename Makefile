@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test readme clean
+.PHONY: train test soak readme clean
 
 train: .venv/installed  ## learn the project's book for a minute and print what was learned
 	$(BIN)/charrnn train corpora/the-lamp.txt --for 60s
@@ -13,6 +13,9 @@ test: .venv/tested  ## lint, types and the whole test suite
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+soak: .venv/tested  ## kill 200 runs and break 20,000 files; takes minutes
+	$(BIN)/python benchmarks/soak.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

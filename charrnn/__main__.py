@@ -1,5 +1,24 @@
-"""`python -m charrnn` is `charrnn`."""
+"""`python -m charrnn` is `charrnn`: the program, which a signal can end from its first moment on."""
 
-from charrnn.cli import main
+import os
+import signal
 
-main()
+
+def main() -> None:
+    """Run the program. Until training takes care of them, Ctrl-C and its kin end it at once: there is nothing to save."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # ignored: by nohup or a shell's '&'
+            signal.signal(number, lambda number, _: os._exit(128 + number))
+    for descriptor in range(3):  # a file of ours must not take the place of a closed standard stream
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    from charrnn.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

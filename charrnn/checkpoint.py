@@ -1,28 +1,81 @@
 """Files in, files out: `model.safetensors` (the model, complete in itself) and `state.safetensors` (what resuming needs).
 
 Both are safetensors with a JSON object under the header's key `charrnn`, so that reading one runs no code; both are written
-whole or not at all. It knows tensors as NumPy arrays and nothing of torch.
+whole or not at all, by one process at a time. It knows tensors as NumPy arrays and nothing of torch.
 """
 
+import contextlib
 import json
+import math
 import os
-import tempfile
+import stat
+import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+import charrnn
 from charrnn.errors import CharrnnError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not noticed there
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 MODEL, STATE, HISTORY = "model.safetensors", "state.safetensors", "history.jsonl"
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
-LIMIT = 1 << 24  # no size in a configuration is larger
+LIMIT = 1 << 24  # no size in a configuration is larger, nor a header in bytes: one for all of Unicode has 15.2 million
+LARGEST = 1e6  # no weight is larger: with more, products leave float32
+KINDS = {"F32", "F64", "I64", "U8"}  # of tensors that stand in our files
 
 Tensors = dict[str, np.ndarray]
 Header = dict[str, Any]
+T = TypeVar("T")
+
+
+class Lock:
+    """Holds a run's folder for one process; the system ends it with the process, however that ends.
+
+    What an earlier process left half written is cleared. Raises: CharrnnError where another run holds the folder.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self._descriptor = folder, -1
+        try:
+            if fcntl is not None:
+                self._descriptor = os.open(folder, os.O_RDONLY)
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise CharrnnError(f"another run is at work in {folder}; wait for it or name another folder with --out") from None
+        except OSError as error:
+            if self._descriptor < 0:
+                raise CharrnnError(f"{folder} can't be opened: {error.strerror or error}") from None
+        for name in (MODEL, STATE, HISTORY):
+            with contextlib.suppress(OSError):
+                _temporary(folder / name).unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raise CharrnnError (status 1) where the folder is no longer the one that was locked."""
+        try:
+            same = self._descriptor < 0 or os.path.samestat(os.stat(self.folder), os.fstat(self._descriptor))
+        except OSError:
+            same = False
+        if not same:
+            raise CharrnnError(f"{self.folder} has been deleted or moved under the run; nothing more can be saved in it", 1)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -30,61 +83,85 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises: CharrnnError (status 1) when it can't be written; what stood there before is untouched then.
     """
-    temporary = None
+    temporary = _temporary(path)
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-        temporary = None
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with contextlib.suppress(OSError):  # not every system can do this for a folder
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except OSError as error:
         raise CharrnnError(f"{path} can't be written: {error.strerror or error}", 1) from None
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write(path: Path, tensors: Tensors, header: Header) -> None:
     """Write `tensors` and `header` as one safetensors file, atomically."""
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in sorted(tensors.items())}
-    text = json.dumps({"format": FORMAT, **header}, ensure_ascii=True, sort_keys=True)
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in sorted(tensors.items())}
+    header = {"format": FORMAT, "version": charrnn.__version__, **header}
+    text = json.dumps(header, ensure_ascii=True, sort_keys=True, allow_nan=False)
     write_atomically(path, save(contiguous, metadata={"charrnn": text}))
 
 
 def read(path: Path) -> tuple[Tensors, Header]:
-    """Read a file that `write` wrote.
+    """Read a file that `write` wrote, with no more memory than the file has bytes and a small share for its header.
 
     Raises: CharrnnError where it is missing, not such a file, or of a newer format.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("it is no regular file")
+        with open(path, "rb") as start:
+            if int.from_bytes(start.read(8), "little") > LIMIT:
+                raise ValueError("its header is too long")
         with safe_open(path, framework="np") as file:
-            header = json.loads((file.metadata() or {}).get("charrnn", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            header = json.loads(
+                (file.metadata() or {}).get("charrnn", "null"),
+                object_pairs_hook=_object,
+                parse_float=_finite,
+                parse_constant=_finite,
+            )
+            names = list(file.keys())
+            if any(file.get_slice(name).get_dtype() not in KINDS for name in names):
+                raise ValueError("it holds tensors of a kind that charrnn never writes")
+            tensors = {name: file.get_tensor(name) for name in names}
     except FileNotFoundError:
         raise CharrnnError(f"{path} does not exist") from None
     except OSError as error:
         raise CharrnnError(f"{path} can't be read: {error.strerror or error}") from None
     except (SafetensorError, ValueError, TypeError, RecursionError) as error:
-        raise CharrnnError(f"{path} is not a charrnn file: {str(error).splitlines()[0]}") from None
-    if not isinstance(header, dict) or not isinstance(header.get("format"), int):
-        raise CharrnnError(f"{path} is not a charrnn file: its header has no 'charrnn' object")
-    if header["format"] > FORMAT:
-        raise CharrnnError(f"{path} has format {header['format']}; this charrnn reads up to {FORMAT}: install a newer one")
+        raise CharrnnError(f"{path} is not a charrnn file: {str(error)[:200]}") from None
+    written = header.get("format") if isinstance(header, dict) else None
+    if type(written) is not int or written < 1:
+        raise CharrnnError(f"{path} is not a charrnn file: its header has no 'charrnn' object with a format")
+    if written > FORMAT:
+        writer = str(header.get("version", "a newer version"))[:20]
+        raise CharrnnError(
+            f"{path} has format {written}, written by charrnn {writer}; this is charrnn {charrnn.__version__}, "
+            f"which reads up to format {FORMAT}: charrnn {writer} reads it"
+        )
     return tensors, header
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key stands twice in its header")
+    return dict(pairs)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} stands in its header for a number")
+    return float(text)
 
 
 def read_model(path: Path) -> tuple[Tensors, Header]:
@@ -93,6 +170,26 @@ def read_model(path: Path) -> tuple[Tensors, Header]:
     Raises: CharrnnError that names the file and what in it is wrong.
     """
     tensors, header = read(path)
+    _check_network(path, tensors, header)
+    if not isinstance(header.get("training"), dict):
+        raise CharrnnError(f"{path} does not say how the model was trained")
+    return tensors, header
+
+
+def read_state(path: Path) -> tuple[Tensors, Header]:
+    """Read a training state; its network, the tensors `model.*`, is held to the header as that of a model is.
+
+    Raises: CharrnnError that names the file and what in it is wrong.
+    """
+    tensors, header = read(path)
+    _check_network(path, {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, header)
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise CharrnnError(f"{path}: tensor {name!r} holds numbers that are not finite")
+    return tensors, header
+
+
+def _check_network(path: Path, tensors: Tensors, header: Header) -> None:
     try:
         expected = shapes(header)
     except (KeyError, TypeError, ValueError) as error:
@@ -104,26 +201,64 @@ def read_model(path: Path) -> tuple[Tensors, Header]:
         tensor = tensors[name]
         if tensor.shape != shape or tensor.dtype != np.float32:
             raise CharrnnError(f"{path}: tensor {name!r} is {tensor.dtype} {tensor.shape}, not float32 {shape}")
-        if not np.isfinite(tensor).all():
-            raise CharrnnError(f"{path}: tensor {name!r} holds numbers that are not finite")
-    return tensors, header
+        if not sound(tensor):
+            raise CharrnnError(f"{path}: tensor {name!r} holds numbers that are not finite or beyond {LARGEST:,.0f}")
+
+
+def sound(tensor: np.ndarray) -> bool:
+    """Whether all of a network's weights are finite and no larger than LARGEST."""
+    return bool(tensor.min() >= -LARGEST and tensor.max() <= LARGEST)  # false with NaN
+
+
+def typed(kind: type[T], values: Any) -> T:
+    """Make the dataclass `kind` of a JSON object, each field held to its declared type. Raises: KeyError or TypeError."""
+    hints = typing.get_type_hints(kind)
+    if not isinstance(values, dict):
+        raise TypeError(f"{kind.__name__.lower()} is no object")
+    for name, value in values.items():
+        allowed = typing.get_args(hints[name]) or (hints[name],)
+        if type(value) not in allowed and not (type(value) is int and float in allowed):
+            raise TypeError(f"{name} is {value!r}"[:100])
+    return kind(**values)
+
+
+def whole(value: Any) -> int:
+    """`value`, held to be a whole number from 0 to 2^53. Raises: TypeError."""
+    if type(value) is not int or not 0 <= value <= 1 << 53:
+        raise TypeError(f"{value!r} is no whole number"[:100])
+    return value
+
+
+def number(value: Any) -> float:
+    """`value`, held to be a number. Raises: TypeError."""
+    if type(value) not in (int, float) or abs(value) > 1e300:
+        raise TypeError(f"{value!r} is no number"[:100])
+    return float(value)
 
 
 def shapes(header: Header) -> dict[str, tuple[int, ...]]:
     """The name and shape of every tensor that the model of this header has. Raises KeyError, TypeError or ValueError."""
     vocabulary, start, config = header["vocabulary"], header["start"], header["config"]
+    if not isinstance(config, dict):
+        raise TypeError("it is no object")
     if not isinstance(vocabulary, str) or list(vocabulary) != sorted(set(vocabulary)) or not vocabulary:
         raise ValueError("the vocabulary is not a text of distinct characters in code-point order")
     if not isinstance(start, str) or len(start) != 1 or start not in vocabulary:
         raise ValueError("its start is not a character of the vocabulary")
+    vocabulary.encode("utf-8")  # raises ValueError where a character is none of Unicode's
+    unknown = set(config) - {"vocabulary_size", "cell", "num_layers", "hidden_size", "embedding_size", "residual"}
+    if unknown or type(config.get("residual", False)) is not bool:
+        raise ValueError(f"{min(unknown, default='residual')!r} is nothing that it may say")
     sizes = [config[key] for key in ("vocabulary_size", "num_layers", "hidden_size", "embedding_size")]
     if not all(type(size) is int and 0 <= size <= LIMIT for size in sizes):
         raise ValueError("a size is not a whole number in range")
     if header.get("unknown", False) not in (False, True) or (header.get("unknown") and "\ufffd" not in vocabulary):
         raise ValueError("its symbol for unknown characters is not in the vocabulary")
     V, layers, H, E = sizes
-    if len(vocabulary) != V or layers > 1000 or (layers and not H):
+    if len(vocabulary) != V or layers > 1000 or H > 65536 or (layers and not H):
         raise ValueError("its sizes don't fit together")
+    if config["cell"] not in GATES:
+        raise ValueError(f"its cell is none of {', '.join(GATES)}")
     gates = GATES[config["cell"]]
     expected: dict[str, tuple[int, ...]] = {"embedding.weight": (V, E)} if E else {}
     width = E or V

@@ -3,11 +3,13 @@
 Nothing heavy is imported at the top: what only runs a model never reaches torch, and help not even NumPy.
 """
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -19,6 +21,7 @@ import charrnn
 from charrnn import display
 from charrnn.errors import CharrnnError
 
+OUT_OF_MEMORY = "out of memory; take a smaller text, network or batch"
 STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
 
 app = typer.Typer(
@@ -119,6 +122,7 @@ def train(
     ] = "auto",
     out: Annotated[Path | None, _option("-o", "--out", help="The run's folder. [default: runs/NAME after the corpus]")] = None,
     resume: Annotated[bool, _option("--resume", help="Continue the run in that folder where it stopped.")] = False,
+    force: Annotated[bool, _option("--force", help="Start anew in that folder; the run in it is replaced.")] = False,
     init_from: Annotated[
         Path | None, _option("--init-from", metavar="MODEL", help="Begin with this model's weights and vocabulary.")
     ] = None,
@@ -162,9 +166,9 @@ def train(
         raise CharrnnError("no text: name files or folders, or pipe one in")
     if resume:
         kept = replace(Options(), seconds=seconds, epochs=epochs, steps=steps, device=device)
-        if options != kept or init_from is not None:
+        if options != kept or init_from is not None or force:
             raise CharrnnError("--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
-    from charrnn.training import Progress, Run, new_folder
+    from charrnn.training import Progress, Run
 
     if resume:
         folder = out if out is not None else _run_folder(sources)
@@ -174,9 +178,9 @@ def train(
         if seconds is epochs is steps is None:
             options = run.options  # on to the length that the run had
     else:
-        folder = new_folder(sources, out)
         with display.ReadingDisplay(quiet) as reading:
-            run, notes = Run.create(sources, options, folder, init_from, reading.progress)
+            run, notes = Run.create(sources, options, out, init_from, force, reading.progress)
+        folder = run.out
     if not quiet:
         for note in notes:
             display.write_line(f"note: {note}")
@@ -184,10 +188,11 @@ def train(
     interrupted = _Signals()
     with display.TrainingDisplay(quiet) as screen:
         for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
-            if isinstance(event, Progress):
-                screen.progress(event.fraction, event.seconds_left, event.characters_per_second, event.train_bits)
-            else:
-                screen.validation(event.record, event.fraction, event.best, event.sample)
+            with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
+                if isinstance(event, Progress):
+                    screen.progress(event.fraction, event.seconds_left, event.characters_per_second, event.train_bits)
+                else:
+                    screen.validation(event.record, event.fraction, event.best, event.sample)
     if interrupted.signal:
         display.write_line(f"stopped at step {run.step}; saved in {folder}; continue with --resume -o {folder}")
         raise typer.Exit(128 + interrupted.signal)
@@ -218,8 +223,8 @@ def sample(
     until: Annotated[str | None, _option("--until", help="End a text after it has written this.")] = None,
 ) -> None:
     """Write text with a model."""
-    from charrnn.reading import STDIN, read_text
     from charrnn.inference import Sampler
+    from charrnn.reading import STDIN, read_text
 
     if prime is not None and prime_file is not None:
         raise CharrnnError("--prime and --prime-file exclude each other")
@@ -304,30 +309,44 @@ def eval(
 
 def main() -> None:
     """Run the program on `sys.argv` and exit with its status: 0, 1 (failed), 2 (unusable input), 128 + a signal's number."""
-    if "--version" in sys.argv[1:2]:
-        print(f"charrnn {charrnn.__version__}")
-        sys.exit(0)
     try:
-        status = app(standalone_mode=False, prog_name="charrnn") or 0
+        if "--version" in sys.argv[1:2]:
+            print(f"charrnn {charrnn.__version__}")
+            status = 0
+        else:
+            status = app(standalone_mode=False, prog_name="charrnn") or 0
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has gone: nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 0
     except KeyboardInterrupt:
         status = 130
     except CharrnnError as error:
         status = _fail(str(error), error.exit_status)
     except MemoryError:
-        status = _fail("out of memory; take a smaller text, network or batch", 1)
+        status = _fail(OUT_OF_MEMORY, 1)
     except OSError as error:
         status = _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except Exception as error:
         if not hasattr(error, "exit_code"):
-            raise
-        message = error.format_message() if hasattr(error, "format_message") else str(error)  # a usage error of Typer's
-        status = _fail(message.rstrip("."), error.exit_code) if message else error.exit_code
+            status = _fail(_describe_fault(error), 1)
+        else:
+            message = error.format_message() if hasattr(error, "format_message") else str(error)  # a usage error of Typer's
+            status = _fail(message.rstrip("."), error.exit_code) if message else error.exit_code
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # what can't be written now can't be at the interpreter's end either, which would say so at length
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(status)
+
+
+def _describe_fault(error: Exception) -> str:
+    """One line for an exception that nobody foresaw: what it is and where it arose."""
+    if "can't allocate memory" in str(error) or "out of memory" in str(error).lower():
+        return OUT_OF_MEMORY
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"charrnn has a fault: {type(error).__name__} in {Path(where.filename).name}, line {where.lineno}: {error}"
 
 
 def _fail(message: str, status: int) -> int:
@@ -336,15 +355,18 @@ def _fail(message: str, status: int) -> int:
 
 
 class _Signals:
-    """Remembers SIGINT and SIGTERM for the training loop, which saves and ends; a second one ends at once."""
+    """Remembers Ctrl-C, SIGTERM and SIGHUP for the training loop, which saves and ends; a second one ends at once."""
 
     def __init__(self) -> None:
         self.signal = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._remember)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._remember)
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         if self.signal:
+            display.show_cursor()
             os._exit(128 + number)
         self.signal = number
 

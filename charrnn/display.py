@@ -119,8 +119,9 @@ class TrainingDisplay:
 
     def __exit__(self, *_: object) -> None:
         if self._live:
-            self._live.update(self._sample)  # the bar goes, the last sample stays
-            self._live.stop()
+            with contextlib.suppress(OSError):  # where the terminal has gone
+                self._live.update(self._sample)  # the bar goes, the last sample stays
+                self._live.stop()
 
     def progress(self, fraction: float, seconds_left: float, characters_per_second: float, train_bits: float) -> None:
         """Say where the run stands; shown on a terminal only. Speed in characters, loss in bits per character."""
@@ -157,6 +158,13 @@ class TrainingDisplay:
             self._live.update(self._sample)
         elif not self.quiet:
             write_line(f"{line}  {self._speed:,.0f} characters/s" if self._speed else line)
+
+
+def show_cursor() -> None:
+    """Give a terminal its cursor back, which the progress bar has hidden."""
+    with contextlib.suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h")
 
 
 def print_scores(rows: Mapping[str, str]) -> None:

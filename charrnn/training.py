@@ -4,9 +4,11 @@
 one call for Python.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from torch.nn import functional
 
 from charrnn import checkpoint, inference
 from charrnn.checkpoint import HISTORY, MODEL, STATE
-from charrnn.corpus import Corpus, Ids, Sliced, Vocabulary, Windows
+from charrnn.corpus import Corpus, Ids, Sliced, Vocabulary, Windows, fit_windows
 from charrnn.errors import CharrnnError
 from charrnn.model import CharRNN, Config, State
 from charrnn.muon import Muon
@@ -33,6 +35,7 @@ CLIP = 1.0  # the largest norm of the gradient (Pascanu et al. 2013)
 VALIDATIONS = 20  # at most, in a run
 VALIDATED = 250_000  # characters of the validation text that are scored each time
 SAVE_EVERY = 30.0  # seconds between two saves of the state
+SAVING = 50.0  # at least so many times as long between two saves as one takes
 LN2 = math.log(2)
 
 
@@ -59,8 +62,12 @@ class Validation:
     sample: str
 
 
+class _StopError(Exception):
+    """A validation was asked to end."""
+
+
 class Run:
-    """A training run in a folder. Make one with `Run.create` or `Run.resume`."""
+    """A training run in a folder, which it holds alone. Make one with `Run.create` or `Run.resume`."""
 
     def __init__(
         self,
@@ -94,21 +101,27 @@ class Run:
         self.seconds = 0.0  # spent so far, in earlier sittings too
         self.train_bits = math.log2(len(self.vocabulary))
         self.history: list[dict[str, Any]] = []
+        self.saving = 0.0  # seconds that the last save took
+        self.lock: checkpoint.Lock | None = None
 
     @classmethod
     def create(
         cls,
         sources: Sequence[str | Path],
         options: Options,
-        out: Path,
+        out: str | Path | None = None,
         init_from: str | Path | None = None,
+        force: bool = False,
         watch: Watch | None = None,
     ) -> tuple["Run", list[str]]:
         """Read the text, choose what the options leave open, and make the run's folder.
 
-        `watch` is told how much of the text has been read.
+        The folder is `out`, or `runs/NAME` after the first source, numbered where a run stands there already; with
+        `force` that run is replaced, file by file, as this one writes its own. `watch` is told how much has been read.
         Returns: the run, and notes for the user. Raises: CharrnnError for unusable input.
         """
+        if out is not None and not force:
+            _require_unused(Path(out))
         training, held_out, fingerprint, notes = _read(sources, options, watch)
         if options.validation and not len(held_out):
             notes.append("the text is too short to hold any of it out: the best model is that of the lowest training loss")
@@ -121,6 +134,10 @@ class Run:
         characters = len(training)
         if base is None:
             vocabulary = training.vocabulary(options.max_vocabulary)
+            if any("\ud800" <= c <= "\udfff" for c in vocabulary.characters):
+                raise CharrnnError(
+                    f"the text holds lone surrogates, which are no characters; is {options.encoding} its encoding?"
+                )
             start = _start(training, vocabulary)
         else:
             if options.max_vocabulary is not None:
@@ -134,9 +151,10 @@ class Run:
         recipe, more = choose(options, characters, len(vocabulary), base.header["config"] if base else None)
         device = _device(options.device)
         recipe = dataclasses.replace(recipe, precision=_precision(recipe, device))
-        run = cls(out, training, held_out, vocabulary, start, recipe, origin, device)
+        run = cls(Path(), training, held_out, vocabulary, start, recipe, origin, device)
         if base is not None and base.path is not None:
             run._load_weights(checkpoint.read_model(base.path)[0])
+        run.out, run.lock = _claim(sources, out, force)
         return run, notes + more
 
     @classmethod
@@ -145,23 +163,49 @@ class Run:
 
         Raises: CharrnnError where there is no state, or the text is not the one it began with.
         """
-        tensors, header = checkpoint.read(out / STATE)
+        if not (out / STATE).exists():
+            raise CharrnnError(f"{out} has nothing saved to resume; begin it again with the command that began it")
+        lock: checkpoint.Lock | None = checkpoint.Lock(out)
         try:
-            origin, recipe = header["origin"], Recipe(**header["recipe"])
-            options = Options(**origin["options"])
-            if not sources and STDIN in origin["sources"]:
+            tensors, header = checkpoint.read_state(out / STATE)
+            try:
+                origin, recipe = header["origin"], checkpoint.typed(Recipe, header["recipe"])
+                options, kept = checkpoint.typed(Options, origin["options"]), [str(source) for source in origin["sources"]]
+                Options(
+                    dropout=recipe.dropout, learning_rate=recipe.learning_rate, seed=recipe.seed, precision=recipe.precision
+                )
+            except (KeyError, TypeError, ValueError, OverflowError, CharrnnError) as error:
+                raise _damaged(out, error) from None
+            if not sources and STDIN in kept:
                 raise CharrnnError(f"{out} was trained on a pipe; pipe the same text in again (charrnn train - --resume)")
-            training, held_out, fingerprint, _ = _read(sources or origin["sources"], options, watch)
-            if fingerprint != origin["fingerprint"]:
+            named = [*kept, options.validation] if isinstance(options.validation, str) else kept
+            gone = [name for name in named if not (sources or os.path.exists(name) or name == STDIN)]
+            if gone:
+                raise CharrnnError(f"the text {gone[0]} is not there any more; name it: charrnn train TEXT --resume -o {out}")
+            training, held_out, fingerprint, _ = _read(sources or kept, options, watch)
+            if fingerprint != origin.get("fingerprint"):
                 raise CharrnnError(
                     f"the text is not the one that {out} was trained on; to train on another, use --init-from {out}"
                 )
-            vocabulary = Vocabulary(header["vocabulary"], header.get("unknown", False))
-            run = cls(out, training, held_out, vocabulary, header["start"], recipe, origin, _device(device))
-            run._restore(tensors, header)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CharrnnError(f"{out / STATE} is damaged ({error}); its model may still be good") from None
-        return run
+            device = _device(device)
+            try:
+                config, windows = header["config"], (recipe.batch_size, recipe.seq_length)
+                shape = (config["cell"], config["num_layers"], config["hidden_size"], config["embedding_size"])
+                if shape != (recipe.cell, recipe.layers, recipe.hidden_size, recipe.embedding):
+                    raise ValueError("its recipe is not that of its network")
+                vocabulary = Vocabulary(header["vocabulary"], header.get("unknown", False))
+                characters = len(training.encoded(vocabulary))
+                if characters < 2 or fit_windows(characters, *windows) != windows:
+                    raise ValueError("its windows don't fit the text")
+                run = cls(out, training, held_out, vocabulary, header["start"], recipe, origin, device)
+                run._restore(tensors, header)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise _damaged(out, error) from None
+            run.lock, lock = lock, None
+            return run
+        finally:
+            if lock is not None:
+                lock.close()
 
     def events(
         self, options: Options, started: float | None = None, stop: Callable[[], bool] = lambda: False
@@ -171,52 +215,71 @@ class Run:
         `started` is when the clock of `--for` began (`time.monotonic`). Raises: CharrnnError (status 1) when the loss is
         no longer finite or a file can't be written.
         """
-        started = time.monotonic() if started is None else started
+        self.lock = self.lock or checkpoint.Lock(self.out)
+        try:
+            yield from self._events(options, time.monotonic() if started is None else started, stop)
+        finally:
+            self.lock.close()
+            self.lock = None
+
+    def _events(self, options: Options, started: float, stop: Callable[[], bool]) -> Iterator[Progress | Validation]:
         self.origin["options"] |= {"seconds": options.seconds, "epochs": options.epochs, "steps": options.steps}
         earlier, budget = self.seconds, options.seconds
         steps = options.steps or (math.ceil(options.epochs * self.windows.per_epoch) if options.epochs else None)
+        self.save()  # says at once where nothing can be saved, and completes what a killed run had begun to write
         per_validation = 0.3 + len(self.validation_ids) / 200_000  # seconds, until one has been measured
-        affordable = math.inf if budget is None else 0.04 * budget / per_validation  # at most a twentieth of the time
+        # Validations take at most a twentieth of the time; their saves a fiftieth, at four times what the first one takes,
+        # since it has neither moments nor a model to write.
+        affordable = math.inf if budget is None else budget / max(per_validation / 0.04, 4 * self.saving / 0.02)
         planned = int(max(1, min(VALIDATIONS, affordable)))
-        marks = [(k + 1) / planned for k in range(planned)]
         begun, seen = time.monotonic(), self.characters
         shown = saved = begun
 
-        def fraction() -> float:
+        def fraction(step: int, seconds: float) -> float:
             if steps is not None:
-                return self.step / steps
+                return step / steps
             assert budget is not None
             reserve = min(1.1 * per_validation + 0.1, 0.2 * budget)
-            return (earlier + time.monotonic() - started) / max(budget - reserve, 1e-9)
+            return seconds / max(budget - reserve, 1e-9)
 
-        last = self.history[-1]["step"] if self.history else -1
-        now = fraction()
-        while (now < 1 or not self.step) and not stop():  # one step at least, however short the time
-            rate = self._learn(now)
-            now = fraction()
+        # The run has `planned` marks; a validation is due where one has been passed since the last.
+        last, passed = -1, 0
+        if self.history:
+            last = self.history[-1]["step"]
+            passed = int(fraction(last, self.history[-1]["seconds"]) * planned)
+        now = fraction(self.step, earlier + time.monotonic() - started)
+        while True:
             moment = time.monotonic()
-            self.seconds = earlier + moment - started
-            due = [mark for mark in marks if mark <= now and now < 1]
-            if due and last != self.step:
-                marks = [mark for mark in marks if mark > now]
-                yield self._validate(rate, now)
+            if self.step and now < 1 and int(now * planned) > passed and last != self.step:
+                passed = int(now * planned)
+                try:
+                    yield self._validate(now, stop)
+                except _StopError:
+                    break
                 last = self.step
                 per_validation = max(per_validation, time.monotonic() - moment)
+                saved = time.monotonic()
+            elif moment - saved > max(SAVE_EVERY, SAVING * self.saving):
                 self.save()
                 saved = time.monotonic()
-            elif moment - saved > SAVE_EVERY:
-                self.save()
-                saved = time.monotonic()
+            if (now >= 1 and self.step) or stop():  # one step at least, however short the time
+                break
+            self._learn(now)
+            moment = time.monotonic()
+            self.seconds = earlier + moment - started
+            now = fraction(self.step, self.seconds)
             if moment - shown > 0.2:
                 shown = moment
                 speed = (self.characters - seen) / (moment - begun)
                 left = (1 - now) * (self.seconds / now if now else 0.0)
                 yield Progress(min(now, 1.0), self.step, self.characters, self.seconds, left, speed, self.train_bits)
-        if last != self.step and self.step:
-            self.seconds = earlier + time.monotonic() - started
-            yield self._validate(self.learning_rate(min(now, 1.0)), min(now, 1.0))
+        with contextlib.suppress(_StopError):
+            if now >= 1 and last != self.step:
+                yield self._validate(1.0, stop)
         self.seconds = earlier + time.monotonic() - started
         self.save()
+        if self.step and not self.history:  # stopped before its first validation, whose model will replace this one
+            self._write_model(self._record(self.learning_rate(now), None))
 
     @property
     def options(self) -> Options:
@@ -228,8 +291,8 @@ class Run:
         rise = min(1.0, fraction / WARM_UP) if self.step else WARM_UP
         return self.recipe.learning_rate * max(rise, 0.1) * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
 
-    def _learn(self, fraction: float) -> float:
-        """One window, one step of the optimizer; returns the learning rate."""
+    def _learn(self, fraction: float) -> None:
+        """One window, one step of the optimizer."""
         inputs, targets, begins, moves_on = self.windows[self.step]
         if moves_on:
             self.state = [tuple(part.roll(1, 0) for part in layer) for layer in self.state]
@@ -245,9 +308,7 @@ class Run:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP, foreach=True)
         bits = loss.item() / LN2
         if not (math.isfinite(bits) and math.isfinite(norm.item())):
-            raise CharrnnError(
-                f"the loss is no longer finite at step {self.step}; what was saved is whole; take a smaller --learning-rate", 1
-            )
+            raise self._diverged()
         rate = self.learning_rate(fraction)
         for optimizer, scale in zip(self.optimizers, (1.0, MUON_RATE), strict=False):
             for group in optimizer.param_groups:
@@ -256,42 +317,52 @@ class Run:
         self.step += 1
         self.characters += x.numel()
         self.train_bits += (bits - self.train_bits) * max(0.02, 1 / self.step)
-        return rate
 
-    def _validate(self, rate: float, fraction: float) -> Validation:
-        """Score the validation text, keep the model if it is the best so far, and let it write a line."""
+    def _validate(self, fraction: float, stop: Callable[[], bool]) -> Validation:
+        """Score the validation text, save, with the model if it is the best so far, and let it write a line.
+
+        Raises: _StopError as soon as `stop` says so; nothing has changed then.
+        """
         result = None
+
+        def forward(ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+            if stop():
+                raise _StopError
+            return self._forward(ids, state)
+
         if len(self.validation_ids):
             start = int(self.vocabulary.encode(self.start_character)[0])
-            result = inference.score(
-                self._forward,
-                self.model.initial_state,
-                self.validation_ids,
-                start,
-                len(self.vocabulary),
-                self.vocabulary.unknown,
-            )
-        record = {
+            known, unknown = len(self.vocabulary), self.vocabulary.unknown
+            result = inference.score(forward, self.model.initial_state, self.validation_ids, start, known, unknown)
+        record = self._record(self.learning_rate(fraction), result.bits_per_character if result else None)
+        if not math.isfinite(result.bits_per_character if result else self.train_bits):
+            raise self._diverged()
+        tensors = self._weights()
+        self.history.append(record)
+        self.save()
+        sample = inference.Model(tensors, self._header()).sample(length=160, temperature=0.8, seed=self.step)
+        return Validation(record, self._best(), fraction, sample)
+
+    def _record(self, rate: float, bits: float | None) -> dict[str, Any]:
+        """The line that says where the run stands, with `bits` per character of the validation text."""
+        return {
             "step": self.step,
             "characters": self.characters,
             "seconds": round(self.seconds, 3),
             "train_bits_per_character": self.train_bits,
-            "validation_bits_per_character": result.bits_per_character if result else None,
+            "validation_bits_per_character": bits,
             "learning_rate": rate,
         }
-        key = "validation_bits_per_character" if result else "train_bits_per_character"
-        figure = result.bits_per_character if result else self.train_bits
-        best = math.isfinite(figure) and all(figure < past[key] for past in self.history)
-        self.history.append(record)
-        tensors, header = (
-            self._weights(),
-            self._header() | {"training": {**self.origin, "recipe": self.recipe.to_dict(), **record}},
-        )
-        if best:
-            self.out.mkdir(parents=True, exist_ok=True)
-            checkpoint.write(self.out / MODEL, tensors, header)
-        sample = inference.Model(tensors, header).sample(length=160, temperature=0.8, seed=self.step)
-        return Validation(record, best, fraction, sample)
+
+    def _figures(self) -> list[float]:
+        """What each validation is judged by: the validation text's bits, or without one the training text's."""
+        key = "validation_bits_per_character" if len(self.validation_ids) else "train_bits_per_character"
+        return [checkpoint.number(record[key]) for record in self.history]
+
+    def _best(self) -> bool:
+        """Whether the run was validated at this very step, and better than ever before."""
+        *earlier, last = self._figures() or [math.inf]
+        return bool(self.history) and self.history[-1]["step"] == self.step and all(last < figure for figure in earlier)
 
     @torch.no_grad()
     def _forward(self, ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
@@ -314,21 +385,37 @@ class Run:
         return header if self.vocabulary.unknown is None else header | {"unknown": True}
 
     def _weights(self) -> dict[str, np.ndarray]:
-        return {name: tensor.float().cpu().numpy().copy() for name, tensor in self.model.state_dict().items()}
+        """A copy of the weights. Raises: CharrnnError (status 1) where one is not finite or beyond all bounds."""
+        weights = {name: tensor.float().cpu().numpy().copy() for name, tensor in self.model.state_dict().items()}
+        if not all(checkpoint.sound(tensor) for tensor in weights.values()):
+            raise self._diverged()
+        return weights
+
+    def _diverged(self) -> CharrnnError:
+        return CharrnnError(
+            f"the loss is no longer finite at step {self.step}; what was saved is whole; take a smaller --learning-rate", 1
+        )
 
     def _load_weights(self, tensors: dict[str, np.ndarray]) -> None:
         self.model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
 
-    def save(self) -> None:
-        """Write `history.jsonl` and then `state.safetensors`, each atomically."""
-        tensors = {f"model.{name}": tensor for name, tensor in self._weights().items()}
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """Everything of the run's state that is a tensor, under its name in the state file."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             for optimizer in self.optimizers:
-                for key, value in optimizer.state.get(parameter, {}).items():
-                    tensors[f"optimizer.{name}.{key}"] = value.cpu().numpy()
-        for i, layer in enumerate(self.state):
-            tensors |= {f"carried.{i}.{j}": part.float().cpu().numpy() for j, part in enumerate(layer)}
-        tensors["generator"] = torch.get_rng_state().numpy()
+                tensors |= {f"optimizer.{name}.{key}": t for key, t in optimizer.state.get(parameter, {}).items()}
+        tensors |= {f"carried.{i}.{j}": part for i, layer in enumerate(self.state) for j, part in enumerate(layer)}
+        return tensors | {"generator": torch.get_rng_state()}
+
+    def save(self) -> None:
+        """Write the state, then what follows from it: the model where this step is the best so far, and the history.
+
+        A run killed in between has a state from which the next `save`, the first of a resumed run, writes the rest.
+        Raises: CharrnnError (status 1) where the network has diverged or a file can't be written.
+        """
+        began = time.monotonic()
+        self._weights()  # held to be sound before anything is written
         place = {"step": self.step, "characters": self.characters, "seconds": self.seconds, "train_bits": self.train_bits}
         header = self._header() | {
             "origin": self.origin,
@@ -336,29 +423,44 @@ class Run:
             "place": place,
             "history": self.history,
         }
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CharrnnError(f"{self.out} can't be made: {error.strerror or error}", 1) from None
-        checkpoint.write_atomically(self.out / HISTORY, "".join(json.dumps(line) + "\n" for line in self.history).encode())
+        if self.lock is not None:
+            self.lock.check()
+        tensors = {name: (t.float() if t.is_floating_point() else t).cpu().numpy() for name, t in self._tensors().items()}
         checkpoint.write(self.out / STATE, tensors, header)
+        if self._best():
+            self._write_model(self.history[-1])
+        checkpoint.write_atomically(self.out / HISTORY, "".join(json.dumps(line) + "\n" for line in self.history).encode())
+        self.saving = time.monotonic() - began
+
+    def _write_model(self, record: dict[str, Any]) -> None:
+        training = {**self.origin, "recipe": self.recipe.to_dict(), **record}
+        checkpoint.write(self.out / MODEL, self._weights(), self._header() | {"training": training})
 
     def _restore(self, tensors: dict[str, np.ndarray], header: dict[str, Any]) -> None:
-        self._load_weights({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
-        for name, parameter in self.model.named_parameters():
-            prefix = f"optimizer.{name}."
-            moments = {key.removeprefix(prefix): np.array(t) for key, t in tensors.items() if key.startswith(prefix)}
-            optimizer = next(o for o in self.optimizers if any(parameter is p for p in o.param_groups[0]["params"]))
-            if moments:
-                optimizer.state[parameter] = {key: torch.from_numpy(value) for key, value in moments.items()}
-        self.state = [
-            tuple(torch.from_numpy(np.array(tensors[f"carried.{i}.{j}"])).to(self.device) for j in range(len(layer)))
-            for i, layer in enumerate(self.state)
-        ]
-        torch.set_rng_state(torch.from_numpy(np.array(tensors["generator"])))
-        for name in ("step", "characters", "seconds", "train_bits"):
-            setattr(self, name, header["place"][name])
-        self.history = header["history"]
+        """Take up a saved state. Raises: KeyError, TypeError, ValueError or RuntimeError where it is not one of this run."""
+        place = header["place"]
+        self.step, self.characters = (checkpoint.whole(place[name]) for name in ("step", "characters"))
+        self.seconds, self.train_bits = (checkpoint.number(place[name]) for name in ("seconds", "train_bits"))
+        self.history = list(header["history"])
+        for record in self.history:
+            checkpoint.whole(record["step"]), checkpoint.number(record["seconds"])
+        self._figures()
+        if self.step:  # a step at the rate 0 makes the optimizers' state, for the saved one to be put in its place
+            for optimizer in self.optimizers:
+                for parameter in optimizer.param_groups[0]["params"]:
+                    parameter.grad = torch.zeros_like(parameter)
+                optimizer.step()
+            self.model.zero_grad(set_to_none=True)
+        self.state = [tuple(part.clone() for part in layer) for layer in self.state]
+        mine = self._tensors()
+        if mine.keys() != tensors.keys():
+            raise ValueError(f"tensor {min(mine.keys() ^ tensors.keys())!r} is missing or unknown")
+        for name, tensor in mine.items():
+            saved = torch.from_numpy(np.array(tensors[name]))
+            if saved.shape != tensor.shape:
+                raise ValueError(f"tensor {name!r} is {tuple(saved.shape)}, not {tuple(tensor.shape)}")
+            tensor.data.copy_(saved)
+        torch.set_rng_state(mine["generator"])
 
 
 def train(
@@ -383,31 +485,51 @@ def train(
         asked = Options(**{"seconds": None if {"epochs", "steps"} & options.keys() else 300.0, **options})
     except TypeError as error:
         raise CharrnnError(str(error).replace("Options.__init__()", "train()")) from None
-    folder = new_folder(sources, out)
-    run, _ = Run.create(sources, asked, folder, init_from)
+    run, _ = Run.create(sources, asked, out, init_from)
     for event in run.events(asked):
         watch(event)
-    return inference.load(folder)
+    return inference.load(run.out)
 
 
-def new_folder(sources: Sequence[str | Path], out: str | Path | None) -> Path:
-    """The folder of a new run: `out`, or `runs/NAME` after the first source, numbered where a run stands there already.
+def _damaged(out: Path, error: Exception) -> CharrnnError:
+    return CharrnnError(f"{out / STATE} is damaged ({error}); its model may still be good")
 
-    Raises: CharrnnError where `out` holds a run or is a file.
-    """
-    if out is not None:
-        folder = Path(out)
-        if (folder / MODEL).exists() or (folder / STATE).exists():
-            raise CharrnnError(f"{folder} holds a run already; continue it with --resume or name another folder with --out")
-        if folder.exists() and not folder.is_dir():
-            raise CharrnnError(f"--out {folder} is a file; name a folder")
-        return folder
+
+def _used(folder: Path) -> bool:
+    return (folder / MODEL).exists() or (folder / STATE).exists()
+
+
+def _require_unused(folder: Path) -> None:
+    if _used(folder):
+        raise CharrnnError(f"{folder} holds a run already; continue it with --resume, or replace it with --force")
+    if folder.exists() and not folder.is_dir():
+        raise CharrnnError(f"--out {folder} is a file; name a folder")
+
+
+def _claim(sources: Sequence[str | Path], out: str | Path | None, force: bool) -> tuple[Path, checkpoint.Lock]:
+    """Make the folder of a new run and lock it; of two runs that want one folder at the same moment, one gets it."""
     name = "stdin" if not sources or str(sources[0]) == STDIN else Path(sources[0]).resolve().stem or "corpus"
-    folder, number = Path("runs") / name, 1
-    while folder.exists():
+    number = 1
+    while True:
+        folder = Path(out) if out is not None else Path("runs") / (name if number == 1 else f"{name}-{number}")
         number += 1
-        folder = Path("runs") / f"{name}-{number}"
-    return folder
+        fixed = out is not None or force
+        if fixed or not folder.exists() or (folder.is_dir() and not _used(folder)):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CharrnnError(f"{folder} can't be made: {error.strerror or error}", 1) from None
+            try:
+                lock = checkpoint.Lock(folder)
+            except CharrnnError:
+                if fixed:
+                    raise
+                continue
+            if force or not _used(folder):
+                return folder, lock
+            lock.close()  # another run came first, and has ended since we looked
+            if fixed:
+                _require_unused(folder)
 
 
 def _read(sources: Sequence[str | Path], options: Options, watch: Watch | None) -> tuple[Corpus, Corpus, str, list[str]]:
