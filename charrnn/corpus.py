@@ -29,7 +29,7 @@ def read_text(sources: Sequence[str | Path], encoding: str = "utf-8") -> tuple[s
     """
     try:
         codecs.lookup(encoding)
-    except LookupError:
+    except (LookupError, ValueError):
         raise CharrnnError(f"unknown encoding {encoding!r}; Python's names are meant, such as utf-8 or latin-1") from None
     texts, notes = [], []
     for source in sources:
