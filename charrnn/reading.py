@@ -115,7 +115,7 @@ def _codec(encoding: str) -> codecs.CodecInfo:
     try:
         codec = codecs.lookup("latin-1" if encoding == "bytes" else encoding)
         io.TextIOWrapper(io.BytesIO(), codec.name)  # refuses what does not decode to text
-    except LookupError as error:
+    except (LookupError, ValueError) as error:  # ValueError: a name with a NUL or a lone surrogate in it
         if "not a text encoding" in str(error):
             raise CharrnnError(f"{encoding} is not an encoding of text") from None
         raise CharrnnError(f"unknown encoding {encoding!r}; Python's names are meant, such as utf-8 or latin-1") from None

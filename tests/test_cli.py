@@ -199,6 +199,7 @@ BAD = {
     "held out below 0": (["train", "t.txt", "--validation=-0.5"], 2, "--validation"),
     "held out of nan": (["train", "t.txt", "--validation", "nan"], 2, "--validation"),
     "one of two missing": (["train", "t.txt", "gone.txt"], 2, "gone.txt does not exist"),
+    "encoding that is no text itself": (["train", "t.txt", "--encoding", b"\xff"], 2, "unknown encoding"),
     "encoding of no text": (["train", "t.txt", "--encoding", "rot13"], 2, "rot13"),
     "halves of characters": (["train", "half.txt", "--encoding", "raw_unicode_escape"], 2, "surrogates"),
     "a run there already": (["train", "t.txt", "-o", "used"], 2, "--resume, or replace it with --force"),

@@ -34,13 +34,14 @@ TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 HOSTILE = "\x1b[2J\x1b]8;;http://x\x07\u202e\x9b31m[red]\r\x00\x1b]0;title\x1b\\\x08\u2066"
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
     """Networks this small are quickest on one thread, most of all where others compute too."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
     torch.set_num_threads(threads)
 
 
