@@ -18,7 +18,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: these networks are tiny, an
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import test_fuzz
-import torch._dynamo  # noqa: F401 (an optimizer imports it at its first step, which would take each child a second)
 
 from charrnn import checkpoint, cli, training
 

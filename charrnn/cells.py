@@ -1,7 +1,8 @@
-"""The recurrence of the three cells over a window of T characters, forward and backward, for processors.
+"""The recurrence of GRU and RNN over a window of T characters, forward and backward, for processors.
 
 Given the input's share of every gate for the whole window, each function runs the T steps and gives back the hidden state
-at each of them. It knows nothing of layers, characters or losses. Letters: H hidden size, T time steps, B batch.
+at each of them. It knows nothing of layers, characters or losses. Letters: H hidden size, T time steps, B batch. The LSTM
+is not here: oneDNN has one for processors, and torch's module reaches it.
 
 Tensors are feature-major, (features, T, B): then the recurrent product of a step, W h, and the gradients of whole windows
 are all plain matrix products without a copy, and each gate of a step is one contiguous block. The loop's body is a few
@@ -31,64 +32,6 @@ def _recurrent_gradient(d_gates: Tensor, hidden: Tensor) -> Tensor:
     """dL/dW of all steps in one product: (G, T, B), (H, T + 1, B) -> (G, H)."""
     steps = d_gates.shape[1] * d_gates.shape[2]
     return d_gates.flatten(1) @ hidden.flatten(1)[:, :steps].t()
-
-
-class LSTMCell(torch.autograd.Function):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997; with the forget gate of Gers et al. 2000).
-
-    `gates` (4H, T, B) holds W_ih x + b for the input, forget, cell and output gate, in torch's order;
-    `weight` is W_hh (4H, H); `h` and `c` (H, B). Returns the hidden states (H, T, B) and the last cell state (H, B).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, gates: Tensor, weight: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        H, (T, B) = weight.shape[1], gates.shape[1:]
-        accumulator = _accumulator(gates.dtype)
-        hidden = gates.new_empty(H, T + 1, B)
-        cell = gates.new_empty(T + 1, H, B, dtype=accumulator)
-        squashed = gates.new_empty(T, H, B, dtype=accumulator)  # tanh of the cell state
-        active = gates.new_empty(T, 4, H, B, dtype=accumulator)  # i, f, g, o after their activations
-        hidden[:, 0], cell[0] = h, c
-        for t in range(T):
-            step = active[t]
-            torch.add(gates[:, t].view(4, H, B), torch.mm(weight, hidden[:, t]).view(4, H, B), out=step)
-            i, f, g, o = step.unbind()
-            g.mul_(2)
-            step.sigmoid_()
-            g.mul_(2).sub_(1)
-            torch.mul(f, cell[t], out=cell[t + 1]).addcmul_(i, g)
-            hidden[:, t + 1] = o * _tanh_(squashed[t].copy_(cell[t + 1]))
-        ctx.save_for_backward(weight, hidden, cell, squashed, active)
-        last = cell[T].clone()
-        ctx.mark_non_differentiable(last)
-        return hidden[:, 1:], last
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_hidden: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        weight, hidden, cell, squashed, active = ctx.saved_tensors
-        T, _, H, B = active.shape
-        back = weight.t().contiguous()
-        i, f, g, o = active.unbind(1)
-        slope = torch.empty_like(active)  # d(gate before activation) / d(cell state), for o: / d(hidden state)
-        torch.mul(g, i - i * i, out=slope[:, 0])
-        torch.mul(cell[:-1], f - f * f, out=slope[:, 1])
-        torch.mul(i, 1 - g * g, out=slope[:, 2])
-        torch.mul(squashed, o - o * o, out=slope[:, 3])
-        into_cell = o * (1 - squashed * squashed)
-        d_gates = hidden.new_empty(4 * H, T, B)
-        d_step = torch.empty_like(active[0])
-        d_c = torch.zeros_like(cell[0])
-        d_h = d_hidden[:, T - 1].to(d_c.dtype)
-        for t in range(T - 1, -1, -1):
-            d_c.addcmul_(d_h, into_cell[t])
-            torch.mul(slope[t, :3], d_c, out=d_step[:3])
-            torch.mul(slope[t, 3], d_h, out=d_step[3])
-            d_gates[:, t] = d_step.view(4 * H, B)
-            if t:
-                d_c.mul_(f[t])
-                d_h = torch.mm(back, d_gates[:, t]).add_(d_hidden[:, t - 1]).to(d_c.dtype)
-        return d_gates, _recurrent_gradient(d_gates, hidden), None, None
 
 
 class GRUCell(torch.autograd.Function):

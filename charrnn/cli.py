@@ -168,17 +168,17 @@ def train(
         kept = replace(Options(), seconds=seconds, epochs=epochs, steps=steps, device=device)
         if options != kept or init_from is not None or force:
             raise CharrnnError("--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
-    from charrnn.training import Progress, Run
+    from charrnn.training import Progress, Run, Setback
 
     if resume:
         folder = out if out is not None else _run_folder(sources)
         notes: list[str] = []
-        with display.ReadingDisplay(quiet) as reading:
+        with display.WorkDisplay(quiet=quiet) as reading:
             run = Run.resume(folder, sources, device, reading.progress)
         if seconds is epochs is steps is None:
             options = run.options  # on to the length that the run had
     else:
-        with display.ReadingDisplay(quiet) as reading:
+        with display.WorkDisplay(quiet=quiet) as reading:
             run, notes = Run.create(sources, options, out, init_from, force, reading.progress)
         folder = run.out
     if not quiet:
@@ -191,6 +191,11 @@ def train(
             with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
                 if isinstance(event, Progress):
                     screen.progress(event.fraction, event.seconds_left, event.characters_per_second, event.train_bits)
+                elif isinstance(event, Setback):
+                    screen.note(
+                        f"the loss diverged at step {event.reached:,}: the run goes on from step {event.step:,} "
+                        f"with the learning rate {event.learning_rate:g}"
+                    )
                 else:
                     screen.validation(event.record, event.fraction, event.best, event.sample)
     if interrupted.signal:
@@ -287,16 +292,18 @@ def eval(
     as_json: Annotated[bool, _option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say how well a model knows a text, in bits per character."""
-    from charrnn.reading import STDIN, read_text
+    from charrnn.reading import STDIN, read_corpus
 
     sources = list(text or ([STDIN] if _piped() else []))
     if not sources:
         raise CharrnnError("no text: name files or folders, or pipe one in")
     loaded = _load(model)
-    content, notes = read_text(sources, encoding)
-    for note in notes:
+    with display.WorkDisplay() as reading:
+        corpus = read_corpus(sources, encoding, reading.progress)
+    for note in corpus.notes:
         display.write_line(f"note: {note}")
-    figures = loaded.score(content).to_dict()
+    with display.WorkDisplay("scoring", "million characters") as scoring:
+        figures = loaded.score(corpus, scoring.progress).to_dict()
     if as_json:
         print(json.dumps(figures))
     else:
@@ -402,7 +409,8 @@ def _describe(run: Any, folder: Path) -> str:
     if len(run.validation_ids):
         text += f", validates on {len(run.validation_ids):,}"
     return (
-        f"{folder}: {text}, vocabulary {len(run.vocabulary):,}; takes {shape}, embedding {r.embedding}, "
+        f"{folder}: {text}, vocabulary {len(run.vocabulary):,}; to read it about {r.passes:g} times takes "
+        f"{shape}, embedding {r.embedding}, "
         f"{r.batch_size} streams, windows of {r.seq_length}, dropout {r.dropout:g}, "
         f"learning rate {r.learning_rate:g}, {r.precision}"
     )

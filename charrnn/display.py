@@ -59,15 +59,18 @@ def _on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-class ReadingDisplay:
-    """Shows how far the text has been read when that takes long: a bar on a terminal, a line every ten seconds elsewhere."""
+class WorkDisplay:
+    """Shows how far work has come when it takes long: a bar on a terminal, a line every ten seconds elsewhere.
 
-    def __init__(self, quiet: bool = False):
-        self.quiet = quiet
+    `what` says what is being done, `unit` in millions of what.
+    """
+
+    def __init__(self, what: str = "reading", unit: str = "MB", quiet: bool = False):
+        self.what, self.unit, self.quiet = what, unit, quiet
         self._live: Live | None = None
         self._due = time.monotonic() + 1.0
 
-    def __enter__(self) -> "ReadingDisplay":
+    def __enter__(self) -> "WorkDisplay":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,11 +78,11 @@ class ReadingDisplay:
             self._live.stop()
 
     def progress(self, done: int, total: int | None) -> None:
-        """Say how many bytes have been read, and of how many, where that is known."""
+        """Say how much has been done, and of how much, where that is known."""
         now = time.monotonic()
         if self.quiet or now < self._due:
             return
-        figures = f"reading: {done / 1e6:,.0f} MB" + (f" of {total / 1e6:,.0f} MB" if total else "")
+        figures = f"{self.what}: {done / 1e6:,.1f} " + (f"of {total / 1e6:,.1f} " if total else "") + self.unit
         if not _on_terminal():
             self._due = now + 10.0
             write_line(figures)
@@ -140,6 +143,15 @@ class TrainingDisplay:
                 ProgressBar(total=1.0, completed=fraction, width=24), Text(f"{fraction:4.0%}  {figures}", no_wrap=False)
             )
             self._live.update(Group(self._sample, bar))
+
+    def note(self, line: str) -> None:
+        """Say something that has happened."""
+        if self._live:
+            from rich.text import Text
+
+            self._live.console.print(Text(f"note: {printable(line)}"))
+        elif not self.quiet:
+            write_line(f"note: {line}")
 
     def validation(self, record: Mapping[str, Any], fraction: float, best: bool, sample: str) -> None:
         """Say what a validation found: a line, and on a terminal the sample too. `record` is its line in history.jsonl."""

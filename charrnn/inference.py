@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from charrnn import checkpoint
-from charrnn.corpus import Vocabulary, scoring_blocks
+from charrnn.corpus import Corpus, Sliced, Vocabulary, scoring_blocks
 from charrnn.errors import CharrnnError
 
 Array = np.ndarray
@@ -26,7 +26,6 @@ UNICODE = 0x110000 - 0x800
 
 STREAMS = 64  # that a long text is scored in, side by side
 BLOCK = 1 << 18  # logits that scoring works on at a time
-CHUNK = 1 << 20  # ids that are looked through at a time
 NOISE = 1 << 18  # random numbers that are drawn at a time
 WEIGHTS = "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"  # of a layer, as torch names them
 SIGMOIDS = {"lstm": 3, "gru": 2, "rnn": 0}  # how many of a cell's gates are sigmoids; they stand first
@@ -229,24 +228,30 @@ class Score:
 def score(
     forward: Callable[[Array, Any], tuple[Array, Any]],
     initial_state: Callable[[int], Any],
-    ids: Array,
+    ids: Sliced,
     start: int,
     vocabulary_size: int,
     unknown: int | None = None,
+    left_out: int = 0,
+    watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Score:
     """Score a text of `ids` (N,), -1 for unknown ones, read after the character `start` from the zero state.
+
+    Ids that are no array may be more than memory holds; they have no -1 among them, and `left_out` says how many unknown
+    characters the text has besides. `watch` is told how many characters of how many are done.
 
     Where the vocabulary has a symbol for the unknown, of the id `unknown`, these characters are read as that symbol and
     charged its probability and a uniform choice among the rest of Unicode's characters, and there is no escape.
 
     `forward` reads ids (T, B) on from a state and gives back logits (T, B, V) and the state after them, by either engine.
-    `ids` may be larger than memory: without unknown characters it is read a block at a time.
 
     Unknown characters leave the state as it was. Long texts are cut into up to STREAMS parallel streams of 2,048
     characters or more, each warmed up by the 256 characters before it.
     """
-    missing = sum(int(np.count_nonzero(ids[at : at + CHUNK] < 0)) for at in range(0, len(ids), CHUNK))
-    known = ids[ids >= 0] if missing else ids
+    known, characters, missing = ids, len(ids) + left_out, left_out
+    if isinstance(ids, np.ndarray):
+        known = ids[ids >= 0]
+        missing += len(ids) - len(known)
     streams = max(1, min(STREAMS, len(known) // 2048))
     fit = max(1, BLOCK // (streams * vocabulary_size))
     block = 1 << min(8, fit.bit_length() - 1)  # steps; a power of two, so that one begins after the warm-up
@@ -256,10 +261,14 @@ def score(
         if at[0, 0] == 0:  # the first stream has no text before it: it begins here, from the zero state
             for part in chain.from_iterable(state):
                 part[0] = 0
-        logits, state = forward(np.where(at > 0, known[np.maximum(at - 1, 0)], start), state)
+        read = _gather(known, np.concatenate([at[:1] - 1, at]))  # (T + 1, S): what is read, and after it what follows
+        logits, state = forward(np.where(at > 0, read[:-1], start), state)
+        watch(max(0, int(at[-1, 0]) + 1) * streams, len(known))
         if not counts.any():
             continue
-        logits, targets = (logits, known[at]) if counts.all() else (logits[counts], known[at[counts]])
+        targets = read[1:]
+        if not counts.all():
+            logits, targets = logits[counts], targets[counts]
         logits, targets = logits.reshape(-1, vocabulary_size), targets.reshape(-1)  # (n, V), (n,)
         each, best = np.arange(len(targets)), logits.argmax(axis=1)
         top, right = logits[each, best], logits[each, targets]
@@ -274,7 +283,13 @@ def score(
         nats += missing * (math.log(UNICODE - vocabulary_size) - math.log(ESCAPE))
     else:
         nats += missing * math.log(UNICODE - (vocabulary_size - 1))
-    return Score(len(ids), missing, nats, correct)
+    return Score(characters, missing, nats, correct)
+
+
+def _gather(ids: Sliced, at: Array) -> Array:
+    """The ids at the places `at` (T, S); each column stands for one stretch, places before the beginning for the first."""
+    at = np.maximum(at, 0)
+    return np.stack([ids[column[0] : column[-1] + 1][column - column[0]] for column in at.T], axis=1)
 
 
 @dataclass(frozen=True)
@@ -399,13 +414,14 @@ class Model:
         sampler = Sampler(temperature, top_k, top_p, greedy)
         return "".join(step[0] for step in self.generate(prime, length, sampler, seed))
 
-    def score(self, text: str) -> Score:
-        """Score every character of `text`. Raises: CharrnnError where it is empty."""
-        if not text:
+    def score(self, text: str | Corpus, watch: Callable[[int, int], None] = lambda done, total: None) -> Score:
+        """Score every character of `text`; `watch` is told how far it is. Raises: CharrnnError where it is empty."""
+        if not len(text):
             raise CharrnnError("nothing to score: the text is empty")
-        ids = self.vocabulary.encode(text)
-        vocabulary = self.vocabulary
-        return score(self.network.forward, self.network.initial_state, ids, self.start, len(vocabulary), vocabulary.unknown)
+        vocabulary, network = self.vocabulary, self.network
+        ids = vocabulary.encode(text) if isinstance(text, str) else text.encoded(vocabulary)
+        known = len(vocabulary), vocabulary.unknown
+        return score(network.forward, network.initial_state, ids, self.start, *known, len(text) - len(ids), watch)
 
     def bits_per_character(self, text: str) -> float:
         """The cross-entropy of `text` under the model in bits per character: lower is better, 0 is known by heart."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from charrnn.cells import GRUCell, LSTMCell, TanhCell
+from charrnn.cells import GRUCell, TanhCell
 
 State = list[tuple[Tensor, ...]]  # for each layer (h,) or, with lstm, (h, c); each (B, H)
 MODULES: dict[str, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -28,6 +28,7 @@ class Config:
     num_layers: int = 2  # stacked recurrent layers; 0 leaves the softmax layer alone
     hidden_size: int = 128  # H, units of each layer
     embedding_size: int = 32  # E, learned numbers per character; 0 feeds one-hot vectors
+    residual: bool = True  # each layer but the first adds to what it reads, instead of replacing it
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -76,35 +77,33 @@ class CharRNN(nn.Module):
         `dropout` is the chance that a unit between layers is silenced, the same units throughout the window (Gal &
         Ghahramani 2016). `dtype` is the precision of the products in the cells (bfloat16 on a processor that has it).
         """
-        # x is (D, T, B); None where the first layer looks its one-hot input up
-        x = None if self.embedding is None else self.embedding(ids).permute(2, 0, 1)
+        x = None if self.embedding is None else self.embedding(ids)  # (T, B, D); None: the first layer reads one-hot vectors
         new_state: State = []
-        for layer, layer_state in zip(self.layers, state, strict=True):
-            if x is not None and new_state:
-                x = _dropout(x, dropout)
-            run = _run_fused if ids.device.type == "cpu" else _run_module
-            x, after = run(layer, x, ids, layer_state, dtype or self.softmax.weight.dtype)
+        for i, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
+            run = _run_fused if ids.device.type == "cpu" and not isinstance(layer, nn.LSTM) else _run_module
+            inputs = _dropout(x, dropout) if x is not None and i else x
+            out, after = run(layer, inputs, ids, layer_state, dtype or self.softmax.weight.dtype)  # (T, B, H)
+            x = x + out if self.config.residual and x is not None and i else out
             new_state.append(tuple(part.detach() for part in after))
         if x is None:  # softmax alone on one-hot vectors
             return functional.embedding(ids, self.softmax.weight.t()) + self.softmax.bias, new_state
         if self.layers:
             x = _dropout(x, dropout)
-        logits = torch.addmm(self.softmax.bias, x.flatten(1).t().to(self.softmax.weight.dtype), self.softmax.weight.t())
-        return logits.view(*ids.shape, -1), new_state
+        return self.softmax(x.to(self.softmax.weight.dtype)), new_state
 
 
 def _dropout(x: Tensor, p: float) -> Tensor:
-    """Silence rows of `x` (D, T, B) for the whole window."""
+    """Silence units of `x` (T, B, D) for the whole window."""
     if not p:
         return x
-    keep = torch.rand(x.shape[0], 1, x.shape[2], device=x.device) >= p
+    keep = torch.rand(x.shape[1:], device=x.device) >= p
     return x * (keep.to(x.dtype) / (1 - p))
 
 
 def _run_fused(
     layer: nn.RNNBase, x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One layer on a processor: the input's product for all T steps at once, then the recurrence of `cells`."""
+    """A layer of GRU or RNN on a processor: the input's product for all T steps at once, then the recurrence of `cells`."""
     w_ih, w_hh, b_ih, b_hh = (weight.to(dtype) for weight in layer.all_weights[0])
     H = layer.hidden_size
     gru = isinstance(layer, nn.GRU)  # its new gate's recurrent bias stands inside the reset gate's reach
@@ -112,25 +111,19 @@ def _run_fused(
     if x is None:  # the product with a one-hot vector is a column
         gates = functional.embedding(ids, w_ih.t()).permute(2, 0, 1) + bias[:, None, None]
     else:
-        gates = torch.addmm(bias[:, None], w_ih, x.to(dtype).flatten(1)).view(-1, *ids.shape)
-    cell: tuple[Tensor, ...] = ()
-    if isinstance(layer, nn.LSTM):
-        hidden, c = LSTMCell.apply(gates, w_hh, state[0].t(), state[1].t())
-        cell = (c.t(),)
-    elif gru:
-        hidden = GRUCell.apply(gates, w_hh, b_hh[2 * H :], state[0].t())
-    else:
-        hidden = TanhCell.apply(gates, w_hh, state[0].t())
-    return hidden, (hidden[:, -1].t().to(state[0].dtype), *cell)
+        gates = torch.addmm(bias[:, None], w_ih, x.to(dtype).flatten(0, 1).t()).view(-1, *ids.shape)
+    h = state[0].t()
+    hidden = GRUCell.apply(gates, w_hh, b_hh[2 * H :], h) if gru else TanhCell.apply(gates, w_hh, h)  # (H, T, B)
+    return hidden.permute(1, 2, 0), (hidden[:, -1].t().to(state[0].dtype),)
 
 
 def _run_module(
     layer: nn.RNNBase, x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One layer on a GPU: torch's own module, which is cuDNN's."""
-    inputs = functional.one_hot(ids, layer.input_size).to(state[0].dtype) if x is None else x.permute(1, 2, 0)
+    """One layer by torch's own module, which is cuDNN's on a GPU and, for the LSTM, oneDNN's on a processor."""
+    inputs = functional.one_hot(ids, layer.input_size).to(state[0].dtype) if x is None else x
     packed = tuple(part[None].contiguous() for part in state)
-    with torch.autocast(ids.device.type, dtype, enabled=dtype != torch.float32):
+    with torch.autocast(ids.device.type, dtype, enabled=dtype == torch.bfloat16):
         out, after = layer(inputs.contiguous(), packed if len(packed) > 1 else packed[0])
     after = after if isinstance(after, tuple) else (after,)
-    return out.permute(2, 0, 1), tuple(part[0].to(state[0].dtype) for part in after)
+    return out, tuple(part[0].to(state[0].dtype) for part in after)

@@ -18,7 +18,18 @@ from charrnn.errors import CharrnnError
 CELLS = ("lstm", "gru", "rnn")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
-SPEED = 50_000  # characters per second of one layer of 256 on two cores: only the choice of sizes leans on it
+MUON_FROM = 64  # hidden units from which on Muon trains the recurrent matrices; below, and for the rest, it is Adam
+REFERENCE = ("lstm", 1, 256, 32)  # the network in whose characters a length of training is reckoned
+SPEED = 100_000  # its characters per second on two cores; where a length in time is asked for, this is measured
+# The best sizes for what a training affords, up to so many of the reference's characters: layers, units, batch, window and
+# learning rate. Short runs want many small steps of one layer; depth pays from most of a minute on, width from minutes on.
+SIZES = (
+    (2e6, 1, 192, 32, 32, 0.015),
+    (5e6, 1, 256, 32, 48, 0.0125),
+    (25e6, 2, 256, 32, 64, 0.01),
+    (90e6, 2, 384, 64, 64, 0.0125),
+    (math.inf, 2, 512, 64, 64, 0.0125),
+)
 
 
 @dataclass(frozen=True)
@@ -84,17 +95,26 @@ class Recipe:
     learning_rate: float
     seed: int
     precision: str
+    residual: bool  # see model.Config
+    passes: float  # over the text, as far as could be told beforehand
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
 def choose(
-    options: Options, characters: int, vocabulary: int, network: dict[str, Any] | None = None
+    options: Options,
+    characters: int,
+    vocabulary: int,
+    precision: str = "float32",
+    speed: float = SPEED,
+    network: dict[str, Any] | None = None,
 ) -> tuple[Recipe, list[str]]:
     """Fill in what `options` leave open for a training text of so many characters.
 
-    `network` is the configuration of a model to begin with: its sizes are kept.
+    `speed` is the characters per second of the REFERENCE network: what the time affords follows from it. `precision` is
+    what the device multiplies fastest. `network` is the configuration of a model to begin with: its sizes are kept.
+    The figures behind each choice are in `benchmarks/RESULTS.md`.
     Returns: the recipe, and notes for the user on what did not fit.
     Raises: CharrnnError where the text is too short to learn from, or a size contradicts `network`.
     """
@@ -120,21 +140,26 @@ def choose(
         asked = getattr(options, name)
         return fixed.get(name, default if asked is None else asked)
 
-    seq_length = options.seq_length or 48
-    batch_size = options.batch_size or max(1, min(32, characters // (4 * seq_length)))
-    seconds = options.seconds
-    if seconds is None:
-        steps = options.steps or (options.epochs or 1) * characters / (batch_size * seq_length)
-        seconds = steps * batch_size * seq_length / SPEED
-    epochs = seconds * SPEED / characters
-    hidden_size = pick(
-        "hidden_size", 64 if characters < 4_000 else 128 if characters < 20_000 else 256 if seconds < 600 else 384
-    )
-    layers = pick("layers", 1 if seconds < 600 else 2)
-    learns_by_heart = options.validation == 0.0 or epochs < 8
-    dropout = 0.0 if learns_by_heart else 0.25 if epochs < 15 or characters > 500_000 else 0.5
-    # Steps shrink with width and depth; the softmax layer alone is convex and takes large ones.
-    learning_rate = 1e-2 * math.sqrt(256 / max(64, hidden_size) / layers) if layers else 5e-2
+    if options.seconds is not None:
+        affords = options.seconds * speed
+    elif options.steps is not None:
+        affords = options.steps * (options.batch_size or 32) * (options.seq_length or 64)
+    else:
+        affords = (options.epochs or 1) * characters
+    best = next(sizes for sizes in SIZES if affords < sizes[0])
+    _, layers, hidden_size, batch_size, seq_length, learning_rate = best
+    layers = pick("layers", layers)
+    hidden_size = pick("hidden_size", 64 if characters < 4_000 else 128 if characters < 20_000 else hidden_size)
+    seq_length = options.seq_length or seq_length
+    batch_size = options.batch_size or max(1, min(batch_size, characters // (4 * seq_length)))
+    work = max(layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if layers else 0.1  # for a character, in the reference's
+    passes = affords / work / characters if options.seconds is not None else affords / characters
+    learns_by_heart = options.validation == 0.0 or passes < 4
+    dropout = 0.0 if learns_by_heart else 0.3 if passes < 10 else 0.4 if passes < 25 else 0.5
+    if not layers:
+        learning_rate = 0.05  # it is convex
+    elif hidden_size < MUON_FROM:
+        learning_rate = 0.02 / math.sqrt(layers)
     fitted = fit_windows(characters, batch_size, seq_length)
     if fitted != (batch_size, seq_length) and (options.batch_size or options.seq_length):
         notes.append(f"the text is short: cut into {fitted[0]} streams and windows of {fitted[1]} characters")
@@ -146,9 +171,11 @@ def choose(
         seq_length=fitted[1],
         batch_size=fitted[0],
         dropout=pick("dropout", dropout),
-        learning_rate=pick("learning_rate", float(f"{learning_rate:.1g}")),
+        learning_rate=pick("learning_rate", float(f"{learning_rate:.2g}")),
         seed=options.seed,
-        precision=options.precision,
+        precision=precision if (layers and hidden_size >= 128) or options.precision != "auto" else "float32",
+        residual=network.get("residual", False) if network else True,
+        passes=float(f"{passes:.2g}"),
     )
     _require_memory(recipe, vocabulary)
     return recipe, notes

@@ -5,6 +5,7 @@ one call for Python.
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import json
 import math
@@ -24,19 +25,23 @@ from charrnn.checkpoint import HISTORY, MODEL, STATE
 from charrnn.corpus import Corpus, Ids, Sliced, Vocabulary, Windows, fit_windows
 from charrnn.errors import CharrnnError
 from charrnn.model import CharRNN, Config, State
-from charrnn.muon import Muon
+from charrnn.optimizer import Optimizer
 from charrnn.reading import STDIN, Watch, read_corpus
-from charrnn.recipe import Options, Recipe, choose, has_bfloat16
+from charrnn.recipe import MUON_FROM, REFERENCE, SPEED, Options, Recipe, choose, has_bfloat16
 
 WARM_UP = 0.02  # the share of the run in which the learning rate rises
-MUON_FROM = 64  # hidden units from which on Muon trains the recurrent matrices; below, and for the rest, it is Adam
 MUON_RATE = 4.0  # Muon's learning rate for each one of Adam's
 CLIP = 1.0  # the largest norm of the gradient (Pascanu et al. 2013)
 VALIDATIONS = 20  # at most, in a run
 VALIDATED = 250_000  # characters of the validation text that are scored each time
 SAVE_EVERY = 30.0  # seconds between two saves of the state
 SAVING = 50.0  # at least so many times as long between two saves as one takes
+DIVERGED = 8.0  # uniform guesses' worth: a window with a larger loss, or none that is a number, sets the run back
+SETBACKS = 3  # times that a diverged run goes back to its saved state
+SMALLER = 0.25  # the learning rate after a setback, as a share of that before
+COUNTS, MEASURES = ("step", "characters", "setbacks"), ("seconds", "train_bits")  # of a run, kept in its state
 LN2 = math.log(2)
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,24 @@ class Validation:
     sample: str
 
 
+@dataclass(frozen=True)
+class Setback:
+    """The loss diverged: the run goes on from where its state was last saved, with a smaller learning rate."""
+
+    reached: int  # the step at which it happened
+    step: int  # the step that it went back to
+    learning_rate: float  # the highest from now on
+
+
+Event = Progress | Validation | Setback
+
+
 class _StopError(Exception):
     """A validation was asked to end."""
+
+
+class _DivergedError(CharrnnError):
+    """The loss is far beyond a uniform guess's, or it or a weight is no longer finite."""
 
 
 class Run:
@@ -87,17 +108,15 @@ class Run:
         self.validation_ids: Ids = held_out.ids(vocabulary, 0, VALIDATED)
         self.windows = Windows(self.ids, recipe.batch_size, recipe.seq_length, recipe.seed)
         torch.manual_seed(recipe.seed)
-        config = Config(len(self.vocabulary), recipe.cell, recipe.layers, recipe.hidden_size, recipe.embedding)
+        sizes = recipe.layers, recipe.hidden_size, recipe.embedding
+        config = Config(len(self.vocabulary), recipe.cell, *sizes, recipe.residual)
         self.model = CharRNN(config).to(self.device)
         self.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
         matrices = self._matrices_for_muon()
-        rest = [p for p in self.model.parameters() if not any(p is m for m in matrices)]
-        fused = self.device.type in ("cpu", "cuda")
-        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=0.0, betas=(0.9, 0.99), fused=fused)]
-        if matrices:
-            self.optimizers.append(Muon(matrices, lr=0.0, dtype=self.dtype))
+        others = [p for p in self.model.parameters() if not any(p is m for m in matrices)]
+        self.optimizer = Optimizer(matrices, others, self.dtype)
         self.state: State = self.model.initial_state(recipe.batch_size)
-        self.step = self.characters = 0
+        self.step = self.characters = self.setbacks = 0
         self.seconds = 0.0  # spent so far, in earlier sittings too
         self.train_bits = math.log2(len(self.vocabulary))
         self.history: list[dict[str, Any]] = []
@@ -148,9 +167,11 @@ class Run:
                 fate = "are left out of the training text" if vocabulary.unknown is None else "are read as its unknown symbol"
                 notes.append(f"{base.path} has never seen {unknown[:40]!r}; these characters {fate}")
             characters = len(training.encoded(vocabulary))
-        recipe, more = choose(options, characters, len(vocabulary), base.header["config"] if base else None)
         device = _device(options.device)
-        recipe = dataclasses.replace(recipe, precision=_precision(recipe, device))
+        precision = _precision(options, device)
+        speed = _speed(device, precision) if options.seconds is not None else SPEED
+        network = base.header["config"] if base else None
+        recipe, more = choose(options, characters, len(vocabulary), precision, speed, network)
         run = cls(Path(), training, held_out, vocabulary, start, recipe, origin, device)
         if base is not None and base.path is not None:
             run._load_weights(checkpoint.read_model(base.path)[0])
@@ -190,8 +211,9 @@ class Run:
             device = _device(device)
             try:
                 config, windows = header["config"], (recipe.batch_size, recipe.seq_length)
-                shape = (config["cell"], config["num_layers"], config["hidden_size"], config["embedding_size"])
-                if shape != (recipe.cell, recipe.layers, recipe.hidden_size, recipe.embedding):
+                keys = ("cell", "num_layers", "hidden_size", "embedding_size", "residual")
+                mine = (recipe.cell, recipe.layers, recipe.hidden_size, recipe.embedding, recipe.residual)
+                if tuple(config.get(key, False) for key in keys) != mine:
                     raise ValueError("its recipe is not that of its network")
                 vocabulary = Vocabulary(header["vocabulary"], header.get("unknown", False))
                 characters = len(training.encoded(vocabulary))
@@ -209,12 +231,14 @@ class Run:
 
     def events(
         self, options: Options, started: float | None = None, stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[Progress | Validation]:
+    ) -> Iterator[Event]:
         """Train to the length that `options` ask for, saving as it goes; `stop` is asked at each step.
 
-        `started` is when the clock of `--for` began (`time.monotonic`). Raises: CharrnnError (status 1) when the loss is
-        no longer finite or a file can't be written.
+        `started` is when the clock of `--for` began (`time.monotonic`). A loss that diverges sets the run back to its saved
+        state with a smaller learning rate, SETBACKS times at most. Raises: CharrnnError (status 1) when it diverges after
+        that, or a file can't be written.
         """
+        _keep_memory()
         self.lock = self.lock or checkpoint.Lock(self.out)
         try:
             yield from self._events(options, time.monotonic() if started is None else started, stop)
@@ -222,7 +246,7 @@ class Run:
             self.lock.close()
             self.lock = None
 
-    def _events(self, options: Options, started: float, stop: Callable[[], bool]) -> Iterator[Progress | Validation]:
+    def _events(self, options: Options, started: float, stop: Callable[[], bool]) -> Iterator[Event]:
         self.origin["options"] |= {"seconds": options.seconds, "epochs": options.epochs, "steps": options.steps}
         earlier, budget = self.seconds, options.seconds
         steps = options.steps or (math.ceil(options.epochs * self.windows.per_epoch) if options.epochs else None)
@@ -250,21 +274,23 @@ class Run:
         now = fraction(self.step, earlier + time.monotonic() - started)
         while True:
             moment = time.monotonic()
-            if self.step and now < 1 and int(now * planned) > passed and last != self.step:
-                passed = int(now * planned)
-                try:
+            try:
+                if self.step and now < 1 and int(now * planned) > passed and last != self.step:
+                    passed = int(now * planned)
                     yield self._validate(now, stop)
-                except _StopError:
+                    last = self.step
+                    per_validation = max(per_validation, time.monotonic() - moment)
+                    saved = time.monotonic()
+                elif moment - saved > max(SAVE_EVERY, SAVING * self.saving):
+                    self.save()
+                    saved = time.monotonic()
+                if (now >= 1 and self.step) or stop():  # one step at least, however short the time
                     break
-                last = self.step
-                per_validation = max(per_validation, time.monotonic() - moment)
-                saved = time.monotonic()
-            elif moment - saved > max(SAVE_EVERY, SAVING * self.saving):
-                self.save()
-                saved = time.monotonic()
-            if (now >= 1 and self.step) or stop():  # one step at least, however short the time
+                self._learn(now)
+            except _StopError:
                 break
-            self._learn(now)
+            except _DivergedError:
+                yield self._set_back()
             moment = time.monotonic()
             self.seconds = earlier + moment - started
             now = fraction(self.step, self.seconds)
@@ -287,9 +313,12 @@ class Run:
         return Options(**self.origin["options"])
 
     def learning_rate(self, fraction: float) -> float:
-        """Linear warm-up, then a cosine to zero (Loshchilov & Hutter 2017), fitted to the length of the run."""
+        """Linear warm-up, then linearly to zero, fitted to the length of the run."""
         rise = min(1.0, fraction / WARM_UP) if self.step else WARM_UP
-        return self.recipe.learning_rate * max(rise, 0.1) * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+        return self._highest_rate() * max(rise, 0.1) * (1 - min(fraction, 1.0))
+
+    def _highest_rate(self) -> float:
+        return self.recipe.learning_rate * SMALLER**self.setbacks
 
     def _learn(self, fraction: float) -> None:
         """One window, one step of the optimizer."""
@@ -307,13 +336,10 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP, foreach=True)
         bits = loss.item() / LN2
-        if not (math.isfinite(bits) and math.isfinite(norm.item())):
+        if not (bits < DIVERGED * math.log2(len(self.vocabulary) + 1) and math.isfinite(norm.item())):
             raise self._diverged()
         rate = self.learning_rate(fraction)
-        for optimizer, scale in zip(self.optimizers, (1.0, MUON_RATE), strict=False):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * scale
-            optimizer.step()
+        self.optimizer.step(self.step + 1, rate, MUON_RATE * rate)
         self.step += 1
         self.characters += x.numel()
         self.train_bits += (bits - self.train_bits) * max(0.02, 1 / self.step)
@@ -392,9 +418,19 @@ class Run:
         return weights
 
     def _diverged(self) -> CharrnnError:
-        return CharrnnError(
-            f"the loss is no longer finite at step {self.step}; what was saved is whole; take a smaller --learning-rate", 1
+        return _DivergedError(
+            f"the loss diverged at step {self.step}; what was saved is whole; take a smaller --learning-rate", 1
         )
+
+    def _set_back(self) -> Setback:
+        """Take up the saved state again, with a smaller learning rate. Raises: CharrnnError after SETBACKS times."""
+        if self.setbacks == SETBACKS:
+            raise self._diverged()
+        reached, setbacks = self.step, self.setbacks + 1
+        self._restore(*checkpoint.read_state(self.out / STATE))
+        self.setbacks = setbacks
+        self.save()
+        return Setback(reached, self.step, self._highest_rate())
 
     def _load_weights(self, tensors: dict[str, np.ndarray]) -> None:
         self.model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
@@ -402,9 +438,7 @@ class Run:
     def _tensors(self) -> dict[str, torch.Tensor]:
         """Everything of the run's state that is a tensor, under its name in the state file."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for optimizer in self.optimizers:
-                tensors |= {f"optimizer.{name}.{key}": t for key, t in optimizer.state.get(parameter, {}).items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.tensors().items()}
         tensors |= {f"carried.{i}.{j}": part for i, layer in enumerate(self.state) for j, part in enumerate(layer)}
         return tensors | {"generator": torch.get_rng_state()}
 
@@ -416,7 +450,7 @@ class Run:
         """
         began = time.monotonic()
         self._weights()  # held to be sound before anything is written
-        place = {"step": self.step, "characters": self.characters, "seconds": self.seconds, "train_bits": self.train_bits}
+        place = {name: getattr(self, name) for name in (*COUNTS, *MEASURES)}
         header = self._header() | {
             "origin": self.origin,
             "recipe": self.recipe.to_dict(),
@@ -439,18 +473,12 @@ class Run:
     def _restore(self, tensors: dict[str, np.ndarray], header: dict[str, Any]) -> None:
         """Take up a saved state. Raises: KeyError, TypeError, ValueError or RuntimeError where it is not one of this run."""
         place = header["place"]
-        self.step, self.characters = (checkpoint.whole(place[name]) for name in ("step", "characters"))
-        self.seconds, self.train_bits = (checkpoint.number(place[name]) for name in ("seconds", "train_bits"))
+        self.step, self.characters, self.setbacks = (checkpoint.whole(place[name]) for name in COUNTS)
+        self.seconds, self.train_bits = (checkpoint.number(place[name]) for name in MEASURES)
         self.history = list(header["history"])
         for record in self.history:
             checkpoint.whole(record["step"]), checkpoint.number(record["seconds"])
         self._figures()
-        if self.step:  # a step at the rate 0 makes the optimizers' state, for the saved one to be put in its place
-            for optimizer in self.optimizers:
-                for parameter in optimizer.param_groups[0]["params"]:
-                    parameter.grad = torch.zeros_like(parameter)
-                optimizer.step()
-            self.model.zero_grad(set_to_none=True)
         self.state = [tuple(part.clone() for part in layer) for layer in self.state]
         mine = self._tensors()
         if mine.keys() != tensors.keys():
@@ -468,7 +496,7 @@ def train(
     *,
     out: str | Path | None = None,
     init_from: str | Path | None = None,
-    watch: Callable[[Progress | Validation], None] = lambda event: None,
+    watch: Callable[[Event], None] = lambda event: None,
     **options: Any,
 ) -> inference.Model:
     """Train a model on files or folders and return the best one, which is also saved in the folder `out`.
@@ -560,8 +588,32 @@ def _device(name: str) -> str:
     return name
 
 
-def _precision(recipe: Recipe, device: str) -> str:
-    if recipe.precision != "auto":
-        return recipe.precision
+def _precision(options: Options, device: str) -> str:
+    if options.precision != "auto":
+        return options.precision
     native = has_bfloat16() if device == "cpu" else device == "cuda" and torch.cuda.is_bf16_supported()
-    return "bfloat16" if native and recipe.layers and recipe.hidden_size >= 128 else "float32"
+    return "bfloat16" if native else "float32"
+
+
+def _speed(device: str, precision: str) -> float:
+    """Characters per second that the network which `choose` reckons by learns here: the best of a few windows."""
+    _keep_memory()
+    model = CharRNN(Config(64, *REFERENCE)).to(device)
+    ids = torch.zeros(48, 32, dtype=torch.int64, device=device)
+    best = math.inf
+    for _ in range(5):
+        began = time.perf_counter()
+        logits, _ = model(ids, model.initial_state(ids.shape[1]), dtype=getattr(torch, precision))
+        logits.sum().backward()
+        logits.sum().item()  # waits for a GPU
+        best = min(best, time.perf_counter() - began)
+    return ids.numel() / best
+
+
+def _keep_memory() -> None:
+    """Have the GNU C library keep what is freed: a window takes tens of megabytes, and to get them from the system anew
+    each time costs up to a quarter of the time."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # other systems' libraries have no such call
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small are quickest on one thread
+
 ROOT = Path(__file__).parent.parent
 CORPORA = ROOT / "corpora"
 DATA = ROOT.parent / "shared" / "data"

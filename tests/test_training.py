@@ -11,9 +11,9 @@ from conftest import CORPORA
 from charrnn import load, train
 from charrnn.checkpoint import MODEL, STATE, read, read_model, write
 from charrnn.errors import CharrnnError
-from charrnn.muon import Muon
+from charrnn.optimizer import Optimizer
 from charrnn.recipe import Options, choose, parse_duration
-from charrnn.training import Run
+from charrnn.training import Run, Setback
 
 SMALL = dict(layers=2, hidden_size=12, embedding=8, batch_size=4, seq_length=20, dropout=0.2)
 
@@ -60,7 +60,7 @@ def test_muon_moves_every_gate_by_a_nearly_orthogonal_matrix():
     H = 32
     weight = torch.nn.Parameter(torch.zeros(4 * H, H))
     weight.grad = torch.randn(4 * H, H)
-    Muon([weight], lr=0.5).step()
+    Optimizer([weight], []).step(1, 0.0, 0.5)
     for gate in weight.detach().split(H):
         singular = torch.linalg.svdvals(gate) / 0.5
         assert singular.max() < 1.3
@@ -142,10 +142,29 @@ def test_a_loss_that_is_not_finite_never_reaches_the_model(corpus, tmp_path):
     run, _ = Run.create([corpus], options, tmp_path / "run")
     finish(run, options, stop=lambda: run.step >= 10)
     before = (tmp_path / "run" / MODEL).read_bytes()
+    events = run.events(options)
+    for setback in range(1, 4):
+        run.model.softmax.weight.data.fill_(float("nan"))
+        event = next(event for event in events if isinstance(event, Setback))
+        assert (event.reached, event.step) == (10, 10)
+        assert event.learning_rate == pytest.approx(run.recipe.learning_rate / 4**setback)
     run.model.softmax.weight.data.fill_(float("nan"))
-    with pytest.raises(CharrnnError, match="no longer finite"):
-        finish(run, options)
+    with pytest.raises(CharrnnError, match="diverged"):
+        list(events)
     assert (tmp_path / "run" / MODEL).read_bytes() == before
+
+
+def test_a_run_whose_weights_break_goes_on_from_its_saved_state_with_a_smaller_rate(corpus, tmp_path):
+    options = Options(steps=30, **SMALL)
+    run, _ = Run.create([corpus], options, tmp_path / "run")
+    finish(run, options, stop=lambda: run.step >= 10)
+    events = run.events(options)
+    run.model.softmax.weight.data.fill_(float("nan"))
+    assert any(isinstance(event, Setback) for event in events)
+    assert run.step == 30
+    assert all(np.isfinite(line["validation_bits_per_character"]) for line in run.history)
+    assert [line["step"] for line in run.history] == sorted({line["step"] for line in run.history})
+    assert read(tmp_path / "run" / STATE)[1]["place"]["setbacks"] == 1
 
 
 def test_each_open_option_is_chosen_and_each_given_one_is_kept():
