@@ -108,7 +108,7 @@ def write(path: Path, tensors: Tensors, header: Header) -> None:
     """Write `tensors` and `header` as one safetensors file, atomically."""
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in sorted(tensors.items())}
     header = {"format": FORMAT, "version": charrnn.__version__, **header}
-    text = json.dumps(header, ensure_ascii=True, sort_keys=True, allow_nan=False)
+    text = json.dumps(header, ensure_ascii=True, allow_nan=False)
     write_atomically(path, save(contiguous, metadata={"charrnn": text}))
 
 

@@ -272,8 +272,8 @@ def score(
         logits, targets = logits.reshape(-1, vocabulary_size), targets.reshape(-1)  # (n, V), (n,)
         each, best = np.arange(len(targets)), logits.argmax(axis=1)
         top, right = logits[each, best], logits[each, targets]
-        logits -= top[:, None]
-        nats += float((np.log(np.exp(logits, out=logits).sum(axis=1)) + top - right).sum(dtype=np.float64))
+        shifted = logits - top[:, None]
+        nats += float((np.log(np.exp(shifted, out=shifted).sum(axis=1)) + top - right).sum(dtype=np.float64))
         correct += int(np.count_nonzero(best == targets))
         if unknown is not None:
             missing += int(np.count_nonzero(targets == unknown))

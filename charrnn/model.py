@@ -81,8 +81,9 @@ class CharRNN(nn.Module):
         new_state: State = []
         for i, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
             run = _run_fused if ids.device.type == "cpu" and not isinstance(layer, nn.LSTM) else _run_module
-            inputs = _dropout(x, dropout) if x is not None and i else x
-            out, after = run(layer, inputs, ids, layer_state, dtype or self.softmax.weight.dtype)  # (T, B, H)
+            if x is not None and i:
+                x = _dropout(x, dropout)
+            out, after = run(layer, x, ids, layer_state, dtype or self.softmax.weight.dtype)  # (T, B, H)
             x = x + out if self.config.residual and x is not None and i else out
             new_state.append(tuple(part.detach() for part in after))
         if x is None:  # softmax alone on one-hot vectors

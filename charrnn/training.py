@@ -200,7 +200,7 @@ class Run:
             if not sources and STDIN in kept:
                 raise CharrnnError(f"{out} was trained on a pipe; pipe the same text in again (charrnn train - --resume)")
             named = [*kept, options.validation] if isinstance(options.validation, str) else kept
-            gone = [name for name in named if not (sources or os.path.exists(name) or name == STDIN)]
+            gone = [name for name in named if not (sources or os.path.isfile(name) or os.path.isdir(name))]
             if gone:
                 raise CharrnnError(f"the text {gone[0]} is not there any more; name it: charrnn train TEXT --resume -o {out}")
             training, held_out, fingerprint, _ = _read(sources or kept, options, watch)

@@ -1,5 +1,6 @@
 """Runs repeat, resume, begin from other models, keep the best, and end when they should."""
 
+import contextlib
 import json
 import time
 
@@ -137,34 +138,50 @@ def test_a_run_for_no_time_at_all_still_leaves_a_model(corpus, tmp_path):
     assert load(tmp_path / "run").sample(length=5)
 
 
-def test_a_loss_that_is_not_finite_never_reaches_the_model(corpus, tmp_path):
-    options = Options(steps=30, **SMALL)
-    run, _ = Run.create([corpus], options, tmp_path / "run")
-    finish(run, options, stop=lambda: run.step >= 10)
-    before = (tmp_path / "run" / MODEL).read_bytes()
-    events = run.events(options)
-    for setback in range(1, 4):
-        run.model.softmax.weight.data.fill_(float("nan"))
-        event = next(event for event in events if isinstance(event, Setback))
-        assert (event.reached, event.step) == (10, 10)
-        assert event.learning_rate == pytest.approx(run.recipe.learning_rate / 4**setback)
-    run.model.softmax.weight.data.fill_(float("nan"))
-    with pytest.raises(CharrnnError, match="diverged"):
-        list(events)
-    assert (tmp_path / "run" / MODEL).read_bytes() == before
+def spoiled(run, options, times):
+    """The events of a run whose weights are made no numbers after step 12, so many times."""
+    left = [times]
+
+    def spoil():
+        if run.step == 12 and left[0] and run.model.softmax.weight.isfinite().all():
+            left[0] -= 1
+            run.model.softmax.weight.data.fill_(float("nan"))
+        return False
+
+    return run.events(options, stop=spoil)
 
 
 def test_a_run_whose_weights_break_goes_on_from_its_saved_state_with_a_smaller_rate(corpus, tmp_path):
     options = Options(steps=30, **SMALL)
     run, _ = Run.create([corpus], options, tmp_path / "run")
-    finish(run, options, stop=lambda: run.step >= 10)
-    events = run.events(options)
-    run.model.softmax.weight.data.fill_(float("nan"))
-    assert any(isinstance(event, Setback) for event in events)
+    (setback,) = (event for event in spoiled(run, options, 1) if isinstance(event, Setback))
+    assert setback.reached == 12
+    assert setback.step < 12
+    assert setback.learning_rate == pytest.approx(run.recipe.learning_rate / 4)
     assert run.step == 30
-    assert all(np.isfinite(line["validation_bits_per_character"]) for line in run.history)
     assert [line["step"] for line in run.history] == sorted({line["step"] for line in run.history})
-    assert read(tmp_path / "run" / STATE)[1]["place"]["setbacks"] == 1
+    assert all(np.isfinite(line["validation_bits_per_character"]) for line in run.history)
+    resumed = Run.resume(tmp_path / "run", [])
+    assert resumed.learning_rate(0.5) == run.learning_rate(0.5) == setback.learning_rate / 2
+
+
+def test_a_run_that_breaks_again_and_again_ends_with_an_error_and_its_last_good_model(corpus, tmp_path):
+    options = Options(steps=30, **SMALL)
+    run, _ = Run.create([corpus], options, tmp_path / "run")
+    seen = []
+    with pytest.raises(CharrnnError, match="diverged at step 12"):
+        seen.extend(spoiled(run, options, 4))  # without what came before the error
+    assert run.setbacks == 3
+    assert load(tmp_path / "run").sample(length=5)
+    assert Run.resume(tmp_path / "run", []).step < 12
+
+
+def test_a_learning_rate_beyond_all_reason_sets_the_run_back(corpus, tmp_path):
+    options = Options(steps=40, learning_rate=10.0, **{**SMALL, "hidden_size": 64})
+    run, _ = Run.create([corpus], options, tmp_path / "run")
+    with contextlib.suppress(CharrnnError):
+        list(run.events(options))
+    assert run.setbacks
 
 
 def test_each_open_option_is_chosen_and_each_given_one_is_kept():
