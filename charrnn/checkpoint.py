@@ -74,6 +74,46 @@ class Lock:
         self._descriptor = -1
 
 
+def _used(folder: Path) -> bool:
+    return (folder / MODEL).exists() or (folder / STATE).exists()
+
+
+def require_unused(folder: Path) -> None:
+    """Raise CharrnnError where a new run can't begin in `folder`."""
+    if _used(folder):
+        raise CharrnnError(f"{folder} holds a run already; continue it with --resume, or replace it with --force")
+    if folder.exists() and not folder.is_dir():
+        raise CharrnnError(f"--out {folder} is a file; name a folder")
+
+
+def claim(out: Path | None, name: str, force: bool) -> tuple[Path, Lock]:
+    """Make the folder of a new run and lock it: `out`, or `runs/NAME`, numbered where a run stands there already.
+
+    Of two runs that want one folder at the same moment, one gets it. Raises: CharrnnError.
+    """
+    number = 1
+    while True:
+        folder = out if out is not None else Path("runs") / (name if number == 1 else f"{name}-{number}")
+        number += 1
+        fixed = out is not None or force
+        if fixed or not folder.exists() or (folder.is_dir() and not _used(folder)):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CharrnnError(f"{folder} can't be made: {error.strerror or error}", 1) from None
+            try:
+                lock = Lock(folder)
+            except CharrnnError:
+                if fixed:
+                    raise
+                continue
+            if force or not _used(folder):
+                return folder, lock
+            lock.close()  # another run came first, and has ended since we looked
+            if fixed:
+                require_unused(folder)
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 

@@ -9,7 +9,6 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from charrnn.corpus import fit_windows
@@ -190,15 +189,6 @@ def _require_memory(recipe: Recipe, vocabulary: int) -> None:
     if need > have:
         cure = "take less --hidden-size, --layers, --batch-size or --seq-length"
         raise CharrnnError(f"this network would take about {need:,.0f} GiB of memory, and {have:.0f} are here; {cure}")
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; elsewhere it is emulated and slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def parse_duration(text: str) -> float:

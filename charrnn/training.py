@@ -5,7 +5,6 @@ one call for Python.
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import math
@@ -23,11 +22,12 @@ from torch.nn import functional
 from charrnn import checkpoint, inference
 from charrnn.checkpoint import HISTORY, MODEL, STATE
 from charrnn.corpus import Corpus, Ids, Sliced, Vocabulary, Windows, fit_windows
+from charrnn.device import keep_memory, measure_speed, pick_device, pick_precision
 from charrnn.errors import CharrnnError
 from charrnn.model import CharRNN, Config, State
 from charrnn.optimizer import Optimizer
 from charrnn.reading import STDIN, Watch, read_corpus
-from charrnn.recipe import MUON_FROM, REFERENCE, SPEED, Options, Recipe, choose, has_bfloat16
+from charrnn.recipe import MUON_FROM, SPEED, Options, Recipe, choose
 
 WARM_UP = 0.02  # the share of the run in which the learning rate rises
 MUON_RATE = 4.0  # Muon's learning rate for each one of Adam's
@@ -41,7 +41,6 @@ SETBACKS = 3  # times that a diverged run goes back to its saved state
 SMALLER = 0.25  # the learning rate after a setback, as a share of that before
 COUNTS, MEASURES = ("step", "characters", "setbacks"), ("seconds", "train_bits")  # of a run, kept in its state
 LN2 = math.log(2)
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ class Run:
         Returns: the run, and notes for the user. Raises: CharrnnError for unusable input.
         """
         if out is not None and not force:
-            _require_unused(Path(out))
+            checkpoint.require_unused(Path(out))
         training, held_out, fingerprint, notes = _read(sources, options, watch)
         if options.validation and not len(held_out):
             notes.append("the text is too short to hold any of it out: the best model is that of the lowest training loss")
@@ -167,15 +166,16 @@ class Run:
                 fate = "are left out of the training text" if vocabulary.unknown is None else "are read as its unknown symbol"
                 notes.append(f"{base.path} has never seen {unknown[:40]!r}; these characters {fate}")
             characters = len(training.encoded(vocabulary))
-        device = _device(options.device)
-        precision = _precision(options, device)
-        speed = _speed(device, precision) if options.seconds is not None else SPEED
+        device = pick_device(options.device)
+        precision = pick_precision(options.precision, device)
+        speed = measure_speed(device, precision) if options.seconds is not None else SPEED
         network = base.header["config"] if base else None
         recipe, more = choose(options, characters, len(vocabulary), precision, speed, network)
         run = cls(Path(), training, held_out, vocabulary, start, recipe, origin, device)
         if base is not None and base.path is not None:
             run._load_weights(checkpoint.read_model(base.path)[0])
-        run.out, run.lock = _claim(sources, out, force)
+        name = "stdin" if not sources or str(sources[0]) == STDIN else Path(sources[0]).resolve().stem or "corpus"
+        run.out, run.lock = checkpoint.claim(Path(out) if out is not None else None, name, force)
         return run, notes + more
 
     @classmethod
@@ -208,7 +208,7 @@ class Run:
                 raise CharrnnError(
                     f"the text is not the one that {out} was trained on; to train on another, use --init-from {out}"
                 )
-            device = _device(device)
+            device = pick_device(device)
             try:
                 config, windows = header["config"], (recipe.batch_size, recipe.seq_length)
                 keys = ("cell", "num_layers", "hidden_size", "embedding_size", "residual")
@@ -238,7 +238,7 @@ class Run:
         state with a smaller learning rate, SETBACKS times at most. Raises: CharrnnError (status 1) when it diverges after
         that, or a file can't be written.
         """
-        _keep_memory()
+        keep_memory()
         self.lock = self.lock or checkpoint.Lock(self.out)
         try:
             yield from self._events(options, time.monotonic() if started is None else started, stop)
@@ -523,43 +523,6 @@ def _damaged(out: Path, error: Exception) -> CharrnnError:
     return CharrnnError(f"{out / STATE} is damaged ({error}); its model may still be good")
 
 
-def _used(folder: Path) -> bool:
-    return (folder / MODEL).exists() or (folder / STATE).exists()
-
-
-def _require_unused(folder: Path) -> None:
-    if _used(folder):
-        raise CharrnnError(f"{folder} holds a run already; continue it with --resume, or replace it with --force")
-    if folder.exists() and not folder.is_dir():
-        raise CharrnnError(f"--out {folder} is a file; name a folder")
-
-
-def _claim(sources: Sequence[str | Path], out: str | Path | None, force: bool) -> tuple[Path, checkpoint.Lock]:
-    """Make the folder of a new run and lock it; of two runs that want one folder at the same moment, one gets it."""
-    name = "stdin" if not sources or str(sources[0]) == STDIN else Path(sources[0]).resolve().stem or "corpus"
-    number = 1
-    while True:
-        folder = Path(out) if out is not None else Path("runs") / (name if number == 1 else f"{name}-{number}")
-        number += 1
-        fixed = out is not None or force
-        if fixed or not folder.exists() or (folder.is_dir() and not _used(folder)):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise CharrnnError(f"{folder} can't be made: {error.strerror or error}", 1) from None
-            try:
-                lock = checkpoint.Lock(folder)
-            except CharrnnError:
-                if fixed:
-                    raise
-                continue
-            if force or not _used(folder):
-                return folder, lock
-            lock.close()  # another run came first, and has ended since we looked
-            if fixed:
-                _require_unused(folder)
-
-
 def _read(sources: Sequence[str | Path], options: Options, watch: Watch | None) -> tuple[Corpus, Corpus, str, list[str]]:
     """The text to train on, the text to validate on, a hash of both, and notes for the user."""
     corpus = read_corpus(sources, options.encoding, watch)
@@ -577,43 +540,3 @@ def _start(text: Corpus, vocabulary: Vocabulary) -> str:
     if vocabulary.unknown is not None:
         counts[vocabulary.unknown] = 0
     return vocabulary.characters[int(counts.argmax())]
-
-
-def _device(name: str) -> str:
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return next(device for device in ("cuda", "mps", "cpu") if available[device])
-    if not available[name]:
-        raise CharrnnError(f"--device {name}: this machine has none that torch can use; take cpu")
-    return name
-
-
-def _precision(options: Options, device: str) -> str:
-    if options.precision != "auto":
-        return options.precision
-    native = has_bfloat16() if device == "cpu" else device == "cuda" and torch.cuda.is_bf16_supported()
-    return "bfloat16" if native else "float32"
-
-
-def _speed(device: str, precision: str) -> float:
-    """Characters per second that the network which `choose` reckons by learns here: the best of a few windows."""
-    _keep_memory()
-    model = CharRNN(Config(64, *REFERENCE)).to(device)
-    ids = torch.zeros(48, 32, dtype=torch.int64, device=device)
-    best = math.inf
-    for _ in range(5):
-        began = time.perf_counter()
-        logits, _ = model(ids, model.initial_state(ids.shape[1]), dtype=getattr(torch, precision))
-        logits.sum().backward()
-        logits.sum().item()  # waits for a GPU
-        best = min(best, time.perf_counter() - began)
-    return ids.numel() / best
-
-
-def _keep_memory() -> None:
-    """Have the GNU C library keep what is freed: a window takes tens of megabytes, and to get them from the system anew
-    each time costs up to a quarter of the time."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # other systems' libraries have no such call
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
