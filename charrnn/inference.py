@@ -334,7 +334,7 @@ class Sampler:
         if self.top_k:
             best[:, self.top_k :] = -np.inf
         if self.top_p < 1 and self.temperature:
-            p = np.exp((best - best[:, :1]) / self.temperature)
+            p = np.exp((best - best[:, :1]) / max(self.temperature, 1e-290))  # still a number for any logits
             before = np.cumsum(p, axis=1) - p
             best[before >= self.top_p * p.sum(axis=1, keepdims=True)] = -np.inf
         kept = np.empty_like(logits)

@@ -132,6 +132,7 @@ def test_temperature_near_zero_is_greedy():
     assert draws(Sampler(temperature=0.001), 200).tolist() == [200, 0, 0, 0, 0]
     assert draws(Sampler(temperature=0), 200).tolist() == draws(Sampler(greedy=True), 200).tolist()
     assert draws(Sampler(temperature=1e-300), 20).tolist() == [20, 0, 0, 0, 0]
+    assert draws(Sampler(temperature=1e-320, top_p=0.9), 20).tolist() == [20, 0, 0, 0, 0]
 
 
 def test_an_endless_temperature_is_uniform():
