@@ -11,6 +11,7 @@ from torch import Tensor
 
 ITERATIONS = 3  # of Newton-Schulz; five learn no better here and take half as long again, two learn worse
 QUINTIC = (3.4445, -4.7750, 2.0315)  # its coefficients, which drive singular values to about 1
+EVERY = 4  # steps for which a direction serves: momentum turns slowly, and to find its direction takes a fifth of a step
 MOMENTUM = 0.95  # of Muon
 BETAS = (0.9, 0.99)  # of Adam
 EPSILON = 1e-8
@@ -36,26 +37,28 @@ class Optimizer:
     def __init__(self, matrices: Sequence[Tensor], others: Sequence[Tensor], dtype: torch.dtype = torch.float32):
         self.matrices, self.others, self.dtype = matrices, others, dtype
         self.momentum = [torch.zeros_like(p) for p in matrices]
+        self.direction = [torch.zeros_like(p) for p in matrices]  # orthogonal by gate, found anew at every EVERY-th step
         self.mean = [torch.zeros_like(p) for p in others]
         self.square = [torch.zeros_like(p) for p in others]
 
     def tensors(self) -> dict[str, Tensor]:
         """All that it remembers, by name."""
-        kinds = {"momentum": self.momentum, "mean": self.mean, "square": self.square}
+        kinds = {"momentum": self.momentum, "direction": self.direction, "mean": self.mean, "square": self.square}
         return {f"{kind}.{i}": tensor for kind, tensors in kinds.items() for i, tensor in enumerate(tensors)}
 
     @torch.no_grad()
     def step(self, number: int, rate: float, muon_rate: float) -> None:
         """Make step `number` (from 1 on): `rate` is Adam's learning rate, `muon_rate` the spectral norm of Muon's steps."""
-        updates = []
         for p, momentum in zip(self.matrices, self.momentum, strict=True):
-            gradient = _gradient(p)
-            momentum.mul_(MOMENTUM).add_(gradient)
-            updates.append(gradient.add(momentum, alpha=MOMENTUM).view(-1, p.shape[1], p.shape[1]))
-        if updates:
-            steps = orthogonalize(torch.cat(updates).to(self.dtype)).to(updates[0].dtype)
-            for p, step in zip(self.matrices, torch.split(steps, [len(u) for u in updates]), strict=True):
-                p.sub_(step.flatten(0, 1), alpha=muon_rate)
+            momentum.mul_(MOMENTUM).add_(_gradient(p))
+        if self.matrices and (number - 1) % EVERY == 0:
+            nesterov = [_gradient(p) + MOMENTUM * m for p, m in zip(self.matrices, self.momentum, strict=True)]
+            blocks = torch.cat([update.view(-1, update.shape[1], update.shape[1]) for update in nesterov])
+            found = orthogonalize(blocks.to(self.dtype)).flatten(0, 1)  # (gates * H of all, H)
+            for direction, part in zip(self.direction, torch.split(found, [len(p) for p in self.matrices]), strict=True):
+                direction.copy_(part)
+        for p, direction in zip(self.matrices, self.direction, strict=True):
+            p.sub_(direction, alpha=muon_rate)
         (b1, b2), bias = BETAS, [1 - beta**number for beta in BETAS]
         for p, mean, square in zip(self.others, self.mean, self.square, strict=True):
             gradient = _gradient(p)
