@@ -206,7 +206,8 @@ class Forecaster(nn.Module):
         rows = _scored(series, self.settings, first, len(series))
         if not len(rows):
             return None
-        error, simple = forecasts[rows] - series.target[rows], series.target[rows - horizon] - series.target[rows]
+        span, truth = self.span[-1], series.target[rows]
+        error, simple = ((made - truth) / span for made in (forecasts[rows], series.target[rows - horizon]))
         gain = simple**2 - error**2
         centred, n = gain - gain.mean(), len(gain)
         lags = range(1, min(horizon, n))  # forecasts that overlap err together
@@ -214,8 +215,8 @@ class Forecaster(nn.Module):
         if variance <= 0:
             variance = float(centred @ centred) / n
         sureness = float(gain.mean()) / math.sqrt(variance / n) if variance > 0 else 0.0
-        mae, naive_mae = (float(np.abs(e).mean()) for e in (error, simple))
-        return Scores(n, _rms(error), _rms(simple), mae, naive_mae, self.span[-1], sureness)
+        mae, naive_mae = (float(np.abs(e).mean()) * span for e in (error, simple))
+        return Scores(n, _rms(error) * span, _rms(simple) * span, mae, naive_mae, span, sureness)
 
     def report(self, series: Series, forecasts: np.ndarray, first: int) -> dict[str, Any]:
         """All that there is to say about the forecasts (N + horizon) of the rows from `first` on, by name."""
@@ -280,6 +281,8 @@ class Forecaster(nn.Module):
             columns = [name for name in facts["columns"] if isinstance(name, str)]
             low, span = ([checkpoint.number(value) for value in facts[key]] for key in ("low", "span"))
             settings, change = checkpoint.typed(Settings, facts["settings"]), checkpoint.number(facts["change"])
+            if not isinstance(facts["target"], str):
+                raise TypeError("its target is no name")
             if not 0 < len(columns) == len(facts["columns"]) == len(low) - 1 == len(span) - 1:
                 raise ValueError("its columns and scaling don't fit together")
             if min(span) <= 0 or change <= 0:
@@ -289,7 +292,7 @@ class Forecaster(nn.Module):
                 raise ValueError("its tensors are not those of its settings")
             if not all(t.dtype == np.float32 and checkpoint.sound(t) for t in tensors.values()):
                 raise ValueError("its tensors are not float32, or hold numbers that are not finite")
-            model = cls(settings, columns, str(facts["target"]), low, span, change)
+            model = cls(settings, columns, facts["target"], low, span, change)
         except (KeyError, TypeError, ValueError, CharrnnError) as error:
             raise CharrnnError(f"{path} is not a usable forecast model: {error}") from None
         model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
@@ -334,4 +337,5 @@ def _shapes(settings: Settings, inputs: int) -> dict[str, tuple[int, ...]]:
 
 
 def _rms(values: np.ndarray) -> float:
-    return math.sqrt(float((values**2).mean()))
+    scale = float(np.abs(values).max()) or 1.0  # squares of small numbers leave float64
+    return scale * math.sqrt(float(((values / scale) ** 2).mean()))

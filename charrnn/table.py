@@ -20,7 +20,7 @@ from charrnn.errors import CharrnnError
 from charrnn.reading import STDIN, read_text
 
 MISSING = {"", "-", ".", "?", "na", "n/a", "nan", "none", "null"}  # what stands in a cell without a value
-LARGEST = 1e100  # no number is larger: the squares of larger ones leave float64
+LARGEST = 1e60  # no number is larger: the fourth powers of larger ones leave float64
 DATES = {"date", "time", "datetime", "timestamp"}  # a column so named says when, in numbers too
 FORMATS = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%b %d, %Y")  # besides ISO 8601
 
@@ -129,7 +129,7 @@ def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int
     if not kept:
         raise CharrnnError(f"{source} holds no rows")
     delimiter = next((mark for mark in "\t;," if mark in kept[0][1]), ",")
-    reader = csv.reader([line for _, line in kept], delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader([line for _, line in kept], delimiter=delimiter, skipinitialspace=True, strict=True)
     table, numbers = [], []
     try:
         for cells in reader:
