@@ -52,6 +52,22 @@ def read(tmp_path, text, **options):
     return read_series(tmp_path / "t.csv", **options)
 
 
+@pytest.fixture
+def forecast(tmp_path, monkeypatch, capsys):
+    """The program without its start: given arguments and a pipe's bytes, (exit status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests' own Ctrl-C stays theirs
+
+    def run(*arguments, pipe=b""):
+        monkeypatch.setattr(sys, "argv", ["charrnn", "forecast", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pipe)))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
 # What it learns
 
 
@@ -300,18 +316,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_gets_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, case):
+def test_bad_input_gets_one_line_and_writes_nothing(tmp_path, forecast, case):
     text, arguments, words = BAD[case]
     (tmp_path / "t.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / MODEL).write_bytes(b"precious")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["charrnn", "forecast", *arguments])
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, errors = capsys.readouterr()
-    assert (ended.value.code, out, errors.count("\n")) == (2, "", 1), errors
+    status, out, errors = forecast(*arguments)
+    assert (status, out, errors.count("\n")) == (2, "", 1), errors
     assert errors.startswith("error: ")
     assert words in errors
     assert sorted(os.listdir(tmp_path)) == ["t.csv", "used"]
@@ -321,7 +332,7 @@ def test_bad_input_gets_one_line_and_writes_nothing(tmp_path, monkeypatch, capsy
 # The program
 
 
-def test_the_program_prints_a_table_writes_a_table_and_keeps_a_model(tmp_path):
+def test_the_program_prints_a_table_writes_a_table_and_keeps_a_model(tmp_path, forecast):
     out, errors = charrnn("forecast", TIDE, "--steps", 40, "-o", "kept", "--save", "p.csv", cwd=tmp_path)
     lines = out.decode().splitlines()
     assert lines[0].split() == ["height,", "1", "row", "ahead", "network", "naive"]
@@ -336,24 +347,34 @@ def test_the_program_prints_a_table_writes_a_table_and_keeps_a_model(tmp_path):
     assert rows[0][0] == read_series(TIDE).moments[700]
     assert rows[-1][:2] == ["+1", ""]
     assert [row[3] for row in rows[1:]] == [row[1] for row in rows[:-1]]
-    figures = json.loads(charrnn("forecast", "-", "--steps", 40, "--json", cwd=tmp_path, text=TIDE.read_text())[0])
+    status, out, errors = forecast("-", "--steps", 40, "--json", pipe=TIDE.read_bytes())
+    figures = json.loads(out)
+    assert (status, errors) == (0, "")
     assert figures["scored_rows"] == 300
     assert figures["forecast"] == float(rows[-1][2])
     errors = [float(row[1]) - float(row[2]) for row in rows[:-1]]
     assert figures["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
-    again = json.loads(charrnn("forecast", TIDE, "-m", "kept", "--json", cwd=tmp_path)[0])
+    again = json.loads(forecast(TIDE, "-m", "kept", "--json")[1])
     assert again["forecast"] == figures["forecast"]
     assert again["scored_rows"] == 993
-    charrnn("forecast", TIDE, "--steps", 1, "-o", "kept", "--force", cwd=tmp_path)
+    assert forecast(TIDE, "--steps", 1, "-o", "kept", "--force")[0] == 0
+    assert json.loads(forecast(TIDE, "-m", "kept", "--json")[1])["forecast"] != figures["forecast"]
     assert os.listdir(tmp_path / "kept") == [MODEL]
-    errors = charrnn("forecast", TIDE, "-m", "kept", "--save", "kept/none/p.csv", cwd=tmp_path, status=1)[1]
+    status, _, errors = forecast(TIDE, "-m", "kept", "--save", "kept/none/p.csv")
+    assert status == 1
     assert errors.startswith("error: kept/none/p.csv can't be written")
 
 
-def test_without_held_out_rows_there_is_a_forecast_and_no_figure(tmp_path):
-    out = charrnn("forecast", TIDE, "--steps", 5, "--validation", 0, "--horizon", 2, cwd=tmp_path)[0].decode()
+def test_without_held_out_rows_there_is_a_forecast_and_no_figure(forecast):
+    out = forecast(TIDE, "--steps", 5, "--validation", 0, "--horizon", 2)[1]
     assert out.splitlines()[1].startswith("next")
     assert "RMSE" not in out
+
+
+def test_repairs_are_said_on_standard_error_unless_it_is_to_be_quiet(forecast):
+    table = b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i % 7) for i in range(30)) + b"3,\n"
+    assert forecast("--steps", 2, pipe=table)[2] == "note: missing values: 1 in b; the last value before each is carried on\n"
+    assert forecast("--steps", 2, "-q", pipe=table)[2] == ""
 
 
 def test_a_terminal_gets_a_plot_after_the_table(tmp_path):
