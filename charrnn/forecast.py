@@ -24,7 +24,7 @@ from charrnn.optimizer import Optimizer
 from charrnn.table import Series
 
 MODEL = "forecast.safetensors"
-BATCH = 8192  # windows at most in a step; of more, each step draws so many
+BATCH = 1 << 16  # rows at most that a step reads; where all windows have more, each step draws some
 CLIP = 1.0  # the largest norm of the gradient
 CHECK = 0.2  # the share of the training rows, the last ones, on which each step's weights are checked
 SURE = 2.0  # standard errors by which a forecast must be better to be called so
@@ -45,7 +45,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, most in (("window", 65536), ("horizon", 65536), ("layers", 64), ("hidden_size", 65536), ("steps", 10**9)):
+        for name, most in (("window", 65536), ("horizon", 65536), ("layers", 16), ("hidden_size", 1024), ("steps", 10**9)):
             value, least = getattr(self, name), int(name != "layers")
             if not least <= value <= most:
                 raise CharrnnError(f"--{name.replace('_', '-')} {value} is not between {least} and {most}")
@@ -125,7 +125,7 @@ class Forecaster(nn.Module):
         windows = settings.window + settings.horizon - 1
         if training <= windows or (settings.validation and len(series) == training):
             raise CharrnnError(
-                f"{len(series)} rows are too few: a window of {settings.window} and a horizon of {settings.horizon} take "
+                f"too few rows ({len(series)}): a window of {settings.window} and a horizon of {settings.horizon} take "
                 f"at least {windows + 1} to learn from, and {len(series) - training} are held out"
             )
         rows = _scored(series, settings, 0, training)
@@ -146,7 +146,7 @@ class Forecaster(nn.Module):
         return changes[:, 0]
 
     def learn(self, series: Series) -> Iterator[Progress]:
-        """Learn the training rows by Adam on all windows at once (of more than BATCH, on so many drawn anew at each step).
+        """Learn the training rows by Adam on all windows at once (where they are many, on some drawn anew at each step).
 
         The weights of the step that forecasts the last CHECK of the training rows best are kept; those rows are not
         learned from, if that leaves any to learn. Raises: CharrnnError (status 1) where the loss diverges.
@@ -157,16 +157,17 @@ class Forecaster(nn.Module):
         learned = rows < training - round(training * CHECK)
         if not learned.any() or learned.all():
             learned[:] = True
-        x, y = self._pairs(series, rows[~learned][-BATCH:])
+        windows, batch = self._windows(series), self._batch()
+        x, y = self._pairs(windows, series, rows[~learned][-batch:])
         best, weights = float(y.square().mean()), self._weights()  # of step 0, the naive forecast; NaN where none are checked
         check = (x, y) if len(y) else None
         rows = rows[learned]
         optimizer, generator = Optimizer([], parameters), torch.Generator().manual_seed(settings.seed)
         for step in range(1, settings.steps + 1):
-            if len(rows) > BATCH:
-                x, y = self._pairs(series, rows[torch.randint(len(rows), (BATCH,), generator=generator).numpy()])
+            if len(rows) > batch:
+                x, y = self._pairs(windows, series, rows[torch.randint(len(rows), (batch,), generator=generator).numpy()])
             elif step == 1:
-                x, y = self._pairs(series, rows)
+                x, y = self._pairs(windows, series, rows)
             loss = functional.mse_loss(self(x), y)
             self.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -190,9 +191,9 @@ class Forecaster(nn.Module):
         """
         T, horizon = self.settings.window, self.settings.horizon
         if len(series) < T:
-            raise CharrnnError(f"{len(series)} rows are too few for a window of {T}")
-        windows = self._windows(series)
-        parts = [self(_gather(windows[i : i + BATCH])) for i in range(0, len(windows), BATCH)]
+            raise CharrnnError(f"too few rows ({len(series)}) for a window of {T}")
+        windows, batch = self._windows(series), self._batch()
+        parts = [self(_gather(windows[i : i + batch])) for i in range(0, len(windows), batch)]
         forecasts = np.full(len(series) + horizon, np.nan)
         forecasts[T - 1 + horizon :] = series.target[T - 1 :] + torch.cat(parts).double().numpy() * self.change
         return forecasts
@@ -246,18 +247,20 @@ class Forecaster(nn.Module):
         moments = [*series.moments[first:], *(f"+{k}" for k in range(1, horizon + 1))]
         return moments, [truth[first:].tolist(), forecasts[first:].tolist(), series.target[first - horizon :].tolist()]
 
-    def _pairs(self, series: Series, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The windows (T, B, D) that forecast `rows` (B), and by how much the target changes up to them (B)."""
+    def _pairs(self, windows: np.ndarray, series: Series, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Of all `windows` those (T, B, D) that forecast `rows` (B), and by how much the target changes up to them (B)."""
         now = rows - self.settings.horizon
         change = (series.target[rows] - series.target[now]) / self.change
-        windows = self._windows(series)[now - self.settings.window + 1]
-        return _gather(windows), torch.from_numpy(change.astype(np.float32))
+        return _gather(windows[now - self.settings.window + 1]), torch.from_numpy(change.astype(np.float32))
 
     def _windows(self, series: Series) -> np.ndarray:
         """Every window of the scaled inputs: (N - T + 1, D, T) float32, a view."""
         scaled = (series.inputs - np.array(self.low[:-1])) / np.array(self.span[:-1])
         bounded = np.clip(scaled, -checkpoint.LARGEST, checkpoint.LARGEST).astype(np.float32)
         return sliding_window_view(bounded, self.settings.window, axis=0)
+
+    def _batch(self) -> int:
+        return max(BATCH // self.settings.window, 1)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.state_dict().items()}

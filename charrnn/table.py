@@ -7,6 +7,7 @@ Letters: N rows, D input columns.
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,7 +92,7 @@ def read_series(
                 raise CharrnnError(f"line {lines[row]}, column {names[j]}: {_fault(cells[j][row])}")
     filled, missing, start = _carry_on(np.array([values[j] for j in used], dtype=np.float64).T)
     if start:
-        notes.append(f"the first {start} rows are left out: not every column has a value there yet")
+        notes.append(f"rows left out at the start, where not every column has a value yet: {start}")
     gaps = {names[j]: int(count) for j, count in zip(used, missing[start:].sum(0), strict=True) if count}
     if gaps:
         counts = ", ".join(f"{count} in {name}" for name, count in gaps.items())
@@ -128,7 +129,8 @@ def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int
     kept = [(number, line) for number, line in lines if not line.lstrip().startswith("#")]
     if not kept:
         raise CharrnnError(f"{source} holds no rows")
-    delimiter = next((mark for mark in "\t;," if mark in kept[0][1]), ",")
+    unquoted = re.sub(r'"[^"]*"', "", kept[0][1])
+    delimiter = next((mark for mark in "\t;," if mark in unquoted), ",")  # a comma last: it may stand in numbers
     reader = csv.reader([line for _, line in kept], delimiter=delimiter, skipinitialspace=True, strict=True)
     table, numbers = [], []
     try:

@@ -180,7 +180,7 @@ def test_a_trend_beyond_the_training_range_is_still_followed():
 
 
 def test_more_windows_than_a_batch_are_drawn_by_the_seed(monkeypatch):
-    monkeypatch.setattr("charrnn.forecast.BATCH", 16)
+    monkeypatch.setattr("charrnn.forecast.BATCH", 16 * 7)
     series = series_of(np.sin(np.arange(200) / 3))
     first, again = (learn(series, Settings(steps=200)) for _ in range(2))
     assert first[1].tobytes() == again[1].tobytes()
@@ -206,6 +206,7 @@ def test_names_come_from_the_first_row_or_the_comment_above_it_or_are_numbers(tm
     assert read(tmp_path, "# http://x?y=1\n# Open,Close\n1,2\n3,4\n").columns == ["Open", "Close"]
     assert read(tmp_path, "# only one remark\n1,2\n3,4\n").columns == ["1", "2"]
     assert read(tmp_path, "2024-01-01,1\n2024-01-02,2\n").moments == ["2024-01-01", "2024-01-02"]
+    assert read(tmp_path, '"a; b",c\n1,2\n').columns == ["a; b", "c"]
     assert read(tmp_path, "\ufeffa,b\n1,2\n").columns == ["a", "b"]
 
 
@@ -227,7 +228,7 @@ def test_missing_values_are_carried_on_counted_and_never_scored(tmp_path):
     assert series.inputs.tolist() == [[5, 1], [6, 2], [6, 2], [8, 3]]
     assert series.known.tolist() == [False, True, False, True]
     assert series.notes == [
-        "the first 1 rows are left out: not every column has a value there yet",
+        "rows left out at the start, where not every column has a value yet: 1",
         "missing values: 1 in a, 2 in b; the last value before each is carried on",
     ]
     target = np.arange(40.0)
@@ -283,8 +284,8 @@ BAD = {
     "rows of unequal length": ("a,b\n1,2\n1,2,3\n", ["t.csv"], "line 3: 3 cells, but 2 in the first row"),
     "a quote that never ends": ('a,b\n1,"2\n1,2\n', ["t.csv"], "t.csv, line "),
     "no numbers": ("a,b\nx,y\nz,w\n", ["t.csv"], "no column of numbers"),
-    "one row": ("a,b\n1,2\n", ["t.csv"], "1 rows are too few"),
-    "fewer rows than a window": (ROWS, ["t.csv", "--window", "25"], "30 rows are too few: a window of 25"),
+    "one row": ("a,b\n1,2\n", ["t.csv"], "too few rows (1): a window of 7"),
+    "fewer rows than a window": (ROWS, ["t.csv", "--window", "25"], "too few rows (30): a window of 25"),
     "a horizon beyond the rows": (ROWS, ["t.csv", "--horizon", "15"], "a horizon of 15"),
     "a target that is not there": ("a,b\n" + ROWS, ["t.csv", "--target", "Close"], "no such column; there are a, b"),
     "a column that is not there": (ROWS, ["t.csv", "--columns", "1,3"], "--columns 3"),
@@ -414,6 +415,12 @@ def test_a_plot_is_drawn_in_each_format(suffix, start):
     assert drawn.startswith(start)
 
 
+def test_the_program_draws_a_plot(tmp_path, forecast):
+    pytest.importorskip("matplotlib", reason="matplotlib, an extra, is not installed")
+    assert forecast(TIDE, "--steps", 2, "--plot", "p.png")[0] == 0
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_ctrl_c_ends_the_learning_and_keeps_nothing(tmp_path):
     command = [sys.executable, "-m", "charrnn", "forecast", str(TIDE), "--steps", "1000000", "-o", "kept"]
     process = subprocess.Popen(
@@ -441,7 +448,7 @@ def test_a_kept_model_forecasts_as_before(tmp_path):
     again = Forecaster.load(tmp_path)
     assert again.forecast(series).tobytes() == forecasts.tobytes()
     assert again.settings == network.settings
-    with pytest.raises(CharrnnError, match="5 rows are too few for a window of 7"):
+    with pytest.raises(CharrnnError, match=r"too few rows \(5\) for a window of 7"):
         again.forecast(series_of(np.arange(5.0), np.arange(5.0)))
 
 
@@ -455,7 +462,7 @@ def test_a_kept_model_forecasts_as_before(tmp_path):
         {"span": [0.0, 1.0, 1.0]},
         {"change": -1.0},
         {"change": "much"},
-        {"settings": {"hidden_size": 60000}},
+        {"settings": {"hidden_size": 1000}},
         {"settings": {"window": 0}},
         {"settings": {"window": True}},
         {"settings": {"colour": 1}},
