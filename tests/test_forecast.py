@@ -159,6 +159,15 @@ def test_a_seed_repeats_a_forecast_and_another_gives_another():
     assert first.tobytes() != other.tobytes()
 
 
+def test_the_step_that_forecasts_the_last_training_rows_best_is_kept():
+    series = series_of(np.random.default_rng(6).standard_normal(100).cumsum())
+    network = Forecaster.create(series, Settings(steps=80, learning_rate=0.03))
+    made = [network.forecast(series), *(network.forecast(series) for _ in network.learn(series))]
+    errors = [np.square(forecasts[56:70] - series.target[56:70]).mean() for forecasts in made]
+    assert network.kept == np.argmin(errors) < 80
+    assert network.forecast(series).tobytes() == made[network.kept].tobytes()
+
+
 def test_the_figures_are_those_of_the_definition():
     series = series_of([1, 2, 4, 7, 11, 16, 22, 29, 37, 46])
     network = Forecaster.create(series, Settings(window=2, horizon=2, validation=0.4))
