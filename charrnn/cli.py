@@ -341,7 +341,11 @@ def forecast(
     ] = 1,
     hidden_size: Annotated[int, _option("--hidden-size", help="Units in each layer. [default: 10]")] = 10,
     steps: Annotated[
-        int, _option("--steps", help="Steps at most; those that forecast the last training rows best count. [default: 500]")
+        int,
+        _option(
+            "--steps",
+            help="Steps of learning; the one that forecasts the last fifth of the training rows best is kept. [default: 500]",
+        ),
     ] = 500,
     learning_rate: Annotated[float, _option("--learning-rate", help="Adam's step size. [default: 0.01]")] = 0.01,
     validation: Annotated[

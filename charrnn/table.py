@@ -67,17 +67,19 @@ def read_series(
     cells = list(zip(*table, strict=True))  # by column
     values = [[_number(cell) for cell in column] for column in cells]
     numeric = [any(value is not None and not math.isnan(value) for value in column) for column in values]
-    dates = [j for j, name in enumerate(names) if (numeric[j] and name.lower() in DATES and None not in values[j])]
-    notes = []
-    for j in range(len(names)):
-        if not numeric[j] and (read := _dates(cells[j])):
-            dates.append(j)
-            _require_order(read, names[j], cells[j], lines, reverse)
+    dates, notes = {}, []  # the columns that say when, each with the ways to read it
+    for j, name in enumerate(names):
+        if not numeric[j]:
+            readings = _dates(cells[j])
+        else:
+            readings = [values[j]] if name.lower() in DATES and None not in values[j] else []
+        if readings:
+            dates[j] = readings
         elif not numeric[j] and columns is None:
-            notes.append(f"column {names[j]} holds no numbers and is left out")
-    for j in dates[:1]:
-        if numeric[j]:
-            _require_order([values[j]], names[j], cells[j], lines, reverse)
+            notes.append(f"column {name} holds no numbers and is left out")
+    when = min(dates, default=None)
+    if when is not None:
+        _require_order(dates[when], names[when], cells[when], lines, reverse)
     usable = [j for j in range(len(names)) if numeric[j] and j not in dates]
     if not usable:
         raise CharrnnError("the table holds no column of numbers")
@@ -97,7 +99,7 @@ def read_series(
     if gaps:
         counts = ", ".join(f"{count} in {name}" for name, count in gaps.items())
         notes.append(f"missing values: {counts}; the last value before each is carried on")
-    moment, moments = (names[dates[0]], list(cells[dates[0]])) if dates else ("line", list(map(str, lines)))
+    moment, moments = ("line", list(map(str, lines))) if when is None else (names[when], list(cells[when]))
     return Series(
         [names[j] for j in inputs],
         filled[start:, :-1],

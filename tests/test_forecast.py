@@ -252,6 +252,8 @@ def test_text_and_dates_are_no_inputs(tmp_path):
     assert series.moment == "when"
     assert series.notes == ["column who holds no numbers and is left out"]
     assert read(tmp_path, "timestamp,x\n10,1\n20,2\n").columns == ["x"]
+    series = read(tmp_path, "day,x,expires\n2024-01-01,1,2025-01-09\n2024-01-02,2,2025-01-01\n")
+    assert (series.moment, series.columns) == ("day", ["x"])  # only the first date column says in which order rows are
 
 
 @pytest.mark.parametrize(
