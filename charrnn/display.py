@@ -6,16 +6,23 @@ Text from a model or a file is data: it is shown, never read as markup, and its 
 """
 
 import contextlib
+import io
+import math
 import os
 import sys
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from charrnn.errors import CharrnnError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
+
+DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character, by column and row
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
@@ -62,11 +69,11 @@ def _on_terminal() -> bool:
 class WorkDisplay:
     """Shows how far work has come when it takes long: a bar on a terminal, a line every ten seconds elsewhere.
 
-    `what` says what is being done, `unit` in millions of what.
+    `what` says what is being done, `unit` in what, `scale` how many of its ones make one unit.
     """
 
-    def __init__(self, what: str = "reading", unit: str = "MB", quiet: bool = False):
-        self.what, self.unit, self.quiet = what, unit, quiet
+    def __init__(self, what: str = "reading", unit: str = "MB", quiet: bool = False, scale: float = 1e6):
+        self.what, self.unit, self.quiet, self.scale = what, unit, quiet, scale
         self._live: Live | None = None
         self._due = time.monotonic() + 1.0
 
@@ -82,7 +89,9 @@ class WorkDisplay:
         now = time.monotonic()
         if self.quiet or now < self._due:
             return
-        figures = f"{self.what}: {done / 1e6:,.1f} " + (f"of {total / 1e6:,.1f} " if total else "") + self.unit
+        places = int(self.scale > 1)
+        count = f"{done / self.scale:,.{places}f} " + (f"of {total / self.scale:,.{places}f} " if total else "")
+        figures = f"{self.what}: {count}{self.unit}"
         if not _on_terminal():
             self._due = now + 10.0
             write_line(figures)
@@ -181,6 +190,104 @@ def show_cursor() -> None:
 
 def print_scores(rows: Mapping[str, str]) -> None:
     """Print a table of names and figures to standard output."""
-    left, right = max(map(len, rows)), max(map(len, rows.values()))
-    for name, value in rows.items():
-        print(f"{name:<{left}}  {value:>{right}}")
+    print_table(list(rows.items()))
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of cells to standard output, the first column flush left and the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *cells in rows:
+        shown = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
+        print("  ".join([f"{name:<{widths[0]}}", *shown]))
+
+
+def print_forecast(figures: Mapping[str, Any], rows_scored: str) -> None:
+    """Print what there is to say about a forecast: each figure beside that of the naive forecast, then the verdict.
+
+    `rows_scored` says what kind of rows the figures are about.
+    """
+    target, ahead = printable(figures["target"], keep=""), figures["horizon"]
+    rows = [[f"{target}, {ahead} row{'s' * (ahead > 1)} ahead", "network", "naive"]]
+    if "verdict" in figures:
+        for scale, name in (("", "rmse"), ("", "mae"), ("scaled_", "rmse"), ("scaled_", "mae")):
+            label = name.upper() + (", scaled" if scale else "")
+            rows.append([label, _short(figures[f"{scale}{name}"]), _short(figures[f"{scale}naive_{name}"])])
+    rows.append(["next", _short(figures["forecast"]), _short(figures["naive_forecast"])])
+    print_table(rows)
+    if "verdict" in figures:
+        print(f"Over {figures['scored_rows']:,} {rows_scored} {figures['verdict']}.")
+    else:
+        print("There are no rows to score, so nothing says how good this is.")
+
+
+def _short(value: float) -> str:
+    """A number with five figures.
+
+    >>> _short(1247700.123), _short(0.0280018), _short(831.659973)
+    ('1,247,700', '0.028002', '831.66')
+    """
+    return f"{float(f'{value:.5g}'):,.12g}"
+
+
+def print_plot(truth: Sequence[float], forecast: Sequence[float], height: int = 8) -> None:
+    """Draw two lines (NaN where one has no value) on a terminal, in cells of two by four dots."""
+    import shutil
+
+    from rich.console import Console
+    from rich.text import Text
+
+    numbers = [value for value in (*truth, *forecast) if not math.isnan(value)]
+    low, high = min(numbers), max(numbers)
+    labels = [_short(high), *[""] * (height - 2), _short(low)]
+    margin = max(map(len, labels)) + 1
+    width = max(min(shutil.get_terminal_size().columns, 100) - margin - 1, 8)
+    dots: list[dict[tuple[int, int], int]] = []
+    for line in (truth, forecast):
+        dots.append({})
+        before = None
+        for x in range(2 * width):  # the mean of the values that fall on a column of dots
+            begin = x * len(line) // (2 * width)
+            part = [v for v in line[begin : max((x + 1) * len(line) // (2 * width), begin + 1)] if not math.isnan(v)]
+            if not part:
+                continue
+            y = round((high - sum(part) / len(part)) / ((high - low) or 1.0) * (4 * height - 1))
+            for dot in range(min(y, before), max(y, before) + 1) if before is not None else [y]:
+                cell = dot // 4, x // 2
+                dots[-1][cell] = dots[-1].get(cell, 0) | DOTS[x % 2][dot % 4]
+            before = y
+    drawing = Text()
+    for row, label in enumerate(labels):
+        drawing.append(f"{label:>{margin - 1}} ")
+        for column in range(width):
+            mine, made = (layer.get((row, column), 0) for layer in dots)
+            drawing.append(chr(0x2800 + (mine | made)), style="bold cyan" if made & ~mine else "")
+        drawing.append("\n")
+    drawing.append(" " * margin + "truth, ").append("forecast", style="bold cyan")
+    with contextlib.suppress(UnicodeError):  # a terminal without such characters has the table
+        Console(highlight=False).print(drawing, soft_wrap=True)
+
+
+def require_plotting(path: Path) -> None:
+    """Raise CharrnnError where `path` can't be drawn: its ending, or matplotlib is not installed."""
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise CharrnnError(f"--plot {path}: name a file that ends in .png, .svg or .pdf")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise CharrnnError("--plot takes matplotlib, which is not installed: pip install 'charrnn[plot]'") from None
+
+
+def draw_plot(suffix: str, target: str, lines: Sequence[Sequence[float]]) -> bytes:
+    """Draw truth, forecast and naive forecast with matplotlib; give back the file of that kind."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for line, label, style in zip(lines, ("truth", "forecast", "naive"), ("k-", "C0-", "C1:"), strict=True):
+        axes.plot(line, style, label=label, linewidth=1)
+    axes.set_xlabel("row")
+    axes.set_ylabel(printable(target, keep="").replace("$", r"\$"))
+    axes.legend()
+    file = io.BytesIO()
+    figure.savefig(file, format=suffix[1:])
+    return file.getvalue()

@@ -74,6 +74,7 @@ def test_eval_prints_a_table_or_json(book_run):
         "import sys; sys.argv += ['--version']; from charrnn.cli import main; main()",
         "import sys; sys.argv += ['--help']; from charrnn.cli import main; main()",
         "import sys; sys.argv += ['train', '--help']; from charrnn.cli import main; main()",
+        "import sys; sys.argv += ['forecast', '--help']; from charrnn.cli import main; main()",
         "import sys; sys.argv += ['sample', '-n', '5']; from charrnn.cli import main; main()",
         "import sys; sys.argv += ['eval', 'book.txt']; from charrnn.cli import main; main()",
     ],
@@ -277,6 +278,6 @@ def test_bad_input_gets_one_line_and_changes_nothing(bad_results, case):
 
 def test_the_readme_holds_the_help_of_each_command(tmp_path):
     readme = (ROOT / "README.md").read_text()
-    for command in ("train", "sample", "eval"):
+    for command in ("train", "sample", "eval", "forecast"):
         text = charrnn(command, "--help", cwd=tmp_path, env={"COLUMNS": "100", "NO_COLOR": "1"})[0].decode().strip()
         assert text in readme, f"README.md lacks the output of COLUMNS=100 charrnn {command} --help"

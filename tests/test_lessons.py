@@ -1,12 +1,15 @@
 """The lecture's lessons: what a recurrent network can learn and a softmax alone can't."""
 
+import doctest
 import math
+import re
+import shlex
 from collections import Counter
 from itertools import pairwise
 
 import pytest
 import torch
-from conftest import CORPORA
+from conftest import CORPORA, ROOT, charrnn
 
 from charrnn import train
 from charrnn.corpus import Vocabulary
@@ -90,3 +93,27 @@ def test_a_sentence_starts_with_if_you_and_is_150_to_200_characters():
     text = (CORPORA / "if-you.txt").read_text().strip()
     assert text.startswith("if you")
     assert 150 <= len(text) <= 200
+
+
+LESSONS = (ROOT / "ARCHITECTURE.md").read_text().partition("## The lecture, lesson by lesson\n")[2].partition("\n## ")[0]
+BLOCKS = re.findall(r"^```(python|console)\n(.*?)^```$", LESSONS, re.S | re.M)
+
+
+def test_the_lessons_python_gives_what_the_architecture_says():
+    text = "\n".join(block for kind, block in BLOCKS if kind == "python")
+    assert text.count(">>> ") > 15
+    torch.manual_seed(0)
+    lessons = doctest.DocTestParser().get_doctest(text, {}, "lessons", "ARCHITECTURE.md", 0)
+    said = []
+    assert doctest.DocTestRunner().run(lessons, out=said.append).failed == 0, "".join(said)
+
+
+@pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "console"])
+def test_the_lessons_commands_print_what_the_architecture_says(tmp_path, block):
+    (tmp_path / "corpora").symlink_to(CORPORA)
+    commands = re.findall(r"^\$ charrnn (.*)\n((?:[^$].*\n)*)", block, re.M)
+    assert len(commands) == block.count("$ ")
+    for command, expected in commands:
+        printed = charrnn(*shlex.split(command), cwd=tmp_path)[0].decode()
+        printed += "\n" * (not printed.endswith("\n") and bool(printed))
+        assert doctest.OutputChecker().check_output(expected, printed, doctest.ELLIPSIS), f"{command}\n{printed}"

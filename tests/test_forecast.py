@@ -1,0 +1,493 @@
+"""Numbers in time: tables in, honest forecasts out."""
+
+import csv
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import CORPORA, DATA, charrnn
+
+from charrnn import checkpoint, cli, display
+from charrnn.errors import CharrnnError
+from charrnn.forecast import MODEL, Forecaster, Settings, training_rows
+from charrnn.table import Series, read_series
+
+TIDE = CORPORA / "tide.csv"
+QUICK = Settings(steps=30, seed=3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def series_of(target, *others):
+    target = np.asarray(target, dtype=np.float64)
+    inputs = np.column_stack([target, *others])
+    names, moments = [str(i) for i in range(inputs.shape[1])], [str(i) for i in range(len(target))]
+    return Series(names, inputs, "0", target, np.ones(len(target), bool), "line", moments, [])
+
+
+def learn(series, settings):
+    """A trained network, its forecasts, and their scores over the held-out rows."""
+    network = Forecaster.create(series, settings)
+    list(network.learn(series))
+    forecasts = network.forecast(series)
+    return network, forecasts, network.score(series, forecasts, training_rows(len(series), settings))
+
+
+def read(tmp_path, text, **options):
+    (tmp_path / "t.csv").write_text(text)
+    return read_series(tmp_path / "t.csv", **options)
+
+
+@pytest.fixture
+def forecast(tmp_path, monkeypatch, capsys):
+    """The program without its start: given arguments and a pipe's bytes, (exit status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests' own Ctrl-C stays theirs
+
+    def run(*arguments, pipe=b""):
+        monkeypatch.setattr(sys, "argv", ["charrnn", "forecast", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pipe)))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
+# What it learns
+
+
+def test_the_lecture_s_stock_prices_are_forecast_within_three_hundredths():
+    path = DATA / "stock_daily.csv"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    series = read_series(path, "Close", reverse=True)
+    assert series.columns == ["Open", "High", "Low", "Volume", "Close"]
+    assert len(series) == 732
+    assert series.target[-1] == 831.659973
+    _, _, scores = learn(series, Settings())
+    assert scores.rows == 220
+    assert scores.rmse / scores.span < 0.03  # scaled on the training rows
+    assert scores.rmse / np.ptp(series.target) < 0.03  # scaled on all rows, as the lecture did
+    assert scores.rmse < 1.01 * scores.naive_rmse
+
+
+@pytest.mark.parametrize(("cell", "layers"), [("lstm", 1), ("gru", 1), ("rnn", 2)])
+def test_a_noisy_sine_is_forecast_better_than_the_naive_way(cell, layers):
+    t = np.arange(600)
+    series = series_of(np.sin(t / 8) + 0.1 * np.random.default_rng(0).standard_normal(600))
+    _, _, scores = learn(series, Settings(cell=cell, layers=layers, steps=300))
+    assert scores.rmse < 0.9 * scores.naive_rmse  # the noise alone makes 0.6
+    assert scores.sureness > 2
+    assert scores.verdict.endswith("% below that of the naive forecast")
+
+
+def test_a_linear_head_alone_learns_an_autoregression_to_its_noise():
+    noise = np.random.default_rng(1).standard_normal(2000)
+    values = [0.0]
+    for e in noise[1:]:
+        values.append(0.5 * values[-1] + e)
+    _, _, scores = learn(series_of(values), Settings(layers=0))
+    best = 1 / np.sqrt(2 / (1 + 0.5))  # of the noise (1) to the naive forecast's sqrt(2 variance (1 - 0.5))
+    assert abs(scores.rmse / scores.naive_rmse - best) < 0.03
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_random_walk_is_not_said_to_be_forecast(seed):
+    walk = np.cumsum(np.random.default_rng(seed).standard_normal(600))
+    _, _, scores = learn(series_of(walk), Settings(seed=seed, steps=150))
+    assert "no better" in scores.verdict or "chance" in scores.verdict
+
+
+def test_a_column_that_leads_by_three_rows_is_used_three_rows_ahead():
+    leader = np.random.default_rng(2).standard_normal(400)
+    follower = np.concatenate([np.zeros(3), leader[:-3]])
+    _, _, scores = learn(series_of(follower, leader), Settings(horizon=3, steps=300))
+    assert scores.rmse < 0.3 * scores.naive_rmse
+
+
+# What it may not know
+
+
+def test_future_rows_move_no_earlier_forecast_and_no_scaling_by_one_bit():
+    rng = np.random.default_rng(4)
+    series = series_of(np.cumsum(rng.standard_normal(200)), rng.standard_normal(200))
+    network, forecasts, _ = learn(series, QUICK)
+    for row in (141, 160, 199):  # of the held-out rows, 140 to 199
+        inputs, target = series.inputs.copy(), series.target.copy()
+        inputs[row:] = 1e6 * rng.standard_normal((200 - row, 2))
+        target[row:] = inputs[row:, 0]
+        other, changed, _ = learn(replace(series, inputs=inputs, target=target), QUICK)
+        assert (other.low, other.span, other.change, other.kept) == (network.low, network.span, network.change, network.kept)
+        assert changed[:row].tobytes() == forecasts[:row].tobytes()  # row's own is made from the rows before it
+        assert changed[row] == forecasts[row]
+        assert (changed[row + 1 :] != forecasts[row + 1 :]).all()
+
+
+def test_a_forecast_sees_the_rows_of_its_window_and_no_others():
+    rng = np.random.default_rng(5)
+    settings = replace(QUICK, window=4, horizon=2)
+    series = series_of(rng.standard_normal(60))
+    network, forecasts, _ = learn(series, settings)
+    for row in range(60):
+        inputs, target = series.inputs.copy(), series.target.copy()
+        inputs[row] += 0.5
+        target[row] += 0.5
+        moved = network.forecast(replace(series, inputs=inputs, target=target)) != forecasts
+        moved &= ~np.isnan(forecasts)
+        assert set(moved.nonzero()[0]) == {r for r in range(row + 2, row + 6) if 5 <= r < 62}
+
+
+def test_a_seed_repeats_a_forecast_and_another_gives_another():
+    series = series_of(np.sin(np.arange(100) / 3))
+    first, again, other = (learn(series, replace(QUICK, seed=seed))[1] for seed in (1, 1, 2))
+    assert first.tobytes() == again.tobytes()
+    assert first.tobytes() != other.tobytes()
+
+
+def test_the_step_that_forecasts_the_last_training_rows_best_is_kept():
+    series = series_of(np.random.default_rng(6).standard_normal(100).cumsum())
+    network = Forecaster.create(series, Settings(steps=80, learning_rate=0.03))
+    made = [network.forecast(series), *(network.forecast(series) for _ in network.learn(series))]
+    errors = [np.square(forecasts[56:70] - series.target[56:70]).mean() for forecasts in made]
+    assert network.kept == np.argmin(errors) < 80
+    assert network.forecast(series).tobytes() == made[network.kept].tobytes()
+
+
+def test_the_figures_are_those_of_the_definition():
+    series = series_of([1, 2, 4, 7, 11, 16, 22, 29, 37, 46])
+    network = Forecaster.create(series, Settings(window=2, horizon=2, validation=0.4))
+    forecasts = network.forecast(series)
+    assert np.isnan(forecasts[:3]).all()
+    assert forecasts[3:].tolist() == [2, 4, 7, 11, 16, 22, 29, 37, 46]  # untrained, it is the naive one
+    scores = network.score(series, forecasts + np.where(np.arange(12) % 2, 3, 4), 6)
+    errors = [4 - 11, 3 - 13, 4 - 15, 3 - 17]  # rows 6 to 9
+    assert scores.rmse == pytest.approx(np.sqrt(np.mean(np.square(errors))))
+    assert scores.mae == 10.5
+    assert scores.naive_mae == 14
+    assert scores.span == 15  # 1 to 16, the training rows
+    assert scores.rows == 4
+
+
+def test_a_trend_beyond_the_training_range_is_still_followed():
+    _, _, scores = learn(series_of(2.0 * np.arange(300)), Settings(steps=300))
+    assert scores.rmse < 0.1 * scores.naive_rmse
+
+
+def test_more_windows_than_a_batch_are_drawn_by_the_seed(monkeypatch):
+    monkeypatch.setattr("charrnn.forecast.BATCH", 16 * 7)
+    series = series_of(np.sin(np.arange(200) / 3))
+    first, again = (learn(series, Settings(steps=200)) for _ in range(2))
+    assert first[1].tobytes() == again[1].tobytes()
+    assert first[2].rmse < 0.5 * first[2].naive_rmse
+
+
+# Tables
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", ", "])
+def test_every_delimiter_gives_the_same_table(tmp_path, delimiter):
+    text = "# a comment\nday,a,b\n2024-01-01,1,10\n# more\n\n2024-01-02,2,20.5\n2024-01-03,-3,3e1\n".replace(",", delimiter)
+    series = read(tmp_path, text)
+    assert series.columns == ["a", "b"]
+    assert series.inputs.tolist() == [[1, 10], [2, 20.5], [-3, 30]]
+    assert (series.target_name, series.target.tolist()) == ("b", [10, 20.5, 30])
+    assert (series.moment, series.moments) == ("day", ["2024-01-01", "2024-01-02", "2024-01-03"])
+
+
+def test_names_come_from_the_first_row_or_the_comment_above_it_or_are_numbers(tmp_path):
+    assert read(tmp_path, "a,b\n1,2\n").columns == ["a", "b"]
+    assert read(tmp_path, '"a, with b",c\r\n"1","2"\r\n').columns == ["a, with b", "c"]
+    assert read(tmp_path, "# http://x?y=1\n# Open,Close\n1,2\n3,4\n").columns == ["Open", "Close"]
+    assert read(tmp_path, "# only one remark\n1,2\n3,4\n").columns == ["1", "2"]
+    assert read(tmp_path, "2024-01-01,1\n2024-01-02,2\n").moments == ["2024-01-01", "2024-01-02"]
+    assert read(tmp_path, '"a; b",c\n1,2\n').columns == ["a; b", "c"]
+    assert read(tmp_path, "\ufeffa,b\n1,2\n").columns == ["a", "b"]
+
+
+def test_columns_are_named_or_counted_and_the_target_need_not_be_read(tmp_path):
+    series = read(tmp_path, "a,b,c\n1,2,3\n4,5,6\n", target="1", columns=["c", "2", "c"])
+    assert series.columns == ["c", "b"]
+    assert series.inputs.tolist() == [[3, 2], [6, 5]]
+    assert series.target.tolist() == [1, 4]
+
+
+def test_reverse_puts_the_oldest_row_first(tmp_path):
+    series = read(tmp_path, "date,a\n3 Mar 2024,3\n2 Mar 2024,2\n1 Mar 2024,1\n", reverse=True)
+    assert series.target.tolist() == [1, 2, 3]
+    assert read(tmp_path, "a\n3\n2\n1\n", reverse=True).moments == ["4", "3", "2"]
+
+
+def test_missing_values_are_carried_on_counted_and_never_scored(tmp_path):
+    series = read(tmp_path, "a,b\n,1\n5,\n6,2\nNaN,n/a\n8,3\n")
+    assert series.inputs.tolist() == [[5, 1], [6, 2], [6, 2], [8, 3]]
+    assert series.known.tolist() == [False, True, False, True]
+    assert series.notes == [
+        "rows left out at the start, where not every column has a value yet: 1",
+        "missing values: 1 in a, 2 in b; the last value before each is carried on",
+    ]
+    target = np.arange(40.0)
+    series = replace(series_of(target), known=np.arange(40) % 2 == 0)
+    _, _, scores = learn(series, QUICK)
+    assert scores.rows == 6
+
+
+def test_text_and_dates_are_no_inputs(tmp_path):
+    series = read(tmp_path, "who,when,x,y\nann,01/02/2024,1,2\nbob,14/02/2024,2,3\n")
+    assert series.columns == ["x", "y"]
+    assert series.moment == "when"
+    assert series.notes == ["column who holds no numbers and is left out"]
+    assert read(tmp_path, "timestamp,x\n10,1\n20,2\n").columns == ["x"]
+    series = read(tmp_path, "day,x,expires\n2024-01-01,1,2025-01-09\n2024-01-02,2,2025-01-01\n")
+    assert (series.moment, series.columns) == ("day", ["x"])  # only the first date column says in which order rows are
+
+
+@pytest.mark.parametrize(
+    "days",
+    ["01/02/2024 02/02/2024 03/02/2024 13/02/2024", "02/01/2024 02/02/2024 02/03/2024", "03/01/2024 01/02/2024 02/03/2024"],
+)
+def test_days_and_months_are_read_in_the_way_that_is_in_order(tmp_path, days):
+    assert read(tmp_path, "day,x\n" + "".join(f"{day},1\n" for day in days.split())).moments == days.split()
+
+
+@pytest.mark.parametrize("values", [[5.0] * 30, [0.1 + 0.2, 0.3] * 15, [1e60, -1e60] * 15, [1e-300, 2e-300] * 15])
+def test_constant_and_extreme_columns_give_finite_figures(values):
+    _, forecasts, scores = learn(series_of(values), QUICK)
+    assert np.isfinite(forecasts[7:]).all()
+    assert np.isfinite([scores.rmse, scores.naive_rmse, scores.span, scores.sureness]).all()
+    assert scores.span > 0
+
+
+def test_a_constant_column_is_forecast_as_it_is():
+    _, forecasts, scores = learn(series_of([5.0] * 30), QUICK)
+    assert (forecasts[7:] == 5).all()
+    assert scores.verdict == "the network is no better than the naive forecast"
+
+
+ROWS = "".join(f"{i},{i * i % 7}\n" for i in range(30))
+BAD = {
+    "a missing file": ("", ["gone.csv"], "gone.csv does not exist"),
+    "a folder": ("", ["."], ". is a folder"),
+    "an empty file": ("", ["t.csv"], "empty"),
+    "an empty pipe": ("", ["-"], "empty"),
+    "comments alone": ("# nothing\n\n", ["t.csv"], "t.csv holds no rows"),
+    "a header alone": ("a,b\n", ["t.csv"], "no rows"),
+    "bytes": ("a\0b,1\n", ["t.csv"], "NUL"),
+    "another encoding": (b"a,b\n\xff,1\n", ["t.csv"], "--encoding"),
+    "text among numbers": ("a,b\n1,2\n3,many\n", ["t.csv"], "line 3, column b: 'many' is no number"),
+    "a decimal comma": ("a;b\n1;2,5\n1;3\n", ["t.csv"], "line 2, column b: '2,5' is no number; write 2.5"),
+    "a number too large": ("a,b\n1,2\n1,1e61\n", ["t.csv"], "line 3, column b: '1e61' is larger than 1e+60"),
+    "infinity": ("a,b\n1,2\n1,inf\n", ["t.csv"], "line 3, column b: 'inf'"),
+    "rows of unequal length": ("a,b\n1,2\n1,2,3\n", ["t.csv"], "line 3: 3 cells, but 2 in the first row"),
+    "a quote that never ends": ('a,b\n1,"2\n1,2\n', ["t.csv"], "t.csv, line "),
+    "no numbers": ("a,b\nx,y\nz,w\n", ["t.csv"], "no column of numbers"),
+    "one row": ("a,b\n1,2\n", ["t.csv"], "too few rows (1): a window of 7"),
+    "fewer rows than a window": (ROWS, ["t.csv", "--window", "25"], "too few rows (30): a window of 25"),
+    "a horizon beyond the rows": (ROWS, ["t.csv", "--horizon", "15"], "a horizon of 15"),
+    "a target that is not there": ("a,b\n" + ROWS, ["t.csv", "--target", "Close"], "no such column; there are a, b"),
+    "a column that is not there": (ROWS, ["t.csv", "--columns", "1,3"], "--columns 3"),
+    "no columns": (ROWS, ["t.csv", "--columns", ""], "--columns"),
+    "a name that stands twice": ("a,a\n" + ROWS, ["t.csv", "--target", "a"], "several columns"),
+    "a target of text": ("a,b\nx,1\ny,2\n", ["t.csv", "--target", "a"], "column a holds no numbers"),
+    "newest first": ("day,x\n2024-01-02,1\n2024-01-01,2\n", ["t.csv"], "add --reverse"),
+    "oldest first and reverse": ("day,x\n2024-01-01,1\n2024-01-02,2\n", ["t.csv", "--reverse"], "leave --reverse out"),
+    "days in no order": ("day,x\n2024-01-01,1\n2024-01-03,2\n2024-01-02,3\n", ["t.csv"], "in no order (line 4: 2024-01-02)"),
+    "times in no order": ("time,x\n1,1\n3,2\n2,3\n", ["t.csv"], "in no order (line 4: 2)"),
+    "no window": (ROWS, ["t.csv", "--window", "0"], "--window 0"),
+    "no horizon": (ROWS, ["t.csv", "--horizon", "0"], "--horizon 0"),
+    "negative layers": (ROWS, ["t.csv", "--layers", "-1"], "--layers -1"),
+    "no units": (ROWS, ["t.csv", "--hidden-size", "0"], "--hidden-size 0"),
+    "no steps": (ROWS, ["t.csv", "--steps", "0"], "--steps 0"),
+    "an unknown cell": (ROWS, ["t.csv", "--cell", "brain"], "--cell brain"),
+    "a learning rate of nan": (ROWS, ["t.csv", "--learning-rate", "nan"], "--learning-rate nan"),
+    "all held out": (ROWS, ["t.csv", "--validation", "1"], "--validation 1"),
+    "held out of nan": (ROWS, ["t.csv", "--validation", "nan"], "--validation nan"),
+    "a seed below 0": (ROWS, ["t.csv", "--seed", "-1"], "--seed -1"),
+    "nearly all held out": (ROWS, ["t.csv", "--validation", "0.9"], "too few"),
+    "a folder that is a file": (ROWS, ["t.csv", "--out", "t.csv"], "--out t.csv is a file"),
+    "a model there already": (ROWS, ["t.csv", "--out", "used"], "replace it with --force"),
+    "a model that is none": (ROWS, ["t.csv", "--model", "t.csv"], "t.csv is not a charrnn file"),
+    "a model that is missing": (ROWS, ["t.csv", "--model", "gone"], "gone does not exist"),
+    "a kept model with settings": (ROWS, ["t.csv", "--model", "used", "--window", "3"], "--model keeps its own"),
+    "a plot of no kind": (ROWS, ["t.csv", "--plot", "plot.xls"], ".png, .svg or .pdf"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line_and_writes_nothing(tmp_path, forecast, case):
+    text, arguments, words = BAD[case]
+    (tmp_path / "t.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / MODEL).write_bytes(b"precious")
+    status, out, errors = forecast(*arguments)
+    assert (status, out, errors.count("\n")) == (2, "", 1), errors
+    assert errors.startswith("error: ")
+    assert words in errors
+    assert sorted(os.listdir(tmp_path)) == ["t.csv", "used"]
+    assert (tmp_path / "used" / MODEL).read_bytes() == b"precious"
+
+
+# The program
+
+
+def test_the_program_prints_a_table_writes_a_table_and_keeps_a_model(tmp_path, forecast):
+    out, errors = charrnn("forecast", TIDE, "--steps", 40, "-o", "kept", "--save", "p.csv", cwd=tmp_path)
+    lines = out.decode().splitlines()
+    assert lines[0].split() == ["height,", "1", "row", "ahead", "network", "naive"]
+    assert [line.split("  ")[0] for line in lines[1:6]] == ["RMSE", "MAE", "RMSE, scaled", "MAE, scaled", "next"]
+    assert lines[6].startswith("Over 300 held-out rows the network's RMSE is")
+    assert len(lines) == 7
+    assert errors == ""
+    with open(tmp_path / "p.csv") as file:
+        names, *rows = csv.reader(file)
+    assert names == ["time", "height", "forecast", "naive"]
+    assert len(rows) == 301
+    assert rows[0][0] == read_series(TIDE).moments[700]
+    assert rows[-1][:2] == ["+1", ""]
+    assert [row[3] for row in rows[1:]] == [row[1] for row in rows[:-1]]
+    status, out, errors = forecast("-", "--steps", 40, "--json", pipe=TIDE.read_bytes())
+    figures = json.loads(out)
+    assert (status, errors) == (0, "")
+    assert figures["scored_rows"] == 300
+    assert figures["forecast"] == float(rows[-1][2])
+    errors = [float(row[1]) - float(row[2]) for row in rows[:-1]]
+    assert figures["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
+    again = json.loads(forecast(TIDE, "-m", "kept", "--json")[1])
+    assert again["forecast"] == figures["forecast"]
+    assert again["scored_rows"] == 993
+    assert forecast(TIDE, "--steps", 1, "-o", "kept", "--force")[0] == 0
+    assert json.loads(forecast(TIDE, "-m", "kept", "--json")[1])["forecast"] != figures["forecast"]
+    assert os.listdir(tmp_path / "kept") == [MODEL]
+    status, _, errors = forecast(TIDE, "-m", "kept", "--save", "kept/none/p.csv")
+    assert status == 1
+    assert errors.startswith("error: kept/none/p.csv can't be written")
+
+
+def test_without_held_out_rows_there_is_a_forecast_and_no_figure(forecast):
+    out = forecast(TIDE, "--steps", 5, "--validation", 0, "--horizon", 2)[1]
+    assert out.splitlines()[1].startswith("next")
+    assert "RMSE" not in out
+
+
+def test_repairs_are_said_on_standard_error_unless_it_is_to_be_quiet(forecast):
+    table = b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i % 7) for i in range(30)) + b"3,\n"
+    assert forecast("--steps", 2, pipe=table)[2] == "note: missing values: 1 in b; the last value before each is carried on\n"
+    assert forecast("--steps", 2, "-q", pipe=table)[2] == ""
+
+
+def test_a_terminal_gets_a_plot_after_the_table(tmp_path):
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "charrnn", "forecast", str(TIDE), "--steps", "5", "-q"]
+    environment = {**os.environ, "COLUMNS": "60", "PYTHONUTF8": "1"}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=terminal, cwd=tmp_path, env=environment)
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            part = os.read(controller, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(controller)
+    assert process.wait(20) == 0
+    text = shown.decode()
+    assert text.index("held-out rows") < text.index("truth, ")
+    plot = text[text.index("held-out rows") :].splitlines()[1:9]
+    assert all(any("\u2800" <= c <= "\u28ff" for c in line) for line in plot)
+
+
+def test_a_plot_without_matplotlib_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(CharrnnError, match=r"pip install 'charrnn\[plot\]'"):
+        display.require_plotting(tmp_path / "p.png")
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+def test_a_plot_is_drawn_in_each_format(suffix, start):
+    pytest.importorskip("matplotlib", reason="matplotlib, an extra, is not installed")
+    drawn = display.draw_plot(suffix, "price in $", [[1.0, 2.0, float("nan")], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0]])
+    assert drawn.startswith(start)
+
+
+def test_the_program_draws_a_plot(tmp_path, forecast):
+    pytest.importorskip("matplotlib", reason="matplotlib, an extra, is not installed")
+    assert forecast(TIDE, "--steps", 2, "--plot", "p.png")[0] == 0
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ctrl_c_ends_the_learning_and_keeps_nothing(tmp_path):
+    command = [sys.executable, "-m", "charrnn", "forecast", str(TIDE), "--steps", "1000000", "-o", "kept"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stderr.readline().startswith("learning: ")
+    process.send_signal(signal.SIGINT)
+    assert "nothing is kept" in process.communicate(timeout=20)[1]
+    assert process.returncode == 130
+    assert os.listdir(tmp_path / "kept") == []
+
+
+# Kept models
+
+
+def test_a_kept_model_forecasts_as_before(tmp_path):
+    series = series_of(np.sin(np.arange(100) / 3), np.arange(100.0))
+    network, forecasts, _ = learn(series, replace(QUICK, layers=2, cell="gru"))
+    network.save(tmp_path)
+    again = Forecaster.load(tmp_path)
+    assert again.forecast(series).tobytes() == forecasts.tobytes()
+    assert again.settings == network.settings
+    with pytest.raises(CharrnnError, match=r"too few rows \(5\) for a window of 7"):
+        again.forecast(series_of(np.arange(5.0), np.arange(5.0)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"columns": ["0", 1]},
+        {"columns": []},
+        {"columns": 5},
+        {"low": [0.0]},
+        {"span": [0.0, 1.0, 1.0]},
+        {"change": -1.0},
+        {"change": "much"},
+        {"settings": {"hidden_size": 1000}},
+        {"settings": {"window": 0}},
+        {"settings": {"window": True}},
+        {"settings": {"colour": 1}},
+        {"settings": []},
+        {"target": None},
+    ],
+)
+def test_a_damaged_model_gets_one_line(tmp_path, change):
+    network = Forecaster.create(series_of(np.arange(30.0), np.arange(30.0)), QUICK)
+    network.save(tmp_path)
+    tensors, header = checkpoint.read(tmp_path / MODEL)
+    checkpoint.write(tmp_path / MODEL, tensors, {"forecast": header["forecast"] | change})
+    with pytest.raises(CharrnnError, match="is not a usable forecast model"):
+        Forecaster.load(tmp_path)
+    checkpoint.write(tmp_path / MODEL, tensors | {"head.bias": np.array([np.nan], np.float32)}, header)
+    with pytest.raises(CharrnnError, match="not finite"):
+        Forecaster.load(tmp_path)
