@@ -75,7 +75,7 @@ class WorkDisplay:
     def __init__(self, what: str = "reading", unit: str = "MB", quiet: bool = False, scale: float = 1e6):
         self.what, self.unit, self.quiet, self.scale = what, unit, quiet, scale
         self._live: Live | None = None
-        self._due = time.monotonic() + 1.0
+        self._due = time.monotonic() + (1.0 if _on_terminal() else 10.0)
 
     def __enter__(self) -> "WorkDisplay":
         return self
