@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -177,6 +177,13 @@ def show_cursor() -> None:
     with contextlib.suppress(OSError):
         if os.isatty(2):
             os.write(2, b"\x1b[?25h")
+
+
+def print_surprises(title: str, rows: Sequence[tuple[float, str]]) -> None:
+    """Print bits beside texts to standard output, each text on one line."""
+    print(f"\n{title}")
+    for bits, text in rows:
+        write_line(f"{bits:7.2f} {text}", sys.stdout)
 
 
 def print_scores(rows: Mapping[str, str]) -> None:
