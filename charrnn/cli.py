@@ -225,7 +225,8 @@ def sample(
     ] = None,
     prime_file: Annotated[Path | None, _option("--prime-file", help="The same from a file.")] = None,
     length: Annotated[
-        int | None, _option("-n", "--length", help="Characters to write; of a line or paragraph, at most. [default: 500; 1000]")
+        int | None,
+        _option("-n", "--length", help="Characters to write; of a line or paragraph at most. [default: 500 or 1000]"),
     ] = None,
     temperature: Annotated[
         float, _option("-t", "--temperature", help="Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]")
@@ -275,7 +276,7 @@ def sample(
     if loaded.records:
         if until is not None:
             raise CharrnnError(f"--until: {loaded.path} ends each {loaded.records} itself")
-        _write_records(loaded, prime.removesuffix("\n"), 1000 if length is None else length, sampler, seed, count, novel)
+        _write_records(loaded, prime, 1000 if length is None else length, sampler, seed, count, novel)
         return
     length = 500 if length is None else length
     write = _writer()
@@ -444,10 +445,11 @@ def _run_folder(sources: list[str]) -> Path:
 
 
 def _write_records(model: Any, prime: str, length: int, sampler: Any, seed: int | None, count: int, novel: bool) -> None:
-    """Print `count` records, only novel ones where asked, out of at most TRIES times as many."""
+    """Print `count` records of a model of such, only novel ones where asked, out of at most TRIES times as many."""
     from charrnn.records import SEPARATORS
 
     write, separator = _writer(), SEPARATORS[model.records]
+    prime = prime.removesuffix(separator)  # a pipe's last line break
     printed = dropped = 0
     for record in model.write_records(prime, length, sampler, seed, min(count, 64)):
         if novel and not model.is_novel(record):
