@@ -41,15 +41,14 @@ def join(records: Iterable[str], kind: str) -> str:
 
 
 def hold_out(records: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str], int]:
-    """Take `fraction` of the records out, at random by `seed`: (training, held out, how many were neither).
+    """Take `fraction` of the records out, at random by `seed`: (training, held out in the order drawn, how many were neither).
 
     Neither are those that were drawn though the training part has the same: to know them again proves nothing.
     """
-    drawn = np.zeros(len(records), bool)
-    drawn[np.random.default_rng(seed).permutation(len(records))[: int(len(records) * fraction)]] = True
-    training = [record for record, out in zip(records, drawn, strict=True) if not out]
+    order, n = np.random.default_rng(seed).permutation(len(records)), int(len(records) * fraction)
+    training = [records[i] for i in np.sort(order[n:])]
     known = set(training)
-    held_out = [record for record, out in zip(records, drawn, strict=True) if out and record not in known]
+    held_out = [records[i] for i in order[:n] if records[i] not in known]
     return training, held_out, len(records) - len(training) - len(held_out)
 
 
