@@ -257,6 +257,10 @@ def test_a_line_scores_alike_alone_and_among_others_and_by_either_engine(names, 
     start, V = model.start, len(model.vocabulary)
     theirs = score_records(forward, torch_model.initial_state, ids, bounds(ids, start, "line"), start, V)
     np.testing.assert_allclose(theirs.each, score.each, rtol=1e-4)
+    for k in (0, 50):  # the naive way: character after character, from the zero state
+        line = torch.from_numpy(model.vocabulary.encode("\n" + lines[k] + "\n").astype(np.int64))[:, None]
+        logits = torch_model(line[:-1], torch_model.initial_state(1))[0].log_softmax(-1).detach()
+        assert -logits[:, 0].gather(1, line[1:]).sum().item() == pytest.approx(score.each[k], rel=1e-4)
 
 
 def test_eval_of_a_uniform_model_costs_each_character_of_a_line_and_its_end_alike():
