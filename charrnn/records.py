@@ -91,6 +91,7 @@ class Records:
         self.cut = int(np.count_nonzero(stops - self.starts > seq_length))  # how many are longer
         self.total = int(self.lengths.sum())
         self.per_epoch = max(1, int(self.total // max(batch_size * self.lengths.mean(), self.lengths.max())))
+        self.unit = max(1, batch_size // 8)  # of it batches hold multiples, since each shape of theirs takes memory and time
         self._epoch, self._batches = -1, list[np.ndarray]()
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -104,8 +105,11 @@ class Records:
             order = np.concatenate(pools)
             before = np.cumsum(self.lengths[order]) - self.lengths[order]
             # No record is longer than a batch's share of the characters: one starts in every share.
-            batch = before * self.per_epoch // self.total
-            batches = np.split(order, np.searchsorted(batch, np.arange(1, self.per_epoch)))
+            cuts = np.searchsorted(before * self.per_epoch // self.total, np.arange(1, self.per_epoch))
+            even = (cuts / self.unit).round().astype(np.int64) * self.unit
+            if (np.diff(even, prepend=0, append=len(order)) > 0).all():
+                cuts = even
+            batches = np.split(order, cuts)
             self._epoch, self._batches = epoch, [batches[k] for k in generator.permutation(self.per_epoch)]
         return self._batches
 
