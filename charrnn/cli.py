@@ -338,7 +338,7 @@ def eval(
     records, notes = split(corpus.text(), loaded.records) if loaded.records else ([], [])
     for note in corpus.notes + notes:
         display.write_line(f"note: {note}")
-    with display.WorkDisplay("scoring", f"million {loaded.records or 'character'}s") as scoring:
+    with display.WorkDisplay("scoring", "million characters") as scoring:
         scored = loaded.score(corpus, scoring.progress)
     figures = scored.to_dict()
     surprising = [{"bits": bits, loaded.records: records[k]} for k, bits in scored.worst(worst)] if worst else []

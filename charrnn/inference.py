@@ -335,7 +335,7 @@ def score_records(
                 missing[chosen] += np.bincount(np.nonzero(mine)[1], follows == unknown, len(chosen)).astype(np.int64)
                 right &= follows != unknown
             correct += int(np.count_nonzero(right))
-        watch(done, len(order))
+        watch(int(length[order[:done]].sum()), len(text))
     nats += _unknown_cost(length, missing, unknown, vocabulary_size)
     return Score(int((stop - begin).sum()), int(missing.sum()), float(nats.sum()), correct, nats)
 
