@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 import charrnn
 from charrnn.errors import CharrnnError
+from charrnn.records import PRINT, SEPARATORS
 
 try:
     import fcntl
@@ -28,6 +29,7 @@ except ImportError:  # Windows: two runs in one folder are not noticed there
 FORMAT = 1
 MODEL, STATE, HISTORY = "model.safetensors", "state.safetensors", "history.jsonl"
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+FINGERPRINT = "fingerprint"  # the tensor that says which records a model of records was given; see `records.prints`
 LIMIT = 1 << 24  # no size in a configuration is larger, nor a header in bytes: one for all of Unicode has 15.2 million
 LARGEST = 1e6  # no weight is larger: with more, products leave float32
 KINDS = {"F32", "F64", "I64", "U8"}  # of tensors that stand in our files
@@ -210,7 +212,12 @@ def read_model(path: Path) -> tuple[Tensors, Header]:
     Raises: CharrnnError that names the file and what in it is wrong.
     """
     tensors, header = read(path)
-    _check_network(path, tensors, header)
+    _check_network(path, {name: tensor for name, tensor in tensors.items() if name != FINGERPRINT}, header)
+    prints = tensors.get(FINGERPRINT)
+    if (prints is not None) != (header.get("records") is not None):
+        raise CharrnnError(f"{path}: tensor {FINGERPRINT!r} is {'missing' if prints is None else 'unknown'}")
+    if prints is not None and (prints.dtype != np.uint8 or prints.ndim != 2 or prints.shape[1] != PRINT):
+        raise CharrnnError(f"{path}: tensor {FINGERPRINT!r} is {prints.dtype} {prints.shape}, not uint8 (n, {PRINT})")
     if not isinstance(header.get("training"), dict):
         raise CharrnnError(f"{path} does not say how the model was trained")
     return tensors, header
@@ -285,6 +292,8 @@ def shapes(header: Header) -> dict[str, tuple[int, ...]]:
         raise ValueError("the vocabulary is not a text of distinct characters in code-point order")
     if not isinstance(start, str) or len(start) != 1 or start not in vocabulary:
         raise ValueError("its start is not a character of the vocabulary")
+    if header.get("records") not in (None, *SEPARATORS) or (header.get("records") and start != "\n"):
+        raise ValueError(f"its records are none of {', '.join(SEPARATORS)}, or don't begin after a line break")
     vocabulary.encode("utf-8")  # raises ValueError where a character is none of Unicode's
     unknown = set(config) - {"vocabulary_size", "cell", "num_layers", "hidden_size", "embedding_size", "residual"}
     if unknown or type(config.get("residual", False)) is not bool:

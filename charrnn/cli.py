@@ -22,6 +22,7 @@ from charrnn import display
 from charrnn.errors import CharrnnError
 
 OUT_OF_MEMORY = "out of memory; take a smaller text, network or batch"
+TRIES = 20  # records that are drawn at most for each that is asked for, where only novel ones are printed
 STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
 
 app = typer.Typer(
@@ -59,6 +60,12 @@ def train(
             help="Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]",
         ),
     ] = None,
+    by_line: Annotated[
+        bool, _option("--by-line", help="Learn each line as a sequence of its own; held out are whole lines at random.")
+    ] = False,
+    by_paragraph: Annotated[
+        bool, _option("--by-paragraph", help="The same for records that blank lines separate, such as conversations.")
+    ] = False,
     validation: Annotated[
         str,
         _option(
@@ -135,6 +142,8 @@ def train(
     from charrnn.reading import STDIN
     from charrnn.recipe import Options, parse_duration
 
+    if by_line and by_paragraph:
+        raise CharrnnError("--by-line and --by-paragraph exclude each other")
     try:
         held_out: str | float = float(validation)
     except ValueError:
@@ -160,6 +169,7 @@ def train(
         precision,
         encoding,
         max_vocabulary,
+        "line" if by_line else "paragraph" if by_paragraph else None,
     )
     sources = list(corpus or ([STDIN] if _piped() and not resume else []))
     if not sources and not resume:
@@ -214,7 +224,10 @@ def sample(
         str | None, _option("-p", "--prime", help="Text to go on from; it is printed first. A pipe does the same.")
     ] = None,
     prime_file: Annotated[Path | None, _option("--prime-file", help="The same from a file.")] = None,
-    length: Annotated[int, _option("-n", "--length", help="Characters to write. [default: 500]")] = 500,
+    length: Annotated[
+        int | None,
+        _option("-n", "--length", help="Characters to write; of a line or paragraph at most. [default: 500 or 1000]"),
+    ] = None,
     temperature: Annotated[
         float, _option("-t", "--temperature", help="Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]")
     ] = 1.0,
@@ -226,6 +239,9 @@ def sample(
     seed: Annotated[int | None, _option("--seed", help="Repeats a text. [default: another each time]")] = None,
     count: Annotated[int, _option("--count", help="Texts to write, separated by a line of dashes. [default: 1]")] = 1,
     until: Annotated[str | None, _option("--until", help="End a text after it has written this.")] = None,
+    novel: Annotated[
+        bool, _option("--novel", help="Of a model of lines or paragraphs: only those that its text did not hold.")
+    ] = False,
 ) -> None:
     """Write text with a model."""
     from charrnn.inference import Sampler
@@ -233,7 +249,7 @@ def sample(
 
     if prime is not None and prime_file is not None:
         raise CharrnnError("--prime and --prime-file exclude each other")
-    if length < 0:
+    if length is not None and length < 0:
         raise CharrnnError(f"--length {length} is below 0")
     if not 1 <= count <= 100_000:
         raise CharrnnError(f"--count {count} is not between 1 and 100000")
@@ -251,10 +267,18 @@ def sample(
             if source != STDIN or "empty" not in str(error):
                 raise
     prime = prime or ""
+    if novel and not loaded.records:
+        raise CharrnnError(f"--novel: {loaded.path} is not a model of lines or paragraphs")
     unknown = loaded.unknown(prime)
     if unknown:
         fate = "skipped in the prime" if loaded.vocabulary.unknown is None else "read as its unknown symbol"
         display.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
+    if loaded.records:
+        if until is not None:
+            raise CharrnnError(f"--until: {loaded.path} ends each {loaded.records} itself")
+        _write_records(loaded, prime, 1000 if length is None else length, sampler, seed, count, novel)
+        return
+    length = 500 if length is None else length
     write = _writer()
     rest: list[list[str]] = [[] for _ in range(count)]  # texts 2, 3, ... wait until the first has been written
     ends = [""] * count  # the last characters of each, in which `until` is looked for
@@ -290,28 +314,46 @@ def eval(
     ] = None,
     encoding: Annotated[str, _option("--encoding", help="The text's encoding. [default: utf-8]")] = "utf-8",
     as_json: Annotated[bool, _option("--json", help="Print one JSON object.")] = False,
+    worst: Annotated[
+        int,
+        _option(
+            "--worst", metavar="N", help="Print the N lines or paragraphs that surprise a model of such most. [default: 0]"
+        ),
+    ] = 0,
 ) -> None:
     """Say how well a model knows a text, in bits per character."""
     from charrnn.reading import STDIN, read_corpus
+    from charrnn.records import split
 
     sources = list(text or ([STDIN] if _piped() else []))
     if not sources:
         raise CharrnnError("no text: name files or folders, or pipe one in")
+    if worst < 0:
+        raise CharrnnError(f"--worst {worst} is below 0")
     loaded = _load(model)
+    if worst and not loaded.records:
+        raise CharrnnError(f"--worst: {loaded.path} is not a model of lines or paragraphs")
     with display.WorkDisplay() as reading:
         corpus = read_corpus(sources, encoding, reading.progress)
-    for note in corpus.notes:
+    records, notes = split(corpus.text(), loaded.records) if loaded.records else ([], [])
+    for note in corpus.notes + notes:
         display.write_line(f"note: {note}")
     with display.WorkDisplay("scoring", "million characters") as scoring:
-        figures = loaded.score(corpus, scoring.progress).to_dict()
+        scored = loaded.score(corpus, scoring.progress)
+    figures = scored.to_dict()
+    surprising = [{"bits": bits, loaded.records: records[k]} for k, bits in scored.worst(worst)] if worst else []
     if as_json:
-        print(json.dumps(figures))
+        print(json.dumps(figures | {"worst": surprising} if worst else figures))
     else:
         shown = {
             name.replace("_", " "): f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
             for name, value in figures.items()
         }
         display.print_scores(shown)
+        if surprising:
+            display.print_surprises(
+                f"   bits {loaded.records}", [(found["bits"], found[loaded.records]) for found in surprising]
+            )
 
 
 @app.command()
@@ -513,16 +555,42 @@ def _run_folder(sources: list[str]) -> Path:
     return max(runs, key=lambda folder: (folder / "state.safetensors").stat().st_mtime)
 
 
+def _write_records(model: Any, prime: str, length: int, sampler: Any, seed: int | None, count: int, novel: bool) -> None:
+    """Print `count` records of a model of such, only novel ones where asked, out of at most TRIES times as many."""
+    from charrnn.records import SEPARATORS
+
+    write, separator = _writer(), SEPARATORS[model.records]
+    prime = prime.removesuffix(separator)  # a pipe's last line break
+    printed = dropped = 0
+    for record in model.write_records(prime, length, sampler, seed, min(count, 64)):
+        if novel and not model.is_novel(record):
+            dropped += 1
+        else:
+            write(("" if not printed else separator[1:]) + record + "\n")
+            printed += 1
+        if printed == count or printed + dropped == TRIES * count:
+            break
+    if novel:
+        display.write_line(f"dropped {dropped:,} {model.records}s that stand in the text that the model was given")
+    if printed < count:
+        display.write_line(
+            f"warning: {printed:,} of {count:,}: the model repeats its text; it was asked {TRIES} times as often"
+        )
+
+
 def _describe(run: Any, folder: Path) -> str:
     r = run.recipe
     shape = f"{r.layers} x {r.hidden_size} {r.cell}" if r.layers else "softmax alone"
     text = f"{len(run.ids):,} characters"
     if len(run.validation_ids):
         text += f", validates on {len(run.validation_ids):,}"
+    window = f"{r.batch_size} streams, windows of {r.seq_length}"
+    if r.records:
+        window = f"{r.batch_size} {r.records}s at a time, padding {run.windows.padding():.1%} of the steps"
     return (
         f"{folder}: {text}, vocabulary {len(run.vocabulary):,}; to read it about {r.passes:g} times takes "
         f"{shape}, embedding {r.embedding}, "
-        f"{r.batch_size} streams, windows of {r.seq_length}, dropout {r.dropout:g}, "
+        f"{window}, dropout {r.dropout:g}, "
         f"learning rate {r.learning_rate:g}, {r.precision}"
     )
 

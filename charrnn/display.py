@@ -188,6 +188,13 @@ def show_cursor() -> None:
             os.write(2, b"\x1b[?25h")
 
 
+def print_surprises(title: str, rows: Sequence[tuple[float, str]]) -> None:
+    """Print bits beside texts to standard output, each text on one line."""
+    print(f"\n{title}")
+    for bits, text in rows:
+        write_line(f"{bits:7.2f} {text}", sys.stdout)
+
+
 def print_scores(rows: Mapping[str, str]) -> None:
     """Print a table of names and figures to standard output."""
     print_table(list(rows.items()))

@@ -6,8 +6,8 @@ H hidden size, V vocabulary.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from charrnn import checkpoint
 from charrnn.corpus import Corpus, Sliced, Vocabulary, scoring_blocks
 from charrnn.errors import CharrnnError
+from charrnn.records import SEPARATORS, bounds, digest, join, split
 
 Array = np.ndarray
 
@@ -25,6 +26,7 @@ ESCAPE = 2.0**-20
 UNICODE = 0x110000 - 0x800
 
 STREAMS = 64  # that a long text is scored in, side by side
+SIDE_BY_SIDE = 256  # records that are scored at a time
 BLOCK = 1 << 18  # logits that scoring works on at a time
 NOISE = 1 << 18  # random numbers that are drawn at a time
 WEIGHTS = "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"  # of a layer, as torch names them
@@ -202,6 +204,8 @@ class Score:
     unknown_characters: int  # characters outside the vocabulary, each charged ESCAPE and a choice among Unicode's rest
     nats: float  # in all
     correct: int  # characters that were the model's top guess
+    each: Array | None = field(default=None, compare=False)  # nats of each record, (R,), where the model reads records
+    kind: str = ""  # what these records are
 
     @property
     def nats_per_character(self) -> float:
@@ -219,10 +223,18 @@ class Score:
     def accuracy(self) -> float:
         return self.correct / self.characters
 
+    def worst(self, n: int) -> list[tuple[int, float]]:
+        """The `n` records that surprise the model most: (place in the text, bits)."""
+        assert self.each is not None
+        return [(int(k), float(self.each[k]) / math.log(2)) for k in np.argsort(-self.each, kind="stable")[:n]]
+
     def to_dict(self) -> dict[str, float]:
         """The figures under the names that `charrnn eval --json` prints."""
         names = "characters unknown_characters bits_per_character nats_per_character perplexity accuracy"
-        return {name: getattr(self, name) for name in names.split()}
+        figures = {name: getattr(self, name) for name in names.split()}
+        if self.each is not None:
+            figures |= {f"{self.kind}s": len(self.each), f"bits_per_{self.kind}": self.nats / math.log(2) / len(self.each)}
+        return figures
 
 
 def score(
@@ -269,21 +281,78 @@ def score(
         targets = read[1:]
         if not counts.all():
             logits, targets = logits[counts], targets[counts]
-        logits, targets = logits.reshape(-1, vocabulary_size), targets.reshape(-1)  # (n, V), (n,)
-        each, best = np.arange(len(targets)), logits.argmax(axis=1)
-        top, right = logits[each, best], logits[each, targets]
-        shifted = logits - top[:, None]
-        nats += float((np.log(np.exp(shifted, out=shifted).sum(axis=1)) + top - right).sum(dtype=np.float64))
-        correct += int(np.count_nonzero(best == targets))
+        targets = targets.reshape(-1)
+        cost, right = _costs(logits.reshape(-1, vocabulary_size), targets)
+        nats += float(cost.sum(dtype=np.float64))
+        correct += int(np.count_nonzero(right))
         if unknown is not None:
             missing += int(np.count_nonzero(targets == unknown))
-            correct -= int(np.count_nonzero((best == targets) & (targets == unknown)))
-    if unknown is None:
-        nats -= len(known) * math.log1p(-ESCAPE)
-        nats += missing * (math.log(UNICODE - vocabulary_size) - math.log(ESCAPE))
-    else:
-        nats += missing * math.log(UNICODE - (vocabulary_size - 1))
+            correct -= int(np.count_nonzero(right & (targets == unknown)))
+    nats += float(_unknown_cost(len(known), missing, unknown, vocabulary_size))
     return Score(characters, missing, nats, correct)
+
+
+def score_records(
+    forward: Callable[[Array, Any], tuple[Array, Any]],
+    initial_state: Callable[[int], Any],
+    ids: Array,
+    bounds: tuple[Array, Array],
+    start: int,
+    vocabulary_size: int,
+    unknown: int | None = None,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> Score:
+    """Score the records of a text of `ids` (N,), each read after `start` from the zero state; `bounds` are theirs.
+
+    All else is as in `score`. Records of near lengths are read side by side.
+    """
+    begin, stop = bounds  # (R,) each
+    before = np.concatenate([[0], np.cumsum(ids >= 0)])
+    length = before[stop] - before[begin]  # known characters of each record
+    missing = stop - begin - length
+    text = ids[ids >= 0]
+    nats, correct, done = np.zeros(len(begin)), 0, 0
+    order = np.argsort(-length, kind="stable")
+    while done < len(order):
+        longest = max(1, int(length[order[done]]))
+        chosen = order[done : done + max(1, min(SIDE_BY_SIDE, BLOCK // (longest * vocabulary_size)))]
+        done += len(chosen)
+        at = np.arange(longest)[:, None]
+        counts = at < length[chosen]  # (T, S)
+        if not counts.any():
+            break
+        targets = text[np.minimum(before[begin[chosen]] + at, len(text) - 1)]
+        inputs = np.where(counts, np.concatenate([np.full((1, len(chosen)), start), targets[:-1]]), start)
+        state, block = initial_state(len(chosen)), max(1, BLOCK // (len(chosen) * vocabulary_size))
+        for first in range(0, longest, block):
+            part = slice(first, first + block)
+            logits, state = forward(inputs[part], state)
+            mine = counts[part]
+            follows = targets[part][mine]
+            cost, right = _costs(logits[mine], follows)
+            nats[chosen] += np.bincount(np.nonzero(mine)[1], cost, len(chosen))
+            if unknown is not None:
+                missing[chosen] += np.bincount(np.nonzero(mine)[1], follows == unknown, len(chosen)).astype(np.int64)
+                right &= follows != unknown
+            correct += int(np.count_nonzero(right))
+        watch(int(length[order[:done]].sum()), len(text))
+    nats += _unknown_cost(length, missing, unknown, vocabulary_size)
+    return Score(int((stop - begin).sum()), int(missing.sum()), float(nats.sum()), correct, nats)
+
+
+def _costs(logits: Array, targets: Array) -> tuple[Array, Array]:
+    """What each of `targets` (n,) costs in nats under `logits` (n, V), and whether it was the top guess: (n,), (n,)."""
+    each, best = np.arange(len(targets)), logits.argmax(axis=1)
+    top, right = logits[each, best], logits[each, targets]
+    shifted = logits - top[:, None]
+    return np.log(np.exp(shifted, out=shifted).sum(axis=1)) + top - right, best == targets
+
+
+def _unknown_cost(known: Any, missing: Any, unknown: int | None, vocabulary_size: int) -> Any:
+    """The nats that unknown characters cost besides what the network says, and that known ones pay for the escape."""
+    if unknown is not None:
+        return missing * math.log(UNICODE - (vocabulary_size - 1))
+    return missing * (math.log(UNICODE - vocabulary_size) - math.log(ESCAPE)) - known * math.log1p(-ESCAPE)
 
 
 def _gather(ids: Sliced, at: Array) -> Array:
@@ -350,6 +419,8 @@ class Model:
         self.vocabulary = Vocabulary(header["vocabulary"], header.get("unknown", False))
         self.start = int(self.vocabulary.encode(header["start"])[0])
         self.network = Network(header["config"], tensors)
+        self.records: str | None = header.get("records")  # "line" or "paragraph", where each is a sequence of its own
+        self._prints = tensors.get(checkpoint.FINGERPRINT)
 
     def __repr__(self) -> str:
         c = self.header["config"]
@@ -362,7 +433,12 @@ class Model:
         return "".join(dict.fromkeys(c for c, i in zip(text, ids, strict=True) if i in outside))
 
     def generate(
-        self, prime: str = "", length: int = 500, sampler: Sampler | None = None, seed: int | None = None, count: int = 1
+        self,
+        prime: str = "",
+        length: int = 500,
+        sampler: Sampler | None = None,
+        seed: int | np.random.SeedSequence | None = None,
+        count: int = 1,
     ) -> Iterator[list[str]]:
         """Write `count` texts side by side: yields, `length` times, a list of the next character of each.
 
@@ -373,10 +449,12 @@ class Model:
         sampler = sampler or Sampler()
         if length < 0 or count < 1:
             raise CharrnnError(f"can't write {count} texts of {length} characters")
-        generators = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(count)]
+        seeds = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+        generators = [np.random.default_rng(child) for child in seeds.spawn(count)]
         ids = self.vocabulary.encode(prime)
+        ids = ids[ids >= 0]
         first = self.network.initial_state(1)
-        for i in ids[ids >= 0].tolist() or [self.start]:
+        for i in [*([self.start] if self.records or not len(ids) else []), *ids.tolist()]:
             first.step([i])
         state = self.network.initial_state(count)
         state.logits[:] = first.logits
@@ -408,17 +486,80 @@ class Model:
     ) -> str:
         """Write `length` characters on from `prime` and return them, without the prime.
 
+        A model of records writes on to the end of one, and no more than `length` characters.
+
         >>> load("runs/hihello").sample("h", length=6, greedy=True)  # doctest: +SKIP
         'ihello'
         """
         sampler = Sampler(temperature, top_k, top_p, greedy)
+        if self.records:
+            return next(self.write_records(prime, length, sampler, seed, 1))[len(prime) :]
         return "".join(step[0] for step in self.generate(prime, length, sampler, seed))
 
+    def write_records(
+        self,
+        prime: str = "",
+        length: int = 1000,
+        sampler: Sampler | None = None,
+        seed: int | None = None,
+        together: int = STREAMS,
+    ) -> Iterator[str]:
+        """Write one record after the other, without end: each begins with `prime`, is up to `length` characters longer, and
+        stops where the model ends it, its separator left out. `together` are written side by side; record k depends on the
+        seed and on k alone. Raises: CharrnnError where the prime holds a separator, or the model knows no records.
+        """
+        if self.records is None:
+            raise CharrnnError(f"{self.path} is not a model of lines or paragraphs")
+        separator = SEPARATORS[self.records]
+        if separator in prime or prime.startswith("\n"):
+            raise CharrnnError(f"the prime {prime!r} is more than the beginning of one {self.records}")
+        seeds = np.random.SeedSequence(seed)
+        while True:
+            texts, open_ = [prime] * together, set(range(together))
+            for characters in self.generate(prime, length, sampler, seeds, together):
+                for k in list(open_):
+                    texts[k] += characters[k]
+                    if texts[k].endswith(separator):
+                        open_.remove(k)
+                        texts[k] = texts[k].removesuffix(separator)
+                if not open_:
+                    break
+            yield from texts
+
+    def is_novel(self, record: str) -> bool:
+        """Whether a record was not in the text that the model was given; of n there, one in 2^40 / n is missed."""
+        if self._prints is None:
+            raise CharrnnError(f"{self.path} is not a model of lines or paragraphs")
+        key = digest(record)
+        rows, low, high = self._prints, 0, len(self._prints)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if rows[middle].tobytes() < key else (low, middle)
+        return not (low < len(rows) and rows[low].tobytes() == key)
+
+    def preview(self, seed: int) -> str:
+        """A few lines for whoever watches a training."""
+        if self.records is None:
+            return self.sample(length=160, temperature=0.8, seed=seed)
+        return SEPARATORS[self.records].join(islice(self.write_records("", 160, Sampler(0.8), seed, 5), 5))
+
     def score(self, text: str | Corpus, watch: Callable[[int, int], None] = lambda done, total: None) -> Score:
-        """Score every character of `text`; `watch` is told how far it is. Raises: CharrnnError where it is empty."""
+        """Score every character of `text`; `watch` is told how far it is. Raises: CharrnnError where it is empty.
+
+        A model of records scores each by itself, and what stands in no record not at all.
+        """
         if not len(text):
             raise CharrnnError("nothing to score: the text is empty")
         vocabulary, network = self.vocabulary, self.network
+        if self.records:
+            whole = join(split(text if isinstance(text, str) else text.text(), self.records)[0], self.records)
+            if not whole:
+                raise CharrnnError(f"nothing to score: the text has no {self.records}s")
+            encoded = vocabulary.encode(whole)
+            outlines = bounds(encoded, self.start, self.records)
+            known = len(vocabulary), vocabulary.unknown
+            result = score_records(network.forward, network.initial_state, encoded, outlines, self.start, *known, watch)
+            return replace(result, kind=self.records)
         ids = vocabulary.encode(text) if isinstance(text, str) else text.encoded(vocabulary)
         known = len(vocabulary), vocabulary.unknown
         return score(network.forward, network.initial_state, ids, self.start, *known, len(text) - len(ids), watch)

@@ -103,6 +103,13 @@ def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: W
         return writer.finish(_named(kept, digests) if kept else None, skipped, notes + passed_over(skipped))
 
 
+def corpus_of(text: str) -> Corpus:
+    """A text that is at hand already, as a `Corpus`."""
+    with _Writer(named=False) as writer:
+        writer.write(text)
+        return writer.finish(None, [], [])
+
+
 class _NotTextError(CharrnnError):
     """A file is not text in the encoding; `binary` where its head says so."""
 

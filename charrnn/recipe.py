@@ -13,6 +13,7 @@ from typing import Any
 
 from charrnn.corpus import fit_windows
 from charrnn.errors import CharrnnError
+from charrnn.records import LONGEST, SEPARATORS
 
 CELLS = ("lstm", "gru", "rnn")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -29,6 +30,8 @@ SIZES = (
     (90e6, 2, 384, 64, 64, 0.0125),
     (math.inf, 2, 512, 64, 64, 0.0125),
 )
+
+BATCH = 2_000  # characters in a batch of records
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Options:
     precision: str = "auto"
     encoding: str = "utf-8"
     max_vocabulary: int | None = None  # the most frequent characters that are learned; None: all
+    records: str | None = None  # "line" or "paragraph": each of them a sequence of its own; None: the text is one
 
     def __post_init__(self) -> None:
         lengths = [self.seconds, self.epochs, self.steps]
@@ -61,6 +65,7 @@ class Options:
         _require(self.cell in CELLS, f"--cell {self.cell} is none of {', '.join(CELLS)}")
         _require(self.device in DEVICES, f"--device {self.device} is none of {', '.join(DEVICES)}")
         _require(self.precision in PRECISIONS, f"--precision {self.precision} is none of {', '.join(PRECISIONS)}")
+        _require(self.records in (None, *SEPARATORS), f"records {self.records!r} are none of {', '.join(SEPARATORS)}")
         for name, least, most in (
             ("layers", 0, 64),
             ("hidden_size", 1, 65536),
@@ -96,6 +101,7 @@ class Recipe:
     precision: str
     residual: bool  # see model.Config
     passes: float  # over the text, as far as could be told beforehand
+    records: str | None = None  # then `batch_size` is in records of mean length, and no more than `seq_length` of one is read
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -108,11 +114,13 @@ def choose(
     precision: str = "float32",
     speed: float = SPEED,
     network: dict[str, Any] | None = None,
+    records: int = 0,
 ) -> tuple[Recipe, list[str]]:
     """Fill in what `options` leave open for a training text of so many characters.
 
     `speed` is the characters per second of the REFERENCE network: what the time affords follows from it. `precision` is
     what the device multiplies fastest. `network` is the configuration of a model to begin with: its sizes are kept.
+    `records` is how many the text has, where `options` take it for records.
     The figures behind each choice are in `benchmarks/RESULTS.md`.
     Returns: the recipe, and notes for the user on what did not fit.
     Raises: CharrnnError where the text is too short to learn from, or a size contradicts `network`.
@@ -139,18 +147,24 @@ def choose(
         asked = getattr(options, name)
         return fixed.get(name, default if asked is None else asked)
 
+    mean = characters / max(records, 1)
     if options.seconds is not None:
         affords = options.seconds * speed
     elif options.steps is not None:
-        affords = options.steps * (options.batch_size or 32) * (options.seq_length or 64)
+        window = (options.batch_size or 32) * (options.seq_length or 64)
+        affords = options.steps * (window if not records else (options.batch_size or BATCH / mean) * mean)
     else:
         affords = (options.epochs or 1) * characters
     best = next(sizes for sizes in SIZES if affords < sizes[0])
     _, layers, hidden_size, batch_size, seq_length, learning_rate = best
     layers = pick("layers", layers)
     hidden_size = pick("hidden_size", 64 if characters < 4_000 else 128 if characters < 20_000 else hidden_size)
-    seq_length = options.seq_length or seq_length
-    batch_size = options.batch_size or max(1, min(batch_size, characters // (4 * seq_length)))
+    if records:
+        seq_length = options.seq_length or LONGEST
+        batch_size = min(records, options.batch_size or max(1, min(round(BATCH / mean), records // 4)))
+    else:
+        seq_length = options.seq_length or seq_length
+        batch_size = options.batch_size or max(1, min(batch_size, characters // (4 * seq_length)))
     work = max(layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if layers else 0.1  # for a character, in the reference's
     passes = affords / work / characters if options.seconds is not None else affords / characters
     learns_by_heart = options.validation == 0.0 or passes < 4
@@ -159,7 +173,7 @@ def choose(
         learning_rate = 0.05  # it is convex
     elif hidden_size < MUON_FROM:
         learning_rate = 0.02 / math.sqrt(layers)
-    fitted = fit_windows(characters, batch_size, seq_length)
+    fitted = (batch_size, seq_length) if records else fit_windows(characters, batch_size, seq_length)
     if fitted != (batch_size, seq_length) and (options.batch_size or options.seq_length):
         notes.append(f"the text is short: cut into {fitted[0]} streams and windows of {fitted[1]} characters")
     recipe = Recipe(
@@ -175,14 +189,15 @@ def choose(
         precision=precision if (layers and hidden_size >= 128) or options.precision != "auto" else "float32",
         residual=network.get("residual", False) if network else True,
         passes=float(f"{passes:.2g}"),
+        records=options.records,
     )
-    _require_memory(recipe, vocabulary)
+    _require_memory(recipe, vocabulary, max(batch_size * mean, seq_length) if records else fitted[0] * fitted[1])
     return recipe, notes
 
 
-def _require_memory(recipe: Recipe, vocabulary: int) -> None:
-    """Refuse a network that the machine's memory could not hold, before any of it is allocated."""
-    H, window = recipe.hidden_size, recipe.batch_size * recipe.seq_length
+def _require_memory(recipe: Recipe, vocabulary: int, window: float) -> None:
+    """Refuse a network that the machine's memory could not hold, before any of it is allocated; `window` is in characters."""
+    H = recipe.hidden_size
     weights = 16 * (recipe.layers * 8 * H**2 + vocabulary * (H + recipe.embedding))  # with the optimizer's
     activations = window * (60 * recipe.layers * H + 12 * vocabulary)
     need, have = (weights + activations) / 2**30, _memory() / 2**30

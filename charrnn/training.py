@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from charrnn import checkpoint, inference
+from charrnn import checkpoint, inference, records
 from charrnn.checkpoint import HISTORY, MODEL, STATE
 from charrnn.corpus import Corpus, Ids, Sliced, Vocabulary, Windows, fit_windows
 from charrnn.device import keep_memory, measure_speed, pick_device, pick_precision
 from charrnn.errors import CharrnnError
 from charrnn.model import CharRNN, Config, State
 from charrnn.optimizer import Optimizer
-from charrnn.reading import STDIN, Watch, read_corpus
+from charrnn.reading import STDIN, Watch, corpus_of, read_corpus
 from charrnn.recipe import MUON_FROM, SPEED, Options, Recipe, choose
 
 WARM_UP = 0.02  # the share of the run in which the learning rate rises
@@ -105,7 +105,14 @@ class Run:
         self.device = torch.device(device)
         self.ids: Sliced = training.encoded(vocabulary)
         self.validation_ids: Ids = held_out.ids(vocabulary, 0, VALIDATED)
-        self.windows = Windows(self.ids, recipe.batch_size, recipe.seq_length, recipe.seed)
+        windows = recipe.batch_size, recipe.seq_length, recipe.seed
+        self.windows: Windows | records.Records = Windows(self.ids, *windows)
+        self.fingerprint: dict[str, np.ndarray] = {}
+        if recipe.records is not None:
+            line_break = int(vocabulary.encode("\n")[0])
+            self.windows = records.Records(self.ids, line_break, recipe.records, *windows)
+            given = training.text() + ("" if isinstance(origin["options"]["validation"], str) else held_out.text())
+            self.fingerprint = {checkpoint.FINGERPRINT: records.prints(records.split(given, recipe.records)[0])}
         torch.manual_seed(recipe.seed)
         sizes = recipe.layers, recipe.hidden_size, recipe.embedding
         config = Config(len(self.vocabulary), recipe.cell, *sizes, recipe.residual)
@@ -114,7 +121,7 @@ class Run:
         matrices = self._matrices_for_muon()
         others = [p for p in self.model.parameters() if not any(p is m for m in matrices)]
         self.optimizer = Optimizer(matrices, others, self.dtype)
-        self.state: State = self.model.initial_state(recipe.batch_size)
+        self.state: State = self.model.initial_state(recipe.batch_size) if recipe.records is None else []
         self.step = self.characters = self.setbacks = 0
         self.seconds = 0.0  # spent so far, in earlier sittings too
         self.train_bits = math.log2(len(self.vocabulary))
@@ -140,6 +147,12 @@ class Run:
         """
         if out is not None and not force:
             checkpoint.require_unused(Path(out))
+        base = inference.load(init_from) if init_from is not None else None
+        if base is not None:
+            if options.records not in (None, base.records):
+                kind = f"learned {base.records}s" if base.records else "took its text for one sequence"
+                raise CharrnnError(f"--by-{options.records}: {base.path} {kind}, and goes on so")
+            options = dataclasses.replace(options, records=base.records)
         training, held_out, fingerprint, notes = _read(sources, options, watch)
         if options.validation and not len(held_out):
             notes.append("the text is too short to hold any of it out: the best model is that of the lowest training loss")
@@ -148,7 +161,6 @@ class Run:
             "fingerprint": fingerprint,
             "options": dataclasses.asdict(options),
         }
-        base = inference.load(init_from) if init_from is not None else None
         characters = len(training)
         if base is None:
             vocabulary = training.vocabulary(options.max_vocabulary)
@@ -156,6 +168,8 @@ class Run:
                 raise CharrnnError(
                     f"the text holds lone surrogates, which are no characters; is {options.encoding} its encoding?"
                 )
+            if options.records is not None and "\n" not in vocabulary.characters:
+                raise CharrnnError(f"--max-vocabulary {options.max_vocabulary} leaves out the line break, which ends a record")
             start = _start(training, vocabulary)
         else:
             if options.max_vocabulary is not None:
@@ -170,10 +184,14 @@ class Run:
         precision = pick_precision(options.precision, device)
         speed = measure_speed(device, precision) if options.seconds is not None else SPEED
         network = base.header["config"] if base else None
-        recipe, more = choose(options, characters, len(vocabulary), precision, speed, network)
+        count = training.text().count(records.SEPARATORS[options.records]) if options.records else 0
+        recipe, more = choose(options, characters, len(vocabulary), precision, speed, network, count)
         run = cls(Path(), training, held_out, vocabulary, start, recipe, origin, device)
         if base is not None and base.path is not None:
             run._load_weights(checkpoint.read_model(base.path)[0])
+        if isinstance(run.windows, records.Records) and run.windows.cut:
+            longest = f"{recipe.records}s are longer than {recipe.seq_length:,} characters"
+            more.append(f"{run.windows.cut:,} {longest}; the rest of each is not learned")
         name = "stdin" if not sources or str(sources[0]) == STDIN else Path(sources[0]).resolve().stem or "corpus"
         run.out, run.lock = checkpoint.claim(Path(out) if out is not None else None, name, force)
         return run, notes + more
@@ -195,6 +213,8 @@ class Run:
                 Options(
                     dropout=recipe.dropout, learning_rate=recipe.learning_rate, seed=recipe.seed, precision=recipe.precision
                 )
+                if recipe.records != options.records or header.get("records") != options.records:
+                    raise ValueError("its records are of two kinds")
             except (KeyError, TypeError, ValueError, OverflowError, CharrnnError) as error:
                 raise _damaged(out, error) from None
             if not sources and STDIN in kept:
@@ -217,7 +237,7 @@ class Run:
                     raise ValueError("its recipe is not that of its network")
                 vocabulary = Vocabulary(header["vocabulary"], header.get("unknown", False))
                 characters = len(training.encoded(vocabulary))
-                if characters < 2 or fit_windows(characters, *windows) != windows:
+                if characters < 2 or (recipe.records is None and fit_windows(characters, *windows) != windows):
                     raise ValueError("its windows don't fit the text")
                 run = cls(out, training, held_out, vocabulary, header["start"], recipe, origin, device)
                 run._restore(tensors, header)
@@ -325,13 +345,19 @@ class Run:
         inputs, targets, begins, moves_on = self.windows[self.step]
         if moves_on:
             self.state = [tuple(part.roll(1, 0) for part in layer) for layer in self.state]
-        if begins.any():
+        if self.recipe.records is not None:  # nothing goes from one batch to the next
+            state = self.model.initial_state(len(begins))
+        elif begins.any():
             fresh = torch.from_numpy(begins)[:, None].to(self.device)
-            self.state = [tuple(part.masked_fill(fresh, 0.0) for part in layer) for layer in self.state]
+            state = [tuple(part.masked_fill(fresh, 0.0) for part in layer) for layer in self.state]
+        else:
+            state = self.state
         x = torch.from_numpy(inputs.astype(np.int64)).to(self.device)  # (T, B)
         y = torch.from_numpy(targets.astype(np.int64)).to(self.device)
-        logits, self.state = self.model(x, self.state, self.recipe.dropout, self.dtype)
-        loss = functional.cross_entropy(logits.flatten(0, 1), y.flatten())
+        logits, state = self.model(x, state, self.recipe.dropout, self.dtype)
+        if self.recipe.records is None:
+            self.state = state
+        loss = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=records.PAD)
         self.model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP, foreach=True)
@@ -341,7 +367,7 @@ class Run:
         rate = self.learning_rate(fraction)
         self.optimizer.step(self.step + 1, rate, MUON_RATE * rate)
         self.step += 1
-        self.characters += x.numel()
+        self.characters += int(np.count_nonzero(targets != records.PAD))
         self.train_bits += (bits - self.train_bits) * max(0.02, 1 / self.step)
 
     def _validate(self, fraction: float, stop: Callable[[], bool]) -> Validation:
@@ -358,15 +384,19 @@ class Run:
 
         if len(self.validation_ids):
             start = int(self.vocabulary.encode(self.start_character)[0])
-            known, unknown = len(self.vocabulary), self.vocabulary.unknown
-            result = inference.score(forward, self.model.initial_state, self.validation_ids, start, known, unknown)
+            network, known = (forward, self.model.initial_state), (len(self.vocabulary), self.vocabulary.unknown)
+            if self.recipe.records is None:
+                result = inference.score(*network, self.validation_ids, start, *known)
+            else:
+                bounds = records.bounds(self.validation_ids, start, self.recipe.records)
+                result = inference.score_records(*network, self.validation_ids, bounds, start, *known)
         record = self._record(self.learning_rate(fraction), result.bits_per_character if result else None)
         if not math.isfinite(result.bits_per_character if result else self.train_bits):
             raise self._diverged()
         tensors = self._weights()
         self.history.append(record)
         self.save()
-        sample = inference.Model(tensors, self._header()).sample(length=160, temperature=0.8, seed=self.step)
+        sample = inference.Model(tensors, self._header()).preview(self.step)
         return Validation(record, self._best(), fraction, sample)
 
     def _record(self, rate: float, bits: float | None) -> dict[str, Any]:
@@ -408,6 +438,8 @@ class Run:
             "vocabulary": self.vocabulary.characters,
             "start": self.start_character,
         }
+        if self.recipe.records is not None:
+            header["records"] = self.recipe.records
         return header if self.vocabulary.unknown is None else header | {"unknown": True}
 
     def _weights(self) -> dict[str, np.ndarray]:
@@ -433,7 +465,8 @@ class Run:
         return Setback(reached, self.step, self._highest_rate())
 
     def _load_weights(self, tensors: dict[str, np.ndarray]) -> None:
-        self.model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
+        mine = self.model.state_dict()
+        self.model.load_state_dict({name: torch.from_numpy(np.array(tensors[name])) for name in mine})
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """Everything of the run's state that is a tensor, under its name in the state file."""
@@ -468,7 +501,7 @@ class Run:
 
     def _write_model(self, record: dict[str, Any]) -> None:
         training = {**self.origin, "recipe": self.recipe.to_dict(), **record}
-        checkpoint.write(self.out / MODEL, self._weights(), self._header() | {"training": training})
+        checkpoint.write(self.out / MODEL, self._weights() | self.fingerprint, self._header() | {"training": training})
 
     def _restore(self, tensors: dict[str, np.ndarray], header: dict[str, Any]) -> None:
         """Take up a saved state. Raises: KeyError, TypeError, ValueError or RuntimeError where it is not one of this run."""
@@ -503,7 +536,8 @@ def train(
 
     `options` are those of `Options`: `seconds`, `epochs` or `steps` (default: five minutes), `cell`, `layers`,
     `hidden_size`, `embedding`, `seq_length`, `batch_size`, `dropout`, `learning_rate`, `validation`, `seed`, `device`,
-    `precision`, `encoding`, `max_vocabulary`. `watch` is given each event. Raises: CharrnnError for unusable input.
+    `precision`, `encoding`, `max_vocabulary`, `records` ("line" or "paragraph"). `watch` is given each event.
+    Raises: CharrnnError for unusable input.
 
     >>> train("corpora/hihello.txt", steps=50, hidden_size=5, validation=0.0)  # doctest: +SKIP
     <Model runs/hihello/model.safetensors: 1 x 5 lstm, 5 characters>
@@ -526,10 +560,33 @@ def _damaged(out: Path, error: Exception) -> CharrnnError:
 def _read(sources: Sequence[str | Path], options: Options, watch: Watch | None) -> tuple[Corpus, Corpus, str, list[str]]:
     """The text to train on, the text to validate on, a hash of both, and notes for the user."""
     corpus = read_corpus(sources, options.encoding, watch)
+    if options.records is not None:
+        return _read_records(corpus, options.records, options, watch)
     if isinstance(options.validation, str):
         held_out = read_corpus([options.validation], options.encoding, watch)
         return corpus, held_out, f"{corpus.fingerprint} {held_out.fingerprint}", corpus.notes + held_out.notes
     return *corpus.split(options.validation), corpus.fingerprint, corpus.notes
+
+
+def _read_records(corpus: Corpus, kind: str, options: Options, watch: Watch | None) -> tuple[Corpus, Corpus, str, list[str]]:
+    """What `_read` gives, for a text of records: both parts hold whole records, each ended by its separator."""
+    training, notes = records.split(corpus.text(), kind)
+    notes, fingerprint = corpus.notes + notes, corpus.fingerprint
+    if len(set(training)) < 2:
+        found = f"{len(training):,} {kind}s, all of them the same" if len(training) > 1 else f"{len(training)} {kind}"
+        raise CharrnnError(f"the text holds {found}; --by-{kind} needs at least 2 different ones")
+    if isinstance(options.validation, str):
+        other = read_corpus([options.validation], options.encoding, watch)
+        held_out, more = records.split(other.text(), kind)
+        known, given = set(training), len(held_out)
+        held_out = [record for record in held_out if record not in known]
+        notes += other.notes + more
+        fingerprint, dropped = f"{fingerprint} {other.fingerprint}", given - len(held_out)
+    else:
+        training, held_out, dropped = records.hold_out(training, options.validation, options.seed)
+    if dropped:
+        notes.append(f"{dropped:,} {kind}s were drawn to be held out but are in the training text too; they are left out")
+    return corpus_of(records.join(training, kind)), corpus_of(records.join(held_out, kind)), fingerprint, notes
 
 
 def _start(text: Corpus, vocabulary: Vocabulary) -> str:
