@@ -71,6 +71,7 @@ class Trial:
     adam: float = knob(0.01, "Adam's highest rate, for all else")
     mom: float = knob(0.95, "Muon's momentum")
     its: int = knob(3, "iterations of Newton-Schulz")
+    lazy: int = knob(1, "steps for which a direction of Muon serves")
     polar: int = knob(0, "1: with the coefficients of the Polar Express")
     emuon: int = knob(0, "1: Muon for the first layer's input matrix, too")
     wd: float = knob(0.0, "weight decay with Adam")
@@ -163,6 +164,7 @@ class Muon:
     def __init__(self, matrices: list[Tensor], trial: Trial):
         self.matrices, self.trial, self.dtype = matrices, trial, getattr(torch, trial.precision)
         self.momentum = [torch.zeros_like(p) for p in matrices]
+        self.steps, self.directions = 0, {}  # by the width of the matrices
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -171,10 +173,13 @@ class Muon:
             momentum.mul_(a.mom).add_(p.grad)
             updates.setdefault(p.shape[1], []).append((p, p.grad.add(momentum, alpha=a.mom).unflatten(0, (-1, a.H))))
         for width, group in updates.items():
-            blocks = torch.cat([update for _, update in group])  # (n, H, width)
-            steps = self.orthogonal(blocks.mT).mT * math.sqrt(a.H / width) if width < a.H else self.orthogonal(blocks)
-            for (p, _), step in zip(group, steps.split([len(update) for _, update in group]), strict=True):
-                p.mul_(1 - rate * a.mwd).sub_(step.flatten(0, 1), alpha=rate)
+            if self.steps % a.lazy == 0:
+                blocks = torch.cat([update for _, update in group])  # (n, H, width)
+                found = self.orthogonal(blocks.mT).mT * math.sqrt(a.H / width) if width < a.H else self.orthogonal(blocks)
+                self.directions[width] = found.split([len(update) for _, update in group])
+            for (p, _), direction in zip(group, self.directions[width], strict=True):
+                p.mul_(1 - rate * a.mwd).sub_(direction.flatten(0, 1), alpha=rate)
+        self.steps += 1
 
     def orthogonal(self, blocks: Tensor) -> Tensor:
         x, a = blocks.to(self.dtype), self.trial

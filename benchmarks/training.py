@@ -29,7 +29,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from charrnn import device
-from charrnn.optimizer import ITERATIONS
+from charrnn.optimizer import EVERY, ITERATIONS
 from charrnn.reading import read_corpus
 from charrnn.recipe import Options, Recipe, choose
 from charrnn.training import CLIP, Run
@@ -150,13 +150,14 @@ def operations(run: Run) -> tuple[float, float]:
 
     The network's products touch each weight of the layers' matrices and of the softmax's once for a character, forward; the
     gradients of the weights and of what they were multiplied with are as much again each: 3 x 2 = 6 for a weight and
-    character. Muon works on blocks (H, H); each iteration is three products of 2 H^3.
+    character. Muon works on blocks (H, H); each iteration is three products of 2 H^3, at
+    every EVERY-th step.
     """
     matrices = [w for layer in run.model.layers for w in layer.all_weights[0][:2]] + [run.model.softmax.weight]
     characters = run.recipe.batch_size * run.recipe.seq_length
     network = 6 * sum(w.numel() for w in matrices) * characters
     muon = sum(w.shape[0] // w.shape[1] * ITERATIONS * 6 * w.shape[1] ** 3 for w in run.optimizer.matrices)
-    return network / 1e9, muon / 1e9
+    return network / 1e9, muon / EVERY / 1e9
 
 
 def profiled(run: Run, steps: int = 20) -> list[list[str]]:

@@ -168,7 +168,7 @@ def choose(
     work = max(layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if layers else 0.1  # for a character, in the reference's
     passes = affords / work / characters if options.seconds is not None else affords / characters
     learns_by_heart = options.validation == 0.0 or passes < 4
-    dropout = 0.0 if learns_by_heart else 0.3 if passes < 10 else 0.4 if passes < 25 else 0.5
+    dropout = 0.0 if learns_by_heart else 0.3 if passes < 8 else 0.5
     if not layers:
         learning_rate = 0.05  # it is convex
     elif hidden_size < MUON_FROM:
