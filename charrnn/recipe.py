@@ -20,6 +20,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 MUON_FROM = 64  # hidden units from which on Muon trains the recurrent matrices; below, and for the rest, it is Adam
 REFERENCE = ("lstm", 1, 256, 32)  # the network in whose characters a length of training is reckoned
+OFTEN = 20  # readings of a text from which on one layer is not enough
 SPEED = 100_000  # its characters per second on two cores; where a length in time is asked for, this is measured
 # The best sizes for what a training affords, up to so many of the reference's characters: layers, units, batch, window and
 # learning rate. Short runs want many small steps of one layer; depth pays from most of a minute on, width from minutes on.
@@ -155,7 +156,8 @@ def choose(
         affords = options.steps * (window if not records else (options.batch_size or BATCH / mean) * mean)
     else:
         affords = (options.epochs or 1) * characters
-    best = next(sizes for sizes in SIZES if affords < sizes[0])
+    # One layer is quick, and soon knows a small text by heart: what it would read often is given two.
+    best = next(sizes for sizes in SIZES if affords < sizes[0] and (sizes[1] > 1 or affords < OFTEN * characters))
     _, layers, hidden_size, batch_size, seq_length, learning_rate = best
     layers = pick("layers", layers)
     hidden_size = pick("hidden_size", 64 if characters < 4_000 else 128 if characters < 20_000 else hidden_size)
