@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from charrnn import inference
+from charrnn import score
 from charrnn.corpus import Corpus, Windows
 from charrnn.device import keep_memory
 from charrnn.model import CharRNN, Config
@@ -202,9 +202,9 @@ def validate(network: Network, ids: np.ndarray, start: int) -> float:
         return logits.numpy(), state
 
     network.eval()
-    score = inference.score(forward, network.initial_state, ids, start, network.config.vocabulary_size)
+    result = score.score(forward, network.initial_state, ids, start, network.config.vocabulary_size)
     network.train()
-    return score.bits_per_character * math.log(2)
+    return result.bits_per_character * math.log(2)
 
 
 def run(trial: Trial, corpus: Corpus) -> list[str]:

@@ -12,9 +12,9 @@ import pytest
 from charrnn import checkpoint, reading, train
 from charrnn.corpus import BY_HEART, Vocabulary, Windows, fit_windows, scoring_blocks
 from charrnn.errors import CharrnnError
-from charrnn.inference import score
 from charrnn.reading import read_corpus, read_text
 from charrnn.recipe import Options
+from charrnn.score import score
 from charrnn.training import Run
 
 
@@ -99,8 +99,8 @@ LONG = "ab\r\nzażółć gęślą 🦉 " * 3 + "".join(chr(0x4E00 + k) for k in 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """The folder of the cache, in a world where texts of 50 characters are long and blocks have seven bytes."""
-    monkeypatch.setattr(reading, "IN_MEMORY", 50)
-    monkeypatch.setattr(reading, "BLOCK", 7)
+    monkeypatch.setattr("charrnn.cache.IN_MEMORY", 50)
+    monkeypatch.setattr("charrnn.cache.BLOCK", 7)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "charrnn"
 
@@ -113,7 +113,7 @@ def put(folder, name, data):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-32", "utf-7", "gb18030"])
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 20])
 def test_block_borders_do_not_matter(cache, tmp_path, monkeypatch, encoding, block):
-    monkeypatch.setattr(reading, "BLOCK", block)
+    monkeypatch.setattr("charrnn.cache.BLOCK", block)
     assert read_text([put(tmp_path, "t.txt", ("\ufeff" + LONG).encode(encoding))], encoding)[0] == LONG
 
 
@@ -204,14 +204,14 @@ def test_files_that_turn_out_not_to_be_text_leave_no_trace(cache, tmp_path, monk
     assert corpus.fingerprint == expected
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
-    monkeypatch.setattr(reading, "IN_MEMORY", 50)
+    monkeypatch.setattr("charrnn.cache.IN_MEMORY", 50)
     with pytest.raises(CharrnnError, match=r"b\.bin holds NUL"):  # who names a file wants it read
         read_corpus(sorted(folder.iterdir()))
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 20])
 def test_an_undecodable_byte_is_named_by_its_place_in_the_file(cache, tmp_path, monkeypatch, block):
-    monkeypatch.setattr(reading, "BLOCK", block)
+    monkeypatch.setattr("charrnn.cache.BLOCK", block)
     good = put(tmp_path, "good.txt", b"good " * 5)
     data = "🦉 owl".encode() * 10 + b"\xf0\x9f\xa6" + b"cut"
     with pytest.raises(CharrnnError, match=rf"bad\.txt is not utf-8 at byte {len(data) - 6};.*--encoding"):
@@ -325,7 +325,7 @@ def test_training_from_the_cache_gives_the_same_bytes_as_from_memory(cache, tmp_
     path = put(tmp_path, "t.txt", LONG.encode() * 5)
     options = dict(steps=5, hidden_size=8, layers=1, seed=1)
     train(path, out=tmp_path / "kept", **options)
-    monkeypatch.setattr(reading, "IN_MEMORY", 1 << 24)
+    monkeypatch.setattr("charrnn.cache.IN_MEMORY", 1 << 24)
     train(path, out=tmp_path / "memory", **options)
     kept, memory = (checkpoint.read(tmp_path / name / "model.safetensors")[0] for name in ("kept", "memory"))
     assert {key: kept[key].tobytes() for key in kept} == {key: memory[key].tobytes() for key in memory}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from charrnn.cells import GRUCell, TanhCell
-from charrnn.inference import Network
+from charrnn.engine import Network
 from charrnn.model import CharRNN, Config
 
 CELLS = ["lstm", "gru", "rnn"]

@@ -13,10 +13,10 @@ from charrnn import load, train
 from charrnn.checkpoint import FINGERPRINT, MODEL, STATE, read, read_model, write
 from charrnn.corpus import Vocabulary
 from charrnn.errors import CharrnnError
-from charrnn.inference import score_records
 from charrnn.model import CharRNN, Config
 from charrnn.recipe import Options
 from charrnn.records import PAD, SEPARATORS, Records, bounds, hold_out, join, prints, split
+from charrnn.score import score_records
 from charrnn.training import Run
 
 SMALL = dict(layers=2, hidden_size=12, embedding=8, batch_size=16)

@@ -9,7 +9,8 @@ from conftest import CORPORA, charrnn
 
 from charrnn import load, train
 from charrnn.errors import CharrnnError
-from charrnn.inference import ESCAPE, UNICODE, Model, Sampler, score
+from charrnn.inference import Model, Sampler
+from charrnn.score import ESCAPE, UNICODE, score
 
 
 def write(path, text):

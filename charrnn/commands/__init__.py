@@ -1,0 +1,1 @@
+"""The commands of `charrnn`: each parses, calls and prints. Their heavy imports stand inside them, so that help is quick."""

@@ -1,0 +1,68 @@
+"""What the commands share."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+
+from charrnn import display
+from charrnn.errors import CharrnnError
+
+
+def option(*names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, show_default=False, **more)
+
+
+class Signals:
+    """Remembers Ctrl-C, SIGTERM and SIGHUP for the training loop, which saves and ends; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._remember)
+
+    def _remember(self, number: int, _: FrameType | None) -> None:
+        if self.signal:
+            display.show_cursor()
+            os._exit(128 + number)
+        self.signal = number
+
+
+def piped() -> bool:
+    return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
+
+
+def load_model(path: Path | None) -> Any:
+    from charrnn.inference import load
+
+    model = load(path)
+    if path is None:
+        display.write_line(f"model: {model.path}")
+    return model
+
+
+def text_writer() -> Any:
+    """A function that writes text to standard output byte for byte; on a terminal control characters are shown.
+
+    What it writes is seen within a fiftieth of a second, as long as it is called; the rest when the program ends.
+    """
+    if sys.stdout is None:
+        raise CharrnnError("standard output is closed", 1)
+    raw, terminal = sys.stdout.buffer, sys.stdout.isatty()
+    flushed = 0.0
+
+    def write(text: str) -> None:
+        nonlocal flushed
+        raw.write((display.printable(text) if terminal else text).encode("utf-8", "surrogateescape"))
+        if (now := time.monotonic()) - flushed > 0.02:
+            raw.flush()
+            flushed = now
+
+    return write

@@ -1,0 +1,119 @@
+"""`charrnn sample`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from charrnn import display
+from charrnn.commands.common import load_model, option, piped, text_writer
+from charrnn.errors import CharrnnError
+
+TRIES = 20  # records that are drawn at most for each that is asked for, where only novel ones are printed
+
+
+def sample(
+    model: Annotated[
+        Path | None, option("-m", "--model", help="A run's folder or its model file. [default: the newest run under runs/]")
+    ] = None,
+    prime: Annotated[
+        str | None, option("-p", "--prime", help="Text to go on from; it is printed first. A pipe does the same.")
+    ] = None,
+    prime_file: Annotated[Path | None, option("--prime-file", help="The same from a file.")] = None,
+    length: Annotated[
+        int | None,
+        option("-n", "--length", help="Characters to write; of a line or paragraph at most. [default: 500 or 1000]"),
+    ] = None,
+    temperature: Annotated[
+        float, option("-t", "--temperature", help="Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]")
+    ] = 1.0,
+    top_k: Annotated[int, option("--top-k", help="Draw from the K likeliest characters only; 0 is all. [default: 0]")] = 0,
+    top_p: Annotated[
+        float, option("--top-p", help="Draw from the likeliest characters that reach this probability. [default: 1]")
+    ] = 1.0,
+    greedy: Annotated[bool, option("--greedy", help="Always take the likeliest character.")] = False,
+    seed: Annotated[int | None, option("--seed", help="Repeats a text. [default: another each time]")] = None,
+    count: Annotated[int, option("--count", help="Texts to write, separated by a line of dashes. [default: 1]")] = 1,
+    until: Annotated[str | None, option("--until", help="End a text after it has written this.")] = None,
+    novel: Annotated[
+        bool, option("--novel", help="Of a model of lines or paragraphs: only those that its text did not hold.")
+    ] = False,
+) -> None:
+    """Write text with a model."""
+    from charrnn.inference import Sampler
+    from charrnn.reading import STDIN, read_text
+
+    if prime is not None and prime_file is not None:
+        raise CharrnnError("--prime and --prime-file exclude each other")
+    if length is not None and length < 0:
+        raise CharrnnError(f"--length {length} is below 0")
+    if not 1 <= count <= 100_000:
+        raise CharrnnError(f"--count {count} is not between 1 and 100000")
+    if until == "":
+        raise CharrnnError("--until is empty; name the text that ends a sample")
+    if seed is not None and seed < 0:
+        raise CharrnnError(f"--seed {seed} is below 0")
+    sampler = Sampler(temperature, top_k, top_p, greedy)
+    loaded = load_model(model)
+    if prime_file is not None or (prime is None and piped()):
+        source = str(prime_file) if prime_file is not None else STDIN
+        try:
+            prime = read_text([source])[0]
+        except CharrnnError as error:
+            if source != STDIN or "empty" not in str(error):
+                raise
+    prime = prime or ""
+    if novel and not loaded.records:
+        raise CharrnnError(f"--novel: {loaded.path} is not a model of lines or paragraphs")
+    unknown = loaded.unknown(prime)
+    if unknown:
+        fate = "skipped in the prime" if loaded.vocabulary.unknown is None else "read as its unknown symbol"
+        display.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
+    if loaded.records:
+        if until is not None:
+            raise CharrnnError(f"--until: {loaded.path} ends each {loaded.records} itself")
+        _write_records(loaded, prime, 1000 if length is None else length, sampler, seed, count, novel)
+        return
+    length = 500 if length is None else length
+    write = text_writer()
+    rest: list[list[str]] = [[] for _ in range(count)]  # texts 2, 3, ... wait until the first has been written
+    ends = [""] * count  # the last characters of each, in which `until` is looked for
+    write(prime)
+    for characters in loaded.generate(prime, length, sampler, seed, count):
+        for k, character in enumerate(characters):
+            if until is not None:
+                if ends[k] == until:
+                    continue
+                ends[k] = (ends[k] + character)[-len(until) :]
+            if k == 0:
+                write(character)
+            else:
+                rest[k].append(character)
+        if until is not None and all(end == until for end in ends):
+            break
+    for text in rest[1:]:
+        write("\n" + "-" * 20 + "\n" + prime + "".join(text))
+    if sys.stdout.isatty():
+        write("\n")
+
+
+def _write_records(model: Any, prime: str, length: int, sampler: Any, seed: int | None, count: int, novel: bool) -> None:
+    """Print `count` records of a model of such, only novel ones where asked, out of at most TRIES times as many."""
+    from charrnn.records import SEPARATORS
+
+    write, separator = text_writer(), SEPARATORS[model.records]
+    prime = prime.removesuffix(separator)  # a pipe's last line break
+    printed = dropped = 0
+    for record in model.write_records(prime, length, sampler, seed, min(count, 64)):
+        if novel and not model.is_novel(record):
+            dropped += 1
+        else:
+            write(("" if not printed else separator[1:]) + record + "\n")
+            printed += 1
+        if printed == count or printed + dropped == TRIES * count:
+            break
+    if novel:
+        display.write_line(f"dropped {dropped:,} {model.records}s that stand in the text that the model was given")
+    if printed < count:
+        display.write_line(
+            f"warning: {printed:,} of {count:,}: the model repeats its text; it was asked {TRIES} times as often"
+        )

@@ -1,0 +1,216 @@
+"""`charrnn train`."""
+
+import contextlib
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from charrnn import display
+from charrnn.commands.common import Signals, option, piped
+from charrnn.errors import CharrnnError
+
+STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
+
+
+def train(
+    corpus: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CORPUS]...", help="Files and folders of text; '-' or a pipe for standard input.", show_default=False
+        ),
+    ] = None,
+    encoding: Annotated[
+        str, option("--encoding", help="The text's encoding; bytes takes each byte for a character. [default: utf-8]")
+    ] = "utf-8",
+    max_vocabulary: Annotated[
+        int | None,
+        option(
+            "--max-vocabulary",
+            metavar="N",
+            help="Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]",
+        ),
+    ] = None,
+    by_line: Annotated[
+        bool, option("--by-line", help="Learn each line as a sequence of its own; held out are whole lines at random.")
+    ] = False,
+    by_paragraph: Annotated[
+        bool, option("--by-paragraph", help="The same for records that blank lines separate, such as conversations.")
+    ] = False,
+    validation: Annotated[
+        str,
+        option(
+            "--validation",
+            metavar="FRACTION|FILE",
+            help="What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. [default: 0.1]",
+        ),
+    ] = "0.1",
+    for_: Annotated[
+        str | None,
+        option(
+            "--for", metavar="TIME", help="Train so long (30s, 5m, 1h30m); the learning rate is annealed to fit. [default: 5m]"
+        ),
+    ] = None,
+    epochs: Annotated[float | None, option("--epochs", help="Train so many passes over the text instead.")] = None,
+    steps: Annotated[
+        int | None, option("--steps", help="Train so many windows instead; with one seed, runs repeat exactly.")
+    ] = None,
+    cell: Annotated[str, option("--cell", help="lstm, gru or rnn. [default: lstm]")] = "lstm",
+    layers: Annotated[
+        int | None,
+        option(
+            "--layers",
+            help="Stacked recurrent layers; more learn more and slower; 0 is the softmax layer alone. [default: chosen]",
+        ),
+    ] = None,
+    hidden_size: Annotated[
+        int | None,
+        option("--hidden-size", help="Units in each layer; twice as many take four times the work. [default: chosen]"),
+    ] = None,
+    embedding: Annotated[
+        int | None, option("--embedding", help="Learned numbers per character; 0 feeds one-hot vectors. [default: 32]")
+    ] = None,
+    seq_length: Annotated[
+        int | None,
+        option(
+            "--seq-length",
+            help="Characters through which gradients flow back; longer learns longer patterns, in fewer steps. [default: 48]",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, option("--batch-size", help="Streams read side by side; more read faster, in fewer steps. [default: 32]")
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        option(
+            "--dropout", help="The chance that a unit is silenced; higher where a small text is read often. [default: chosen]"
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        option(
+            "--learning-rate",
+            help="Adam's highest step size (Muon's: four times it); too high diverges, too low is slow. [default: chosen]",
+        ),
+    ] = None,
+    seed: Annotated[int, option("--seed", help="Where all randomness begins. [default: 0]")] = 0,
+    device: Annotated[str, option("--device", help="auto, cpu, cuda or mps. [default: auto]")] = "auto",
+    precision: Annotated[
+        str, option("--precision", help="auto, float32 or bfloat16 (faster where the processor has it). [default: auto]")
+    ] = "auto",
+    out: Annotated[Path | None, option("-o", "--out", help="The run's folder. [default: runs/NAME after the corpus]")] = None,
+    resume: Annotated[bool, option("--resume", help="Continue the run in that folder where it stopped.")] = False,
+    force: Annotated[bool, option("--force", help="Start anew in that folder; the run in it is replaced.")] = False,
+    init_from: Annotated[
+        Path | None, option("--init-from", metavar="MODEL", help="Begin with this model's weights and vocabulary.")
+    ] = None,
+    quiet: Annotated[bool, option("-q", "--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Learn a text and keep the best model by validation loss.
+
+    Options that are not given are chosen from the size of the text and the length of the training.
+    """
+    from charrnn.reading import STDIN
+    from charrnn.recipe import Options, parse_duration
+
+    if by_line and by_paragraph:
+        raise CharrnnError("--by-line and --by-paragraph exclude each other")
+    try:
+        held_out: str | float = float(validation)
+    except ValueError:
+        held_out = validation
+    seconds = parse_duration(for_) if for_ is not None else None
+    if seconds is epochs is steps is None and not resume:
+        seconds = 300.0
+    options = Options(
+        seconds,
+        epochs,
+        steps,
+        cell,
+        layers,
+        hidden_size,
+        embedding,
+        seq_length,
+        batch_size,
+        dropout,
+        learning_rate,
+        held_out,
+        seed,
+        device,
+        precision,
+        encoding,
+        max_vocabulary,
+        "line" if by_line else "paragraph" if by_paragraph else None,
+    )
+    sources = list(corpus or ([STDIN] if piped() and not resume else []))
+    if not sources and not resume:
+        raise CharrnnError("no text: name files or folders, or pipe one in")
+    if resume:
+        kept = replace(Options(), seconds=seconds, epochs=epochs, steps=steps, device=device)
+        if options != kept or init_from is not None or force:
+            raise CharrnnError("--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
+    from charrnn.training import Progress, Run, Setback
+
+    if resume:
+        folder = out if out is not None else _run_folder(sources)
+        notes: list[str] = []
+        with display.WorkDisplay(quiet=quiet) as reading:
+            run = Run.resume(folder, sources, device, reading.progress)
+        if seconds is epochs is steps is None:
+            options = run.options  # on to the length that the run had
+    else:
+        with display.WorkDisplay(quiet=quiet) as reading:
+            run, notes = Run.create(sources, options, out, init_from, force, reading.progress)
+        folder = run.out
+    if not quiet:
+        for note in notes:
+            display.write_line(f"note: {note}")
+        display.write_line(_describe(run, folder))
+    interrupted = Signals()
+    with display.TrainingDisplay(quiet) as screen:
+        for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
+            with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
+                if isinstance(event, Progress):
+                    screen.progress(event.fraction, event.seconds_left, event.characters_per_second, event.train_bits)
+                elif isinstance(event, Setback):
+                    screen.note(
+                        f"the loss diverged at step {event.reached:,}: the run goes on from step {event.step:,} "
+                        f"with the learning rate {event.learning_rate:g}"
+                    )
+                else:
+                    screen.validation(event.record, event.fraction, event.best, event.sample)
+    if interrupted.signal:
+        display.write_line(f"stopped at step {run.step}; saved in {folder}; continue with --resume -o {folder}")
+        raise typer.Exit(128 + interrupted.signal)
+    if not quiet:
+        display.write_line(f"saved in {folder}; write with: charrnn sample -m {folder}")
+
+
+def _run_folder(sources: list[str]) -> Path:
+    """The newest run that `--resume` can mean: of the named corpus, or of all."""
+    from charrnn.reading import STDIN
+
+    name = "stdin" if sources == [STDIN] else Path(sources[0]).resolve().stem if sources else ""
+    runs = [p.parent for p in Path("runs").glob(f"{name}*/state.safetensors")]
+    if not runs:
+        raise CharrnnError(f"no run to resume under runs/{name}; name its folder with --out")
+    return max(runs, key=lambda folder: (folder / "state.safetensors").stat().st_mtime)
+
+
+def _describe(run: Any, folder: Path) -> str:
+    r = run.recipe
+    shape = f"{r.layers} x {r.hidden_size} {r.cell}" if r.layers else "softmax alone"
+    text = f"{len(run.ids):,} characters"
+    if len(run.validation_ids):
+        text += f", validates on {len(run.validation_ids):,}"
+    window = f"{r.batch_size} streams, windows of {r.seq_length}"
+    if r.records:
+        window = f"{r.batch_size} {r.records}s at a time, padding {run.windows.padding():.1%} of the steps"
+    return (
+        f"{folder}: {text}, vocabulary {len(run.vocabulary):,}; to read it about {r.passes:g} times takes "
+        f"{shape}, embedding {r.embedding}, "
+        f"{window}, dropout {r.dropout:g}, "
+        f"learning rate {r.learning_rate:g}, {r.precision}"
+    )

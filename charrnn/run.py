@@ -1,0 +1,305 @@
+"""A training run at rest: its text, network, optimizer and folder, and how it is made, saved and taken up again.
+
+What it does is in `training`.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from charrnn import checkpoint, inference, records
+from charrnn.checkpoint import HISTORY, MODEL, STATE
+from charrnn.corpus import Corpus, Ids, Sliced, Vocabulary, Windows, fit_windows
+from charrnn.device import measure_speed, pick_device, pick_precision
+from charrnn.errors import CharrnnError
+from charrnn.model import CharRNN, Config, State
+from charrnn.optimizer import Optimizer
+from charrnn.reading import STDIN, Watch
+from charrnn.recipe import MUON_FROM, SPEED, Options, Recipe, choose
+from charrnn.texts import read_texts, start_character
+
+VALIDATED = 250_000  # characters of the validation text that are scored each time
+COUNTS, MEASURES = ("step", "characters", "setbacks"), ("seconds", "train_bits")  # of a run, kept in its state
+
+
+class DivergedError(CharrnnError):
+    """The loss is far beyond a uniform guess's, or it or a weight is no longer finite."""
+
+
+class RunState:
+    """A training run in a folder, which it holds alone. Make one with `create` or `resume`."""
+
+    def __init__(
+        self,
+        out: Path,
+        training: Corpus,
+        held_out: Corpus,
+        vocabulary: Vocabulary,
+        start: str,
+        recipe: Recipe,
+        origin: dict[str, Any],
+        device: str,
+    ):
+        self.out, self.recipe, self.origin, self.start_character = out, recipe, origin, start
+        self.vocabulary = vocabulary
+        self.device = torch.device(device)
+        self.ids: Sliced = training.encoded(vocabulary)
+        self.validation_ids: Ids = held_out.ids(vocabulary, 0, VALIDATED)
+        windows = recipe.batch_size, recipe.seq_length, recipe.seed
+        self.windows: Windows | records.Records = Windows(self.ids, *windows)
+        self.fingerprint: dict[str, np.ndarray] = {}
+        if recipe.records is not None:
+            line_break = int(vocabulary.encode("\n")[0])
+            self.windows = records.Records(self.ids, line_break, recipe.records, *windows)
+            given = training.text() + ("" if isinstance(origin["options"]["validation"], str) else held_out.text())
+            self.fingerprint = {checkpoint.FINGERPRINT: records.prints(records.split(given, recipe.records)[0])}
+        torch.manual_seed(recipe.seed)
+        sizes = recipe.layers, recipe.hidden_size, recipe.embedding
+        config = Config(len(self.vocabulary), recipe.cell, *sizes, recipe.residual)
+        self.model = CharRNN(config).to(self.device)
+        self.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+        matrices = self._matrices_for_muon()
+        others = [p for p in self.model.parameters() if not any(p is m for m in matrices)]
+        self.optimizer = Optimizer(matrices, others, self.dtype)
+        self.state: State = self.model.initial_state(recipe.batch_size) if recipe.records is None else []
+        self.step = self.characters = self.setbacks = 0
+        self.seconds = 0.0  # spent so far, in earlier sittings too
+        self.train_bits = math.log2(len(self.vocabulary))
+        self.history: list[dict[str, Any]] = []
+        self.saving = 0.0  # seconds that the last save took
+        self.lock: checkpoint.Lock | None = None
+
+    @classmethod
+    def create(
+        cls,
+        sources: Sequence[str | Path],
+        options: Options,
+        out: str | Path | None = None,
+        init_from: str | Path | None = None,
+        force: bool = False,
+        watch: Watch | None = None,
+    ) -> tuple[Self, list[str]]:
+        """Read the text, choose what the options leave open, and make the run's folder.
+
+        The folder is `out`, or `runs/NAME` after the first source, numbered where a run stands there already; with
+        `force` that run is replaced, file by file, as this one writes its own. `watch` is told how much has been read.
+        Returns: the run, and notes for the user. Raises: CharrnnError for unusable input.
+        """
+        if out is not None and not force:
+            checkpoint.require_unused(Path(out))
+        base = inference.load(init_from) if init_from is not None else None
+        if base is not None:
+            if options.records not in (None, base.records):
+                kind = f"learned {base.records}s" if base.records else "took its text for one sequence"
+                raise CharrnnError(f"--by-{options.records}: {base.path} {kind}, and goes on so")
+            options = dataclasses.replace(options, records=base.records)
+        training, held_out, fingerprint, notes = read_texts(sources, options, watch)
+        if options.validation and not len(held_out):
+            notes.append("the text is too short to hold any of it out: the best model is that of the lowest training loss")
+        origin = {
+            "sources": [str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources],
+            "fingerprint": fingerprint,
+            "options": dataclasses.asdict(options),
+        }
+        characters = len(training)
+        if base is None:
+            vocabulary = training.vocabulary(options.max_vocabulary)
+            if any("\ud800" <= c <= "\udfff" for c in vocabulary.characters):
+                raise CharrnnError(
+                    f"the text holds lone surrogates, which are no characters; is {options.encoding} its encoding?"
+                )
+            if options.records is not None and "\n" not in vocabulary.characters:
+                raise CharrnnError(f"--max-vocabulary {options.max_vocabulary} leaves out the line break, which ends a record")
+            start = start_character(training, vocabulary)
+        else:
+            if options.max_vocabulary is not None:
+                raise CharrnnError(f"--max-vocabulary: {base.path} keeps the vocabulary that it has")
+            vocabulary, start = base.vocabulary, base.header["start"]
+            unknown = base.unknown(training.alphabet)
+            if unknown:
+                fate = "are left out of the training text" if vocabulary.unknown is None else "are read as its unknown symbol"
+                notes.append(f"{base.path} has never seen {unknown[:40]!r}; these characters {fate}")
+            characters = len(training.encoded(vocabulary))
+        device = pick_device(options.device)
+        precision = pick_precision(options.precision, device)
+        speed = measure_speed(device, precision) if options.seconds is not None else SPEED
+        network = base.header["config"] if base else None
+        count = training.text().count(records.SEPARATORS[options.records]) if options.records else 0
+        recipe, more = choose(options, characters, len(vocabulary), precision, speed, network, count)
+        run = cls(Path(), training, held_out, vocabulary, start, recipe, origin, device)
+        if base is not None and base.path is not None:
+            run._load_weights(checkpoint.read_model(base.path)[0])
+        if isinstance(run.windows, records.Records) and run.windows.cut:
+            longest = f"{recipe.records}s are longer than {recipe.seq_length:,} characters"
+            more.append(f"{run.windows.cut:,} {longest}; the rest of each is not learned")
+        name = "stdin" if not sources or str(sources[0]) == STDIN else Path(sources[0]).resolve().stem or "corpus"
+        run.out, run.lock = checkpoint.claim(Path(out) if out is not None else None, name, force)
+        return run, notes + more
+
+    @classmethod
+    def resume(cls, out: Path, sources: Sequence[str | Path], device: str = "auto", watch: Watch | None = None) -> Self:
+        """Take up the run in `out` where its state was last saved. Without `sources` it reads those it began with.
+
+        Raises: CharrnnError where there is no state, or the text is not the one it began with.
+        """
+        if not (out / STATE).exists():
+            raise CharrnnError(f"{out} has nothing saved to resume; begin it again with the command that began it")
+        lock: checkpoint.Lock | None = checkpoint.Lock(out)
+        try:
+            tensors, header = checkpoint.read_state(out / STATE)
+            try:
+                origin, recipe = header["origin"], checkpoint.typed(Recipe, header["recipe"])
+                options, kept = checkpoint.typed(Options, origin["options"]), [str(source) for source in origin["sources"]]
+                Options(
+                    dropout=recipe.dropout, learning_rate=recipe.learning_rate, seed=recipe.seed, precision=recipe.precision
+                )
+                if recipe.records != options.records or header.get("records") != options.records:
+                    raise ValueError("its records are of two kinds")
+            except (KeyError, TypeError, ValueError, OverflowError, CharrnnError) as error:
+                raise _damaged(out, error) from None
+            if not sources and STDIN in kept:
+                raise CharrnnError(f"{out} was trained on a pipe; pipe the same text in again (charrnn train - --resume)")
+            named = [*kept, options.validation] if isinstance(options.validation, str) else kept
+            gone = [name for name in named if not (sources or os.path.isfile(name) or os.path.isdir(name))]
+            if gone:
+                raise CharrnnError(f"the text {gone[0]} is not there any more; name it: charrnn train TEXT --resume -o {out}")
+            training, held_out, fingerprint, _ = read_texts(sources or kept, options, watch)
+            if fingerprint != origin.get("fingerprint"):
+                raise CharrnnError(
+                    f"the text is not the one that {out} was trained on; to train on another, use --init-from {out}"
+                )
+            device = pick_device(device)
+            try:
+                config, windows = header["config"], (recipe.batch_size, recipe.seq_length)
+                keys = ("cell", "num_layers", "hidden_size", "embedding_size", "residual")
+                mine = (recipe.cell, recipe.layers, recipe.hidden_size, recipe.embedding, recipe.residual)
+                if tuple(config.get(key, False) for key in keys) != mine:
+                    raise ValueError("its recipe is not that of its network")
+                vocabulary = Vocabulary(header["vocabulary"], header.get("unknown", False))
+                characters = len(training.encoded(vocabulary))
+                if characters < 2 or (recipe.records is None and fit_windows(characters, *windows) != windows):
+                    raise ValueError("its windows don't fit the text")
+                run = cls(out, training, held_out, vocabulary, header["start"], recipe, origin, device)
+                run._restore(tensors, header)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise _damaged(out, error) from None
+            run.lock, lock = lock, None
+            return run
+        finally:
+            if lock is not None:
+                lock.close()
+
+    @property
+    def options(self) -> Options:
+        """What the user asked for, with the length that was asked for last."""
+        return Options(**self.origin["options"])
+
+    def save(self) -> None:
+        """Write the state, then what follows from it: the model where this step is the best so far, and the history.
+
+        A run killed in between has a state from which the next `save`, the first of a resumed run, writes the rest.
+        Raises: CharrnnError (status 1) where the network has diverged or a file can't be written.
+        """
+        began = time.monotonic()
+        self._weights()  # held to be sound before anything is written
+        place = {name: getattr(self, name) for name in (*COUNTS, *MEASURES)}
+        header = self._header() | {
+            "origin": self.origin,
+            "recipe": self.recipe.to_dict(),
+            "place": place,
+            "history": self.history,
+        }
+        if self.lock is not None:
+            self.lock.check()
+        tensors = {name: (t.float() if t.is_floating_point() else t).cpu().numpy() for name, t in self._tensors().items()}
+        checkpoint.write(self.out / STATE, tensors, header)
+        if self._best():
+            self._write_model(self.history[-1])
+        checkpoint.write_atomically(self.out / HISTORY, "".join(json.dumps(line) + "\n" for line in self.history).encode())
+        self.saving = time.monotonic() - began
+
+    def _best(self) -> bool:
+        """Whether the run was validated at this very step, and better than ever before."""
+        *earlier, last = self._figures() or [math.inf]
+        return bool(self.history) and self.history[-1]["step"] == self.step and all(last < figure for figure in earlier)
+
+    def _figures(self) -> list[float]:
+        """What each validation is judged by: the validation text's bits, or without one the training text's."""
+        key = "validation_bits_per_character" if len(self.validation_ids) else "train_bits_per_character"
+        return [checkpoint.number(record[key]) for record in self.history]
+
+    def _header(self) -> dict[str, Any]:
+        header = {
+            "config": self.model.config.to_dict(),
+            "vocabulary": self.vocabulary.characters,
+            "start": self.start_character,
+        }
+        if self.recipe.records is not None:
+            header["records"] = self.recipe.records
+        return header if self.vocabulary.unknown is None else header | {"unknown": True}
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        """A copy of the weights. Raises: CharrnnError (status 1) where one is not finite or beyond all bounds."""
+        weights = {name: tensor.float().cpu().numpy().copy() for name, tensor in self.model.state_dict().items()}
+        if not all(checkpoint.sound(tensor) for tensor in weights.values()):
+            raise self._diverged()
+        return weights
+
+    def _diverged(self) -> CharrnnError:
+        return DivergedError(
+            f"the loss diverged at step {self.step}; what was saved is whole; take a smaller --learning-rate", 1
+        )
+
+    def _matrices_for_muon(self) -> list[torch.Tensor]:
+        """The matrices from hidden units to gates, if they are large enough for it to pay."""
+        if self.recipe.hidden_size < MUON_FROM:
+            return []
+        square = [weights for layer in self.model.layers for weights in layer.all_weights[0][:2]]
+        return [matrix for i, matrix in enumerate(square) if i]  # not the first layer's input, which is no hidden state
+
+    def _load_weights(self, tensors: dict[str, np.ndarray]) -> None:
+        mine = self.model.state_dict()
+        self.model.load_state_dict({name: torch.from_numpy(np.array(tensors[name])) for name in mine})
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """Everything of the run's state that is a tensor, under its name in the state file."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.tensors().items()}
+        tensors |= {f"carried.{i}.{j}": part for i, layer in enumerate(self.state) for j, part in enumerate(layer)}
+        return tensors | {"generator": torch.get_rng_state()}
+
+    def _write_model(self, record: dict[str, Any]) -> None:
+        training = {**self.origin, "recipe": self.recipe.to_dict(), **record}
+        checkpoint.write(self.out / MODEL, self._weights() | self.fingerprint, self._header() | {"training": training})
+
+    def _restore(self, tensors: dict[str, np.ndarray], header: dict[str, Any]) -> None:
+        """Take up a saved state. Raises: KeyError, TypeError, ValueError or RuntimeError where it is not one of this run."""
+        place = header["place"]
+        self.step, self.characters, self.setbacks = (checkpoint.whole(place[name]) for name in COUNTS)
+        self.seconds, self.train_bits = (checkpoint.number(place[name]) for name in MEASURES)
+        self.history = list(header["history"])
+        for record in self.history:
+            checkpoint.whole(record["step"]), checkpoint.number(record["seconds"])
+        self._figures()
+        self.state = [tuple(part.clone() for part in layer) for layer in self.state]
+        mine = self._tensors()
+        if mine.keys() != tensors.keys():
+            raise ValueError(f"tensor {min(mine.keys() ^ tensors.keys())!r} is missing or unknown")
+        for name, tensor in mine.items():
+            saved = torch.from_numpy(np.array(tensors[name]))
+            if saved.shape != tensor.shape:
+                raise ValueError(f"tensor {name!r} is {tuple(saved.shape)}, not {tuple(tensor.shape)}")
+            tensor.data.copy_(saved)
+        torch.set_rng_state(mine["generator"])
+
+
+def _damaged(out: Path, error: Exception) -> CharrnnError:
+    return CharrnnError(f"{out / STATE} is damaged ({error}); its model may still be good")
