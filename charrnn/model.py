@@ -17,6 +17,7 @@ from charrnn.cells import GRUCell, TanhCell
 
 State = list[tuple[Tensor, ...]]  # for each layer (h,) or, with lstm, (h, c); each (B, H)
 MODULES: dict[str, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+OPERATORS: dict[type[nn.RNNBase], Callable[..., Any]] = {nn.LSTM: torch.lstm, nn.GRU: torch.gru, nn.RNN: torch.rnn_tanh}
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,18 @@ class CharRNN(nn.Module):
         return [(zeros, zeros) if self.config.cell == "lstm" else (zeros,) for _ in self.layers]
 
     def forward(
-        self, ids: Tensor, state: State, dropout: float = 0.0, dtype: torch.dtype | None = None
+        self,
+        ids: Tensor,
+        state: State,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, State]:
         """Read `ids` (T, B) on from `state`; return logits (T, B, V) and the state after the last of them, detached.
 
         `dropout` is the chance that a unit between layers is silenced, the same units throughout the window (Gal &
-        Ghahramani 2016). `dtype` is the precision of the products in the cells (bfloat16 on a processor that has it).
+        Ghahramani 2016), `recurrent_dropout` that a weight between a layer's hidden states is (Merity et al. 2018). `dtype`
+        is the precision of the products in the cells (bfloat16 on a processor that has it).
         """
         x = None if self.embedding is None else self.embedding(ids)  # (T, B, D); None: the first layer reads one-hot vectors
         new_state: State = []
@@ -83,7 +90,9 @@ class CharRNN(nn.Module):
             run = _run_fused if ids.device.type == "cpu" and not isinstance(layer, nn.LSTM) else _run_module
             if x is not None and i:
                 x = _dropout(x, dropout)
-            out, after = run(layer, x, ids, layer_state, dtype or self.softmax.weight.dtype)  # (T, B, H)
+            w_ih, w_hh, *biases = layer.all_weights[0]
+            weights = [w_ih, _dropout_weights(w_hh, recurrent_dropout), *biases]
+            out, after = run(layer, weights, x, ids, layer_state, dtype or self.softmax.weight.dtype)  # (T, B, H)
             x = x + out if self.config.residual and x is not None and i else out
             new_state.append(tuple(part.detach() for part in after))
         if x is None:  # softmax alone on one-hot vectors
@@ -101,11 +110,21 @@ def _dropout(x: Tensor, p: float) -> Tensor:
     return x * (keep.to(x.dtype) / (1 - p))
 
 
+def _dropout_weights(weights: Tensor, p: float) -> Tensor:
+    """Silence a share `p` of `weights`, in whole 256ths: a random byte for each, since floats take ten times as long."""
+    if not p:
+        return weights
+    few = round(256 * p)
+    words = torch.randint(-(2**63), 2**63 - 1, (-(-weights.numel() // 8),), device=weights.device)
+    keep = words.view(torch.uint8)[: weights.numel()].view_as(weights) >= few
+    return weights * (keep * (256 / (256 - few)))
+
+
 def _run_fused(
-    layer: nn.RNNBase, x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
+    layer: nn.RNNBase, weights: list[Tensor], x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A layer of GRU or RNN on a processor: the input's product for all T steps at once, then the recurrence of `cells`."""
-    w_ih, w_hh, b_ih, b_hh = (weight.to(dtype) for weight in layer.all_weights[0])
+    w_ih, w_hh, b_ih, b_hh = (weight.to(dtype) for weight in weights)
     H = layer.hidden_size
     gru = isinstance(layer, nn.GRU)  # its new gate's recurrent bias stands inside the reset gate's reach
     bias = torch.cat([b_ih[: 2 * H] + b_hh[: 2 * H], b_ih[2 * H :]]) if gru else b_ih + b_hh
@@ -119,12 +138,12 @@ def _run_fused(
 
 
 def _run_module(
-    layer: nn.RNNBase, x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
+    layer: nn.RNNBase, weights: list[Tensor], x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One layer by torch's own module, which is cuDNN's on a GPU and, for the LSTM, oneDNN's on a processor."""
+    """One layer by torch's own operator, which is cuDNN's on a GPU and, for the LSTM, oneDNN's on a processor."""
     inputs = functional.one_hot(ids, layer.input_size).to(state[0].dtype) if x is None else x
     packed = tuple(part[None].contiguous() for part in state)
     with torch.autocast(ids.device.type, dtype, enabled=dtype == torch.bfloat16):
-        out, after = layer(inputs.contiguous(), packed if len(packed) > 1 else packed[0])
-    after = after if isinstance(after, tuple) else (after,)
+        hx = packed if len(packed) > 1 else packed[0]
+        out, *after = OPERATORS[type(layer)](inputs.contiguous(), hx, weights, True, 1, 0.0, layer.training, False, False)
     return out, tuple(part[0].to(state[0].dtype) for part in after)

@@ -47,8 +47,12 @@ class Optimizer:
         return {f"{kind}.{i}": tensor for kind, tensors in kinds.items() for i, tensor in enumerate(tensors)}
 
     @torch.no_grad()
-    def step(self, number: int, rate: float, muon_rate: float) -> None:
-        """Make step `number` (from 1 on): `rate` is Adam's learning rate, `muon_rate` the spectral norm of Muon's steps."""
+    def step(self, number: int, rate: float, muon_rate: float, decay: float = 0.0) -> None:
+        """Make step `number` (from 1 on): `rate` is Adam's learning rate, `muon_rate` the spectral norm of Muon's steps.
+
+        `decay` is the weight decay of Muon's matrices, decoupled (Loshchilov & Hutter 2019): each shrinks by its share of
+        the rate.
+        """
         for p, momentum in zip(self.matrices, self.momentum, strict=True):
             momentum.mul_(MOMENTUM).add_(_gradient(p))
         if self.matrices and (number - 1) % EVERY == 0:
@@ -58,7 +62,7 @@ class Optimizer:
             for direction, part in zip(self.direction, torch.split(found, [len(p) for p in self.matrices]), strict=True):
                 direction.copy_(part)
         for p, direction in zip(self.matrices, self.direction, strict=True):
-            p.sub_(direction, alpha=muon_rate)
+            p.mul_(1 - muon_rate * decay).sub_(direction, alpha=muon_rate)
         (b1, b2), bias = BETAS, [1 - beta**number for beta in BETAS]
         for p, mean, square in zip(self.others, self.mean, self.square, strict=True):
             gradient = _gradient(p)

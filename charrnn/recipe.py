@@ -102,7 +102,13 @@ class Recipe:
     precision: str
     residual: bool  # see model.Config
     passes: float  # over the text, as far as could be told beforehand
+    weight_decay: float = 0.0  # of the matrices between hidden units
+    recurrent_dropout: float = 0.0  # the chance that one of their weights is silenced
     records: str | None = None  # then `batch_size` is in records of mean length, and no more than `seq_length` of one is read
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.weight_decay <= 10, f"weight decay {self.weight_decay} is not between 0 and 10")
+        _require(0 <= self.recurrent_dropout < 0.99, f"recurrent dropout {self.recurrent_dropout} is not below 0.99")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

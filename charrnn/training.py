@@ -177,7 +177,8 @@ class Run(RunState):
             state = self.state
         x = torch.from_numpy(inputs.astype(np.int64)).to(self.device)  # (T, B)
         y = torch.from_numpy(targets.astype(np.int64)).to(self.device)
-        logits, state = self.model(x, state, self.recipe.dropout, self.dtype)
+        noise = self.recipe.dropout, self.recipe.recurrent_dropout
+        logits, state = self.model(x, state, *noise, self.dtype)
         if self.recipe.records is None:
             self.state = state
         loss = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=records.PAD)
@@ -188,7 +189,7 @@ class Run(RunState):
         if not (bits < DIVERGED * math.log2(len(self.vocabulary) + 1) and math.isfinite(norm.item())):
             raise self._diverged()
         rate = self.learning_rate(fraction)
-        self.optimizer.step(self.step + 1, rate, MUON_RATE * rate)
+        self.optimizer.step(self.step + 1, rate, MUON_RATE * rate, self.recipe.weight_decay)
         self.step += 1
         self.characters += int(np.count_nonzero(targets != records.PAD))
         self.train_bits += (bits - self.train_bits) * max(0.02, 1 / self.step)

@@ -6,7 +6,7 @@ import torch
 
 from charrnn.cells import GRUCell, TanhCell
 from charrnn.engine import Network
-from charrnn.model import CharRNN, Config
+from charrnn.model import CharRNN, Config, _dropout_weights
 
 CELLS = ["lstm", "gru", "rnn"]
 
@@ -155,3 +155,19 @@ def test_one_hot_input_is_an_embedding_whose_table_is_the_identity(layers):
     embedded.load_state_dict({**one_hot.state_dict(), "embedding.weight": torch.eye(7)})
     ids = torch.randint(7, (15, 2))
     torch.testing.assert_close(one_hot(ids, one_hot.initial_state(2))[0], embedded(ids, embedded.initial_state(2))[0])
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_dropout_of_recurrent_weights_silences_its_share_of_them_and_keeps_their_mean(cell):
+    torch.manual_seed(4)
+    weights = torch.ones(4 * 128, 128)
+    dropped = _dropout_weights(weights, 0.25)
+    assert (dropped == 0).float().mean() == pytest.approx(0.25, abs=0.01)
+    assert dropped.mean() == pytest.approx(1, abs=0.01)
+    model = CharRNN(Config(5, cell, 2, 8, 3))
+    torch.nn.init.normal_(model.softmax.weight)
+    ids, state = torch.randint(0, 5, (6, 2)), model.initial_state(2)
+    plain, _ = model(ids, state)
+    noisy, _ = model(ids, state, recurrent_dropout=0.5)
+    assert torch.allclose(noisy[0], plain[0], atol=1e-6)  # from the zero state nothing recurs yet
+    assert not torch.allclose(noisy[1:], plain[1:], atol=1e-3)

@@ -68,6 +68,14 @@ def test_muon_moves_every_gate_by_a_nearly_orthogonal_matrix():
         assert singular.median() > 0.5
 
 
+def test_weight_decay_shrinks_the_matrices_of_muon_alone():
+    matrix, vector = torch.full((8, 8), 2.0), torch.full((8,), 2.0)
+    matrix.grad, vector.grad = torch.zeros(8, 8), torch.zeros(8)
+    Optimizer([matrix], [vector]).step(1, 0.1, 0.5, decay=0.2)
+    assert torch.allclose(matrix, torch.full((8, 8), 1.8))
+    assert torch.equal(vector, torch.full((8,), 2.0))
+
+
 def test_resuming_on_another_text_is_refused(corpus, tmp_path):
     train(corpus, out=tmp_path / "run", steps=3, **SMALL)
     other = tmp_path / "other.txt"
