@@ -20,6 +20,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 MUON_FROM = 64  # hidden units from which on Muon trains the recurrent matrices; below, and for the rest, it is Adam
 REFERENCE = ("lstm", 1, 256, 32)  # the network in whose characters a length of training is reckoned
+WIDEST = ((4e3, 64), (2e4, 128), (3e5, 256), (math.inf, 512))  # units for a text of less than so many characters
+WINDOWS = 50  # at least, one after the other, in a reading of a text
 OFTEN = 20  # readings of a text from which on one layer is not enough
 SPEED = 100_000  # its characters per second on two cores; where a length in time is asked for, this is measured
 # The best sizes for what a training affords, up to so many of the reference's characters: layers, units, batch, window and
@@ -32,6 +34,10 @@ SIZES = (
     (math.inf, 2, 512, 64, 64, 0.0125),
 )
 
+# Against learning by heart, for what is read less often than so many times: dropout between layers, dropout of recurrent
+# weights, and weight decay. A text that is read but once or twice needs none, one of many readings all that helps.
+REGULARIZATION = ((1.5, 0.0, 0.0, 0.0), (4, 0.0, 0.0, 0.03), (8, 0.2, 0.05, 0.1), (math.inf, 0.5, 0.15, 0.1))
+MOST_PASSES = 40  # over the training text in a length of time; more learns it by heart, whatever is done against that
 BATCH = 2_000  # characters in a batch of records
 
 
@@ -104,6 +110,7 @@ class Recipe:
     passes: float  # over the text, as far as could be told beforehand
     weight_decay: float = 0.0  # of the matrices between hidden units
     recurrent_dropout: float = 0.0  # the chance that one of their weights is silenced
+    most_passes: float = 0.0  # after which the run ends before its time; 0: at none
     records: str | None = None  # then `batch_size` is in records of mean length, and no more than `seq_length` of one is read
 
     def __post_init__(self) -> None:
@@ -166,17 +173,26 @@ def choose(
     best = next(sizes for sizes in SIZES if affords < sizes[0] and (sizes[1] > 1 or affords < OFTEN * characters))
     _, layers, hidden_size, batch_size, seq_length, learning_rate = best
     layers = pick("layers", layers)
-    hidden_size = pick("hidden_size", 64 if characters < 4_000 else 128 if characters < 20_000 else hidden_size)
+    hidden_size = pick("hidden_size", next(min(units, hidden_size) for most, units in WIDEST if characters < most))
     if records:
         seq_length = options.seq_length or LONGEST
         batch_size = min(records, options.batch_size or max(1, min(round(BATCH / mean), records // 4)))
     else:
         seq_length = options.seq_length or seq_length
-        batch_size = options.batch_size or max(1, min(batch_size, characters // (4 * seq_length)))
+        batch_size = options.batch_size or max(1, min(batch_size, characters // (WINDOWS * seq_length)))
     work = max(layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if layers else 0.1  # for a character, in the reference's
     passes = affords / work / characters if options.seconds is not None else affords / characters
-    learns_by_heart = options.validation == 0.0 or passes < 4
-    dropout = 0.0 if learns_by_heart else 0.3 if passes < 8 else 0.5
+    by_heart = options.validation == 0.0
+    most_passes = 0.0 if by_heart or options.seconds is None else MOST_PASSES
+    if 0 < most_passes < passes:
+        passes = most_passes
+        notes.append(
+            f"the text is read {MOST_PASSES} times at most, since more would only learn it by heart; "
+            "the run ends when that is done (--epochs reads it as often as you like)"
+        )
+    _, dropout, recurrent_dropout, weight_decay = next(row for row in REGULARIZATION if passes < row[0] or by_heart)
+    if options.dropout == 0:
+        recurrent_dropout = 0.0
     if not layers:
         learning_rate = 0.05  # it is convex
     elif hidden_size < MUON_FROM:
@@ -197,6 +213,9 @@ def choose(
         precision=precision if (layers and hidden_size >= 128) or options.precision != "auto" else "float32",
         residual=network.get("residual", False) if network else True,
         passes=float(f"{passes:.2g}"),
+        weight_decay=weight_decay,
+        recurrent_dropout=recurrent_dropout if layers else 0.0,
+        most_passes=most_passes,
         records=options.records,
     )
     _require_memory(recipe, vocabulary, max(batch_size * mean, seq_length) if records else fitted[0] * fitted[1])

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -95,8 +96,12 @@ class Run(RunState):
             self.lock = None
 
     def _events(self, options: Options, started: float, stop: Callable[[], bool]) -> Iterator[Event]:
-        self.origin["options"] |= {"seconds": options.seconds, "epochs": options.epochs, "steps": options.steps}
+        length = {"seconds": options.seconds, "epochs": options.epochs, "steps": options.steps}
+        if not length.items() <= self.origin["options"].items():  # another length was asked for: that is how long it goes on
+            self.recipe = dataclasses.replace(self.recipe, most_passes=0.0)
+        self.origin["options"] |= length
         earlier, budget = self.seconds, options.seconds
+        most_steps = self.recipe.most_passes * self.windows.per_epoch or math.inf
         steps = options.steps or (math.ceil(options.epochs * self.windows.per_epoch) if options.epochs else None)
         self.save()  # says at once where nothing can be saved, and completes what a killed run had begun to write
         per_validation = 0.1 + len(self.validation_ids) / 150_000  # seconds, until one has been measured
@@ -112,7 +117,7 @@ class Run(RunState):
                 return step / steps
             assert budget is not None
             reserve = min(1.1 * per_validation + 0.1, 0.2 * budget)
-            return seconds / max(budget - reserve, 1e-9)
+            return max(seconds / max(budget - reserve, 1e-9), step / most_steps)
 
         # The run has `planned` marks; a validation is due where one has been passed since the last.
         last, passed = -1, 0

@@ -201,6 +201,34 @@ def test_each_open_option_is_chosen_and_each_given_one_is_kept():
     assert (recipe.hidden_size, recipe.layers, recipe.dropout) == (77, 3, 0.4)
 
 
+def test_what_is_read_often_is_kept_from_being_learned_by_heart_and_what_is_read_once_is_not():
+    often, notes = choose(Options(seconds=1800.0), 50_000, 65)
+    assert often.dropout and often.recurrent_dropout and often.weight_decay
+    assert often.passes == often.most_passes and "at most" in notes[0]
+    once, notes = choose(Options(seconds=10.0), 50_000_000, 65)
+    assert not (once.dropout or once.recurrent_dropout or once.weight_decay or notes)
+    by_heart, notes = choose(Options(seconds=1800.0, validation=0.0), 50_000, 65)
+    assert not (by_heart.dropout or by_heart.recurrent_dropout or by_heart.weight_decay or by_heart.most_passes or notes)
+    assert not choose(Options(seconds=1800.0, dropout=0.0), 50_000, 65)[0].recurrent_dropout
+
+
+def test_a_small_text_ends_a_run_before_its_time_and_a_longer_time_goes_on(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text((CORPORA / "the-lamp.txt").read_text()[:1500])
+    options = Options(seconds=60.0, hidden_size=8, layers=1)
+    run, _ = Run.create([text], options, tmp_path / "run")
+    list(run.events(options))
+    assert run.step == run.recipe.most_passes * run.windows.per_epoch and run.seconds < 60
+    assert run.history[-1]["step"] == run.step  # it is annealed and validated at its end
+    again = Run.resume(tmp_path / "run", [])
+    list(again.events(again.options))
+    assert again.step == run.step
+    longer = Options(seconds=run.seconds + 2)
+    list(Run.resume(tmp_path / "run", []).events(longer))
+    more = Run.resume(tmp_path / "run", [])
+    assert more.step > run.step and not more.recipe.most_passes
+
+
 def test_a_network_beyond_memory_is_refused_before_it_is_made():
     with pytest.raises(CharrnnError, match="GiB of memory"):
         choose(Options(hidden_size=60_000), 1_000_000, 65)
