@@ -36,7 +36,13 @@ SIZES = (
 
 # Against learning by heart, for what is read less often than so many times: dropout between layers, dropout of recurrent
 # weights, and weight decay. A text that is read but once or twice needs none, one of many readings all that helps.
-REGULARIZATION = ((1.5, 0.0, 0.0, 0.0), (4, 0.0, 0.0, 0.03), (8, 0.2, 0.05, 0.1), (math.inf, 0.5, 0.15, 0.1))
+REGULARIZATION = (
+    (1.5, 0.0, 0.0, 0.0),
+    (4, 0.0, 0.0, 0.03),
+    (8, 0.2, 0.05, 0.1),
+    (16, 0.3, 0.1, 0.1),
+    (math.inf, 0.5, 0.15, 0.1),
+)
 MOST_PASSES = 40  # over the training text in a length of time; more learns it by heart, whatever is done against that
 BATCH = 2_000  # characters in a batch of records
 
