@@ -202,15 +202,19 @@ class Windows:
         return ids[:-1], ids[1:], begins, window == 0
 
 
-def scoring_blocks(length: int, streams: int, warm_up: int, block: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Cut `length` steps into parallel streams, each warmed up by the steps before its own part.
+def scoring_blocks(
+    length: int, streams: int, warm_up: int, block: int, stretch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cut each `stretch` of `length` steps into parallel streams, each warmed up by the steps before its own part.
 
     Yields (positions (T, S), counts (T, S)) with T <= `block`: where each stream stands, and whether the step is its own
     to score. Positions below 0 are those of a stream that has not begun.
     """
-    part = -(-length // streams)
-    starts = part * np.arange(streams)
-    for first in range(-warm_up if streams > 1 else 0, part, block):
-        offset = np.arange(first, min(first + block, part))[:, None]
-        at = starts + offset
-        yield np.minimum(at, length - 1), (offset >= 0) & (at < length)
+    for begin in range(0, length, stretch):
+        stop = min(begin + stretch, length)
+        part = -(-(stop - begin) // streams)
+        starts = begin + part * np.arange(streams)
+        for first in range(-warm_up if streams > 1 else 0, part, block):
+            offset = np.arange(first, min(first + block, part))[:, None]
+            at = starts + offset
+            yield np.minimum(at, stop - 1), (offset >= 0) & (at < stop)

@@ -16,7 +16,7 @@ from charrnn.corpus import Corpus, Vocabulary
 from charrnn.engine import Network
 from charrnn.errors import CharrnnError
 from charrnn.records import SEPARATORS, bounds, digest, join, split
-from charrnn.score import STREAMS, Score, score, score_records
+from charrnn.score import STREAMS, Observe, Score, score, score_records
 
 Array = np.ndarray
 
@@ -205,26 +205,38 @@ class Model:
             return self.sample(length=160, temperature=0.8, seed=seed)
         return SEPARATORS[self.records].join(islice(self.write_records("", 160, Sampler(0.8), seed, 5), 5))
 
-    def score(self, text: str | Corpus, watch: Callable[[int, int], None] = lambda done, total: None) -> Score:
+    def score(
+        self,
+        text: str | Corpus,
+        watch: Callable[[int, int], None] = lambda done, total: None,
+        observe: Observe | None = None,
+    ) -> Score:
         """Score every character of `text`; `watch` is told how far it is. Raises: CharrnnError where it is empty.
 
-        A model of records scores each by itself, and what stands in no record not at all.
+        A model of records scores each by itself, and what stands in no record not at all. `observe` is told of each known
+        character.
         """
         if not len(text):
             raise CharrnnError("nothing to score: the text is empty")
         vocabulary, network = self.vocabulary, self.network
+        known = len(vocabulary), vocabulary.unknown
         if self.records:
-            whole = join(split(text if isinstance(text, str) else text.text(), self.records)[0], self.records)
-            if not whole:
-                raise CharrnnError(f"nothing to score: the text has no {self.records}s")
-            encoded = vocabulary.encode(whole)
+            encoded = vocabulary.encode(self.whole(text))
             outlines = bounds(encoded, self.start, self.records)
-            known = len(vocabulary), vocabulary.unknown
-            result = score_records(network.forward, network.initial_state, encoded, outlines, self.start, *known, watch)
+            engine = network.forward, network.initial_state
+            result = score_records(*engine, encoded, outlines, self.start, *known, watch, observe)
             return replace(result, kind=self.records)
         ids = vocabulary.encode(text) if isinstance(text, str) else text.encoded(vocabulary)
-        known = len(vocabulary), vocabulary.unknown
-        return score(network.forward, network.initial_state, ids, self.start, *known, len(text) - len(ids), watch)
+        left_out = len(text) - len(ids)
+        return score(network.forward, network.initial_state, ids, self.start, *known, left_out, watch, observe)
+
+    def whole(self, text: str | Corpus) -> str:
+        """What a model of records reads of `text`: the records, each ended by its separator. Raises: CharrnnError."""
+        assert self.records is not None
+        whole = join(split(text if isinstance(text, str) else text.text(), self.records)[0], self.records)
+        if not whole:
+            raise CharrnnError(f"nothing to score: the text has no {self.records}s")
+        return whole
 
     def bits_per_character(self, text: str) -> float:
         """The cross-entropy of `text` under the model in bits per character: lower is better, 0 is known by heart."""

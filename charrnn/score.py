@@ -21,8 +21,13 @@ ESCAPE = 2.0**-20
 UNICODE = 0x110000 - 0x800
 
 STREAMS = 64  # that a long text is scored in, side by side
+STRETCH = 1 << 22  # characters that are cut into streams at a time, so that what is known of a text comes in its order
 SIDE_BY_SIDE = 256  # records that are scored at a time
 BLOCK = 1 << 18  # logits that scoring works on at a time
+
+# Told of some characters of the text, in any order: their places among its known ones (n,), the logits that foretold them
+# (n, V), their ids (n,) and what each costs by these logits, in nats (n,).
+Observe = Callable[[Array, Array, Array, Array], None]
 
 
 @dataclass(frozen=True)
@@ -75,19 +80,21 @@ def score(
     unknown: int | None = None,
     left_out: int = 0,
     watch: Callable[[int, int], None] = lambda done, total: None,
+    observe: Observe | None = None,
 ) -> Score:
     """Score a text of `ids` (N,), -1 for unknown ones, read after the character `start` from the zero state.
 
     Ids that are no array may be more than memory holds; they have no -1 among them, and `left_out` says how many unknown
-    characters the text has besides. `watch` is told how many characters of how many are done.
+    characters the text has besides. `watch` is told how many characters of how many are done. `observe` is told of each known
+    character; all of a STRETCH come before those of the next.
 
     Where the vocabulary has a symbol for the unknown, of the id `unknown`, these characters are read as that symbol and
     charged its probability and a uniform choice among the rest of Unicode's characters, and there is no escape.
 
     `forward` reads ids (T, B) on from a state and gives back logits (T, B, V) and the state after them, by either engine.
 
-    Unknown characters leave the state as it was. Long texts are cut into up to STREAMS parallel streams of 2,048
-    characters or more, each warmed up by the 256 characters before it.
+    Unknown characters leave the state as it was. Each STRETCH of a long text is cut into up to STREAMS parallel streams of
+    2,048 characters or more, each warmed up by the 256 characters before it.
     """
     known, characters, missing = ids, len(ids) + left_out, left_out
     if isinstance(ids, np.ndarray):
@@ -98,26 +105,30 @@ def score(
     block = 1 << min(8, fit.bit_length() - 1)  # steps; a power of two, so that one begins after the warm-up
     state = initial_state(streams)
     nats, correct = 0.0, 0
-    for at, counts in scoring_blocks(len(known), streams, warm_up=256, block=block) if len(known) else ():
+    done = 0
+    for at, counts in scoring_blocks(len(known), streams, 256, block, STRETCH):
         if at[0, 0] == 0:  # the first stream has no text before it: it begins here, from the zero state
             for part in chain.from_iterable(state):
                 part[0] = 0
         read = _gather(known, np.concatenate([at[:1] - 1, at]))  # (T + 1, S): what is read, and after it what follows
         logits, state = forward(np.where(at > 0, read[:-1], start), state)
-        watch(max(0, int(at[-1, 0]) + 1) * streams, len(known))
+        done += int(np.count_nonzero(counts))
+        watch(done, len(known))
         if not counts.any():
             continue
         targets = read[1:]
         if not counts.all():
-            logits, targets = logits[counts], targets[counts]
-        targets = targets.reshape(-1)
-        cost, right = _costs(logits.reshape(-1, vocabulary_size), targets)
+            logits, targets, at = logits[counts], targets[counts], at[counts]
+        logits, targets = logits.reshape(-1, vocabulary_size), targets.reshape(-1)
+        cost, right = _costs(logits, targets)
+        if observe is not None:
+            observe(at.reshape(-1), logits, targets, cost)
         nats += float(cost.sum(dtype=np.float64))
         correct += int(np.count_nonzero(right))
         if unknown is not None:
             missing += int(np.count_nonzero(targets == unknown))
             correct -= int(np.count_nonzero(right & (targets == unknown)))
-    nats += float(_unknown_cost(len(known), missing, unknown, vocabulary_size))
+    nats += float(unknown_cost(len(known), missing, unknown, vocabulary_size))
     return Score(characters, missing, nats, correct)
 
 
@@ -130,6 +141,7 @@ def score_records(
     vocabulary_size: int,
     unknown: int | None = None,
     watch: Callable[[int, int], None] = lambda done, total: None,
+    observe: Observe | None = None,
 ) -> Score:
     """Score the records of a text of `ids` (N,), each read after `start` from the zero state; `bounds` are theirs.
 
@@ -158,14 +170,17 @@ def score_records(
             logits, state = forward(inputs[part], state)
             mine = counts[part]
             follows = targets[part][mine]
-            cost, right = _costs(logits[mine], follows)
+            logits = logits[mine]
+            cost, right = _costs(logits, follows)
+            if observe is not None:
+                observe((before[begin[chosen]] + at[part])[mine], logits, follows, cost)
             nats[chosen] += np.bincount(np.nonzero(mine)[1], cost, len(chosen))
             if unknown is not None:
                 missing[chosen] += np.bincount(np.nonzero(mine)[1], follows == unknown, len(chosen)).astype(np.int64)
                 right &= follows != unknown
             correct += int(np.count_nonzero(right))
         watch(int(length[order[:done]].sum()), len(text))
-    nats += _unknown_cost(length, missing, unknown, vocabulary_size)
+    nats += unknown_cost(length, missing, unknown, vocabulary_size)
     return Score(int((stop - begin).sum()), int(missing.sum()), float(nats.sum()), correct, nats)
 
 
@@ -177,7 +192,7 @@ def _costs(logits: Array, targets: Array) -> tuple[Array, Array]:
     return np.log(np.exp(shifted, out=shifted).sum(axis=1)) + top - right, best == targets
 
 
-def _unknown_cost(known: Any, missing: Any, unknown: int | None, vocabulary_size: int) -> Any:
+def unknown_cost(known: Any, missing: Any, unknown: int | None, vocabulary_size: int) -> Any:
     """The nats that unknown characters cost besides what the network says, and that known ones pay for the escape."""
     if unknown is not None:
         return missing * math.log(UNICODE - (vocabulary_size - 1))

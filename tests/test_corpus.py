@@ -87,10 +87,13 @@ def test_windows_are_cut_to_what_fits(n, asked, fits):
     assert fit_windows(n, *asked) == fits
 
 
-@pytest.mark.parametrize(("length", "streams"), [(1, 1), (1000, 1), (10_000, 4), (10_001, 3)])
-def test_each_step_is_scored_once(length, streams):
-    scored = np.concatenate([at[counts] for at, counts in scoring_blocks(length, streams, 256, 64)])
+@pytest.mark.parametrize(
+    ("length", "streams", "stretch"), [(1, 1, 9), (1000, 1, 1000), (10_000, 4, 20_000), (10_001, 3, 20_000), (10_001, 3, 4000)]
+)
+def test_each_step_is_scored_once_and_stretches_come_in_order(length, streams, stretch):
+    scored = np.concatenate([at[counts] for at, counts in scoring_blocks(length, streams, 256, 64, stretch)])
     assert sorted(scored.tolist()) == list(range(length))
+    assert (np.diff(scored // stretch) >= 0).all()
 
 
 LONG = "ab\r\nzażółć gęślą 🦉 " * 3 + "".join(chr(0x4E00 + k) for k in range(300)) + "the end\n"
