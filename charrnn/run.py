@@ -278,6 +278,7 @@ class RunState:
 
     def _write_model(self, record: dict[str, Any]) -> None:
         training = {**self.origin, "recipe": self.recipe.to_dict(), **record}
+        training.pop("sample", None)  # the history has it
         checkpoint.write(self.out / MODEL, self._weights() | self.fingerprint, self._header() | {"training": training})
 
     def _restore(self, tensors: dict[str, np.ndarray], header: dict[str, Any]) -> None:

@@ -222,11 +222,10 @@ class Run(RunState):
         record = self._record(self.learning_rate(fraction), result.bits_per_character if result else None)
         if not math.isfinite(result.bits_per_character if result else self.train_bits):
             raise self._diverged()
-        tensors = self._weights()
+        record["sample"] = inference.Model(self._weights(), self._header()).preview(self.step)
         self.history.append(record)
         self.save()
-        sample = inference.Model(tensors, self._header()).preview(self.step)
-        return Validation(record, self._best(), fraction, sample)
+        return Validation(record, self._best(), fraction, record["sample"])
 
     def _record(self, rate: float, bits: float | None) -> dict[str, Any]:
         """The line that says where the run stands, with `bits` per character of the validation text."""

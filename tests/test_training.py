@@ -105,6 +105,7 @@ def test_the_model_kept_is_the_best_by_validation(corpus, tmp_path):
         "train_bits_per_character",
         "validation_bits_per_character",
         "learning_rate",
+        "sample",
     }
     best = min(history, key=lambda line: line["validation_bits_per_character"])
     assert model.header["training"]["step"] == best["step"]
