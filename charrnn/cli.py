@@ -16,6 +16,7 @@ from charrnn import display
 from charrnn.commands.common import option
 from charrnn.commands.eval import eval
 from charrnn.commands.forecast import forecast
+from charrnn.commands.report import report
 from charrnn.commands.sample import sample
 from charrnn.commands.train import train
 from charrnn.errors import CharrnnError
@@ -34,7 +35,7 @@ def _program(
     """Learns any text character by character and writes more of it."""
 
 
-for command in (train, sample, eval, forecast):
+for command in (train, sample, eval, report, forecast):
     app.command()(command)
 
 

@@ -1,0 +1,148 @@
+"""Charts as SVG: plain values in, markup out. It has no colours of its own: the page's style sheet gives them by class.
+
+A chart is about as wide as a telephone, so that its letters can be read there, and grows with the page.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 460, 270
+LEFT, RIGHT, TOP, BOTTOM = 44, 16, 34, 40  # margins
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line through points; `name` is its CSS class as well, and what its points are called."""
+
+    name: str
+    points: Sequence[Point]
+
+
+def short(value: float) -> str:
+    """A number in few signs.
+
+    >>> short(1_250_000), short(64_000), short(0.0125), short(0)
+    ('1.25M', '64k', '0.0125', '0')
+    """
+    for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{sign}"
+    return f"{value:.3g}"
+
+
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """At most `most` + 1 round numbers from `low` to `high`, one, two or five of a power of ten apart.
+
+    >>> ticks(0, 10, 5)
+    [0, 2, 4, 6, 8, 10]
+    """
+    if not high > low:
+        return [low]
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if (high - low) / step <= most * (1 + 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    found = [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [int(tick) if tick == int(tick) else float(f"{tick:.12g}") for tick in found]
+
+
+class Chart:
+    """A plot with axes. Points are given in the data's units; `low` and `high` are the corners of what is shown."""
+
+    def __init__(self, title: str, low: Point, high: Point, height: int = HEIGHT):
+        self.title, self.low, self.high, self.height = title, low, high, height
+        self.parts: list[str] = []
+
+    def x(self, value: float) -> float:
+        return LEFT + (value - self.low[0]) / ((self.high[0] - self.low[0]) or 1) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        return self.height - BOTTOM - (value - self.low[1]) / ((self.high[1] - self.low[1]) or 1) * (self.height - TOP - BOTTOM)
+
+    def text(self, x: float, y: float, text: str, kind: str) -> None:
+        self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{escape(text)}</text>')
+
+    def path(self, kind: str, points: Sequence[Point]) -> None:
+        places = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
+        self.parts.append(f'<polyline class="{kind}" points="{places}"/>')
+
+    def dot(self, kind: str, at: Point, label: str, radius: float = 3) -> None:
+        self.parts.append(
+            f'<circle class="{kind}" cx="{self.x(at[0]):.1f}" cy="{self.y(at[1]):.1f}" r="{radius:.1f}">'
+            f"<title>{escape(label)}</title></circle>"
+        )
+
+    def axes(self, x_name: str, y_name: str, percent: bool = False) -> None:
+        """Draw the grid and its numbers."""
+
+        def number(value: float) -> str:
+            return f"{value:.0%}" if percent else short(value)
+
+        for tick in ticks(self.low[1], self.high[1], 5):
+            self.path("grid", [(self.low[0], tick), (self.high[0], tick)])
+            self.text(LEFT - 6, self.y(tick) + 4, number(tick), "tick end")
+        for tick in ticks(self.low[0], self.high[0], 5):
+            self.text(self.x(tick), self.height - BOTTOM + 16, number(tick), "tick middle")
+        self.text((LEFT + WIDTH - RIGHT) / 2, self.height - 6, x_name, "axis middle")
+        self.text(4, 12, y_name, "axis")
+
+    def times(self, points: Sequence[Point], labels: Sequence[str]) -> None:
+        """A second axis along the top: (x, 0) of each of `labels`."""
+        for (x, _), label in zip(points, labels, strict=True):
+            at = self.x(x)
+            self.parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 4}" y2="{TOP}"/>')
+            self.text(at, TOP - 8, label, "tick middle")
+
+    def svg(self, description: str) -> str:
+        return (
+            f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{escape(f"{self.title}: {description}")}">'
+            f"{''.join(self.parts)}</svg>"
+        )
+
+
+def curves(
+    title: str, lines: Sequence[Line], y_name: str, times: tuple[Sequence[Point], Sequence[str]], from_zero: bool = False
+) -> str:
+    """Lines over the characters that a run has read, each named where it ends."""
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y for line in lines for _, y in line.points]
+    low, high = (0.0 if from_zero else min(ys)), max(ys)
+    room = (high - low or abs(high) or 1.0) * 0.08
+    chart = Chart(title, (0.0, low if from_zero else low - room), (max(xs), high + room))
+    chart.axes("characters read", y_name)
+    chart.times(*times)
+    for line in lines:
+        chart.path(f"line {line.name}", line.points)
+        for x, y in line.points:
+            chart.dot(f"dot {line.name}", (x, y), f"{line.name}: {y:.4g} after {short(x)} characters", 2.5)
+    for k, line in enumerate(lines if len(lines) > 1 else ()):  # the key, in the upper right corner
+        x = WIDTH - RIGHT - 96 * (len(lines) - k) + 20
+        chart.parts.append(f'<line class="line {line.name}" x1="{x}" x2="{x + 18}" y1="8" y2="8"/>')
+        chart.text(x + 23, 12, line.name, f"name {line.name}")
+    said = "; ".join(f"{line.name} from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}" for line in lines)
+    return chart.svg(said)
+
+
+def reliability(bins: Sequence[tuple[int, float, float]], error: float) -> str:
+    """How often guesses were right against how probable they were: (count, probability, frequency) for each bin."""
+    chart = Chart("Calibration", (0.0, 0.0), (1.0, 1.0), 330)
+    chart.axes("probability of the top guess", "how often it was right", percent=True)
+    chart.path("ideal", [(0.0, 0.0), (1.0, 1.0)])
+    most = max(count for count, *_ in bins) or 1
+    for k, (count, _, _) in enumerate(bins):  # how many guesses there were, along the bottom
+        x, width = chart.x(k / len(bins)), (chart.x(1.0) - chart.x(0.0)) / len(bins)
+        height = 44 * count / most
+        place = f'x="{x + 2:.1f}" y="{chart.y(0.0) - height:.1f}"'
+        chart.parts.append(f'<rect class="count" {place} width="{width - 4:.1f}" height="{height:.1f}"/>')
+    found = [(probability, frequency) for count, probability, frequency in bins if count]
+    for probability, frequency in found:
+        chart.path("gap", [(probability, probability), (probability, frequency)])
+    chart.path("line validation", found)
+    for count, probability, frequency in bins:
+        if count:
+            label = f"{count:,} guesses of {probability:.1%} on average were right {frequency:.1%} of the time"
+            chart.dot("dot validation", (probability, frequency), label, 3.5)
+    return chart.svg(f"the expected calibration error is {error:.2%}")

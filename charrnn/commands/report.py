@@ -1,0 +1,61 @@
+"""`charrnn report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from charrnn import display
+from charrnn.commands.common import load_model, option
+from charrnn.errors import CharrnnError
+
+
+def report(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN]", help="A run's folder or its model file. [default: the newest run under runs/]", show_default=False
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TEXT]...",
+            help="The text to colour: files, folders or '-'. [default: the one that the run was validated on]",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, option("-o", "--out", metavar="FILE", help="Where to write it. [default: report.html in the run's folder]")
+    ] = None,
+    encoding: Annotated[str, option("--encoding", help="The text's encoding. [default: utf-8]")] = "utf-8",
+) -> None:
+    """Write one HTML file about a run to share: its curves, its samples and a text coloured by surprise.
+
+    The file needs no network. Of a text the first 100,000 characters are coloured.
+    """
+    from charrnn.checkpoint import write_atomically
+    from charrnn.reading import read_corpus
+    from charrnn.report import Subject, history, page, validation_text
+
+    model = load_model(run)
+    target = out if out is not None else model.path.parent / "report.html"
+    if target.is_dir():
+        raise CharrnnError(f"--out {target} is a folder; name a file")
+    with display.WorkDisplay() as reading:
+        if text:
+            corpus = read_corpus(text, encoding, reading.progress)
+            subject = Subject(corpus, ", ".join("standard input" if name == "-" else Path(name).name for name in text))
+        else:
+            subject = validation_text(model, reading.progress)
+    for note in subject.text.notes:
+        display.write_line(f"note: {note}")
+    records = []
+    try:
+        records = history(model.path.parent)
+    except CharrnnError as error:
+        display.write_line(f"note: {error}")
+    with display.WorkDisplay("scoring", "million characters") as scoring:
+        written = page(model, records, subject, scoring.progress).encode("utf-8", "backslashreplace")
+    write_atomically(target, written)
+    display.write_line(f"wrote {target}, {len(written) / 1000:,.0f} kB; open it in a browser")
