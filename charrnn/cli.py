@@ -51,6 +51,8 @@ def main() -> None:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has gone: nothing is wrong
         status = 0
+    except SystemExit as left:  # Typer makes one of a broken pipe
+        status = 0 if isinstance(left.__context__, BrokenPipeError) else int(left.code or 0)
     except KeyboardInterrupt:
         status = 130
     except CharrnnError as error:

@@ -150,7 +150,7 @@ def percent(probability: float) -> str:
     >>> percent(0.314), percent(0.001)
     ('31%', '<1%')
     """
-    return f"{probability:.0%}" if probability >= 0.005 else "<1%"
+    return f"{probability:.0%}" if probability > 0.005 else "<1%"
 
 
 def surprise_line(surprise: Mapping[str, Any], symbol: str | None, width: int, emphasis: bool) -> str:

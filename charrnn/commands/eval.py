@@ -88,7 +88,7 @@ class _Shown:
 
         if sys.stdout is None:
             raise CharrnnError("standard output is closed", 1)
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
         self.text = reading_of(model, corpus)
         self.symbol = model.header["vocabulary"][model.vocabulary.unknown] if model.vocabulary.unknown is not None else None
         self.begun = False

@@ -1,0 +1,374 @@
+"""Surprise: what each character costs, where it is highest, what was expected instead, and how it is drawn."""
+
+import itertools
+import json
+import math
+import os
+import pty
+import re
+import subprocess
+import sys
+import tracemalloc
+import unicodedata
+
+import numpy as np
+import pytest
+from conftest import CORPORA, charrnn
+
+from charrnn import score
+from charrnn.checkpoint import FINGERPRINT, shapes, write
+from charrnn.corpus import Vocabulary
+from charrnn.heatmap import LEVELS, Heatmap, luminance, magma, palette, percent, surprise_line, written
+from charrnn.inference import Model
+from charrnn.reading import corpus_of
+from charrnn.records import prints
+from charrnn.surprise import Details, InOrder, Top, reading_of
+
+BOOK = (CORPORA / "the-lamp.txt").read_text()
+LINES = (CORPORA / "birds.txt").read_text()[:9000]
+STRANGE = "ein Löwe, 三 lions\nand ☃\n\n\n" + BOOK[:3000] + "☃☃ the end ☃\n"
+
+
+def header_of(characters, cell="lstm", layers=1, hidden=7, records=None, unknown=False):
+    vocabulary = Vocabulary(characters, unknown).characters
+    config = dict(vocabulary_size=len(vocabulary), cell=cell, num_layers=layers, hidden_size=hidden, embedding_size=0)
+    header = {"config": config, "vocabulary": vocabulary, "start": "\n", "training": {}}
+    return header | ({"records": records} if records else {}) | ({"unknown": True} if unknown else {})
+
+
+def tensors_of(header, seed=1):
+    generator = np.random.default_rng(seed)
+    return {name: generator.normal(0, 0.7, shape).astype(np.float32) for name, shape in shapes(header).items()}
+
+
+def model_of(*arguments, **more):
+    """A network that has learned nothing: figures must be honest about any."""
+    header = header_of(*arguments, **more)
+    return Model(tensors_of(header), header)
+
+
+KINDS = {
+    "a text": (model_of(BOOK), BOOK[:9000]),
+    "a short text": (model_of(BOOK), "To be\n"),
+    "gru": (model_of(BOOK, "gru", 2), BOOK[:3000]),
+    "softmax alone": (model_of(BOOK, layers=0), BOOK[:9000]),
+    "three characters": (model_of("ab\n"), "abba\n" * 9),
+    "unknown characters": (model_of(BOOK), STRANGE),
+    "nothing but unknown characters": (model_of(BOOK), "☃☃☃"),
+    "a symbol for the unknown": (model_of(BOOK[:300] + "\ufffd", unknown=True), STRANGE),
+    "lines": (model_of(LINES, records="line"), LINES),
+    "lines with unknown characters": (model_of(LINES[:60] + "\n", records="line"), LINES + "\n\nno end"),
+    "lines and a symbol": (model_of(LINES[:60] + "\n\ufffd", records="line", unknown=True), LINES),
+    "paragraphs": (model_of(BOOK, records="paragraph"), BOOK[:9000]),
+}
+
+
+def seen(model, text):
+    """The score, the text that was handed on and its surprisals."""
+    pieces = []
+    reading = reading_of(model, corpus_of(text))
+    in_order = InOrder(model, reading, lambda piece, bits: pieces.append((piece, bits)))
+    scored = model.score(reading, observe=in_order.observe)
+    in_order.finish()
+    assert all(len(piece) == len(bits) for piece, bits in pieces)
+    return scored, "".join(piece for piece, _ in pieces), np.concatenate([bits for _, bits in pieces])
+
+
+@pytest.mark.parametrize("stretch", [1 << 22, 1000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mean_of_all_surprisals_is_evals_figure(kind, stretch, monkeypatch):
+    monkeypatch.setattr(score, "STRETCH", stretch)
+    monkeypatch.setattr("charrnn.surprise.BLOCK", 777)
+    model, text = KINDS[kind]
+    scored, read, bits = seen(model, text)
+    assert read == (model.whole(text) if model.records else text)
+    assert len(bits) == scored.characters
+    assert bits.mean(dtype=np.float64) == pytest.approx(scored.bits_per_character, rel=1e-6)
+    assert scored == model.score(text)
+
+
+def naive(model, text):
+    """The logits before each character of a short text, (N, V), one step at a time; unknown ones are not read."""
+    state, logits = model.network.initial_state(1), []
+    state.step([model.start])
+    for i in model.vocabulary.encode(text):
+        logits.append(state.logits[0].copy())
+        if i >= 0:
+            state.step([i])
+    return np.array(logits, np.float64)
+
+
+def test_each_surprisal_is_that_of_reading_on_one_character_at_a_time():
+    model, text = model_of(BOOK), "A ☃ and a\nlamp☃."
+    _, _, bits = seen(model, text)
+    logits = naive(model, text)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    ids = model.vocabulary.encode(text)
+    expected = [-math.log2(row[i] * (1 - score.ESCAPE)) if i >= 0 else None for row, i in zip(p, ids, strict=True)]
+    unknown = -math.log2(score.ESCAPE / (score.UNICODE - len(model.vocabulary)))
+    assert bits.tolist() == pytest.approx([unknown if value is None else value for value in expected], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_most_surprising_characters_are_the_first_of_all_sorted(kind, monkeypatch):
+    monkeypatch.setattr("charrnn.surprise.BLOCK", 777)
+    model, text = KINDS[kind]
+    _, read, bits = seen(model, text)
+    reading = reading_of(model, corpus_of(text))
+    top = Top(model, reading, 12)
+    model.score(reading, observe=top.observe)
+    assert len(top._heap) <= 12
+    found = top.found()
+    order = np.lexsort((np.arange(len(bits)), -bits))[:12]
+    assert [surprise.bits for surprise in found] == pytest.approx(bits[order].tolist(), rel=1e-6)
+    for surprise in found:
+        p = surprise.place
+        assert bits[p] == pytest.approx(surprise.bits, rel=1e-6)
+        assert surprise.character == read[p]
+        assert surprise.before == read[max(0, p - 30) : p]
+        assert surprise.after == read[p + 1 : p + 16]
+        assert read.split("\n")[surprise.line - 1][: surprise.column - 1] == read[:p].split("\n")[-1]
+
+
+def test_what_was_expected_is_the_softmaxs_five_likeliest_also_of_an_unknown_character():
+    model, text = model_of(BOOK), "A ☃ and a\nlamp☃."
+    top = Top(model, corpus_of(text), len(text))
+    model.score(text, observe=top.observe)
+    logits = naive(model, text)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert [(s.character, s.bits) for s in top.found()[:2]] == [("☃", pytest.approx(40.085, abs=0.01))] * 2
+    for surprise in top.found():
+        best = np.argsort(-p[surprise.place])[:5]
+        assert [c for c, _ in surprise.guesses] == [model.vocabulary.characters[i] for i in best]
+        assert [q for _, q in surprise.guesses] == pytest.approx(p[surprise.place][best].tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_details_say_the_same_and_calibration_is_that_of_its_definition(kind):
+    model, text = KINDS[kind]
+    _, _, bits = seen(model, text)
+    reading = reading_of(model, corpus_of(text))
+    details = Details(model, reading)
+    model.score(reading, observe=details.observe)
+    assert (details.surprisals == bits).all()
+    ids, p = details.expected
+    known = details.ids >= 0
+    assert sum(n for n, _, _ in details.calibration) == known.sum()
+    sure, right = p[known, 0].astype(np.float64), ids[known, 0] == details.ids[known]
+    error = 0.0
+    for k in range(10):
+        mine = (sure >= k / 10) & ((sure < (k + 1) / 10) | (k == 9))
+        if mine.any():
+            error += mine.mean() * abs(sure[mine].mean() - right[mine].mean())
+    assert details.calibration_error == pytest.approx(error, abs=1e-6)
+    in_five = ids == details.ids[:, None]
+    rows = (
+        in_five.any(axis=1)
+        & (details.ids != (model.vocabulary.unknown if model.vocabulary.unknown is not None else -1))
+        & known
+    )
+    assert -np.log2(p[in_five & rows[:, None]]) == pytest.approx(bits[rows], abs=1e-4)
+
+
+def test_memory_does_not_grow_with_the_text(monkeypatch):
+    monkeypatch.setattr(score, "STRETCH", 20_000)
+    model = model_of("ab\n", layers=0)
+    peaks = []
+    for n in (150_000, 450_000):
+        text = corpus_of("ab\nba" * (n // 5))
+        tracemalloc.start()
+        in_order, top = InOrder(model, text, lambda piece, bits: None), Top(model, text, 5)
+        model.score(text, observe=lambda *block: (in_order.observe(*block), top.observe(*block)))  # noqa: B023
+        in_order.finish()
+        assert len(top.found()) == 5
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_the_colours_rise_in_luminance_and_what_stands_on_them_is_readable():
+    colours = [magma(k / (LEVELS - 1)) for k in range(LEVELS)]
+    lights = [luminance(colour) for colour in colours]
+    assert all(b > a for a, b in itertools.pairwise(lights))
+    for r in range(0, 256, 51):
+        for g in range(0, 256, 51):
+            for b in range(0, 256, 51):
+                pair = sorted((luminance((r, g, b)), luminance(written((r, g, b)))))
+                assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5
+    assert all(len(palette(system)) == LEVELS for system in ("truecolor", "256", "standard"))
+    cube = [int(colour.split(";")[2]) - 16 for colour in palette("256")]
+    steps = (0, 95, 135, 175, 215, 255)
+    shown = [luminance((steps[n // 36], steps[n // 6 % 6], steps[n % 6])) for n in cube]
+    assert all(b >= a for a, b in itertools.pairwise(shown))
+
+
+def drawn(text, bits, colours=None, width=20):
+    lines = []
+    heatmap = Heatmap(lines.append, colours, width)
+    heatmap.draw(text[:3], bits[:3])
+    heatmap.draw(text[3:], bits[3:])
+    heatmap.finish()
+    return "".join(lines)
+
+
+def test_without_colours_digits_stand_below_the_characters():
+    assert drawn("to be\nor\tn", [0.2, 1.2, 9, 40, 3.9, 2, 0, 0, 5.5, 1]) == "to be↵\n 19932\nor⇥n\n  51\n"
+    assert drawn("三三ae\u0301", [1, 2, 3, 0.1, 4]) == "三三ae\u0301\n1 2 34\n"
+    assert drawn("abcdefg", [1] * 7, width=3) == "abc\n111\ndef\n111\ng\n1\n"
+    assert drawn("a\x1bb", [1, 2, 3]) == "a\\x1bb\n12   3\n"
+
+
+def test_with_colours_each_line_ends_without_any():
+    colours = palette("truecolor")
+    out = drawn("to be\nor", [0, 0, 0.5, 8, 99, 2, 0, 0], colours)
+    assert out.splitlines()[0] == "".join(
+        (f"\x1b[{colours[0]}mto", f"\x1b[{colours[1]}m ", f"\x1b[{colours[16]}mbe", f"\x1b[{colours[4]}m↵", "\x1b[0m")
+    )
+    assert all(line.endswith("\x1b[0m") for line in out.splitlines())
+
+
+def test_hostile_characters_are_shown_not_obeyed():
+    hostile = "a\x1b[31m\x07\u202e\x9b\r\u2028b"
+    for colours in (None, palette("256")):
+        out = drawn(hostile, [1.0] * len(hostile), colours, 200)
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", out) if colours else out
+        assert not any(unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") for c in plain if c != "\n")
+    surprise = {"before": hostile, "character": "\x1b", "after": hostile, "line": 1, "column": 2, "bits": 3.0}
+    line = surprise_line(surprise | {"guesses": [{"character": "\x07", "probability": 0.5}]}, None, 3, False)
+    assert line.isprintable()
+    assert "\\x07 50%" in line
+
+
+def test_no_probability_is_shown_as_none():
+    assert [percent(p) for p in (1.0, 0.123, 0.006, 0.005, 0.0001)] == ["100%", "12%", "1%", "<1%", "<1%"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with models that have learned nothing, and texts."""
+    folder = tmp_path_factory.mktemp("surprise")
+    for name, header in {
+        "text": header_of(BOOK),
+        "symbol": header_of(BOOK[:300] + "\ufffd", unknown=True),
+        "line": header_of(LINES, records="line"),
+    }.items():
+        (folder / name).mkdir()
+        given = {FINGERPRINT: prints(LINES.splitlines())} if name == "line" else {}
+        write(folder / name / "model.safetensors", tensors_of(header) | given, header)
+    (folder / "strange.txt").write_text(STRANGE)
+    (folder / "lines.txt").write_text("\n" + LINES[:600] + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(("name", "text"), [("symbol", "strange.txt"), ("line", "lines.txt")])
+def test_json_holds_each_character_with_its_bits_and_the_most_surprising_ones(runs, name, text):
+    plain = json.loads(charrnn("eval", text, "-m", name, "--json", cwd=runs)[0])
+    figures = json.loads(charrnn("eval", text, "-m", name, "--json", "--heatmap", "--top", 3, cwd=runs)[0])
+    pairs, top = figures.pop("heatmap"), figures.pop("top")
+    assert figures == plain
+    assert len(pairs) == figures["characters"]
+    assert sum(bits for _, bits in pairs) / len(pairs) == pytest.approx(figures["bits_per_character"], abs=1e-4)
+    assert "".join(character for character, _ in pairs) == (runs / text).read_text().lstrip("\n" if name == "line" else "")
+    assert len(top) == 3
+    assert set(top[0]) == {"bits", "character", "place", "line", "column", "before", "after", "guesses"}
+    assert [pairs[found["place"]] for found in top] == [[found["character"], round(found["bits"], 4)] for found in top]
+    assert len(top[0]["guesses"]) == 5
+
+
+def test_a_pipe_gets_digits_and_the_figures_stay_the_last_but_the_top(runs):
+    plain = charrnn("eval", "strange.txt", "-m", "text", cwd=runs)[0].decode()
+    out = charrnn("eval", "-", "-m", "text", "--heatmap", "--top", 2, cwd=runs, text=STRANGE)[0].decode()
+    assert "\x1b" not in out
+    assert plain in out
+    assert out.startswith("Below each character: its surprisal in whole bits")
+    assert out.splitlines()[2] == "ein Löwe, 三 lions↵"
+    assert re.match(r"[ 1-9]+$", out.splitlines()[3])
+    last = out.splitlines()[-1]
+    assert last.split()[:2] == ["40.08", "1:11"]
+    assert "ein Löwe, [三] lions" in last
+
+
+def on_terminal(arguments, cwd, **env):
+    """What the program writes on a terminal of 40 columns."""
+    theirs, ours = pty.openpty()
+    clean = {k: v for k, v in os.environ.items() if k not in ("COLORTERM", "NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "charrnn", *arguments],
+        cwd=cwd,
+        env=clean | {"COLUMNS": "40"} | env,
+        stdin=subprocess.DEVNULL,
+        stdout=ours,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(ours)
+    out = b""
+    while True:
+        try:
+            part = os.read(theirs, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        out += part
+    os.close(theirs)
+    assert process.wait(60) == 0
+    return out.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize(
+    ("env", "sign"),
+    [
+        (dict(TERM="xterm-256color"), "\x1b[48;5;"),
+        (dict(TERM="xterm-256color", COLORTERM="truecolor"), "\x1b[48;2;"),
+        (dict(TERM="linux"), "\x1b[44;97m"),
+        (dict(TERM="dumb"), None),
+        (dict(TERM="xterm-256color", COLORTERM="truecolor", NO_COLOR="1"), None),
+    ],
+)
+def test_a_terminal_gets_the_colours_that_it_has(runs, env, sign):
+    out = on_terminal(["eval", "strange.txt", "-m", "text", "--heatmap", "--top", "2"], runs, **env)
+    if sign is None:
+        assert "\x1b" not in out
+        assert "ein Löwe, 三 lions↵" in out
+        return
+    assert sign in out
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
+    assert plain.startswith("bits  0     1     2     3     4     5     6     7     8+\n")
+    assert "ein Löwe, 三 lions↵\nand ☃↵\n↵\n↵\n" in plain
+    assert max(map(len, plain.split("characters   ")[0].splitlines()[1:-2])) <= 40
+
+
+def test_a_pipe_gets_colours_where_they_are_forced(runs):
+    out = charrnn("eval", "lines.txt", "-m", "line", "--heatmap", cwd=runs, env={"FORCE_COLOR": "1", "TERM": "xterm-256color"})[
+        0
+    ]
+    assert b"\x1b[48;5;" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["strange.txt", "--top", "-1"], "--top -1 is not between"),
+        (["strange.txt", "--top", "10001"], "--top 10001 is not between"),
+        (["strange.txt", "--top", "many"], "'--top'"),
+        (["empty.txt", "--heatmap"], "empty"),
+        (["blank.txt", "--heatmap", "-m", "line"], "no lines"),
+        (["blank.txt", "--heatmap", "--json", "-m", "line"], "no lines"),
+    ],
+)
+def test_bad_input_gets_one_line(runs, inside, arguments, words):
+    (runs / "empty.txt").write_text("")
+    (runs / "blank.txt").write_text("\n \n")
+    model = [] if "-m" in arguments else ["-m", "text"]
+    out, errors = inside(runs, ["eval", *arguments, *model], 2)
+    assert out == ""
+    assert errors.splitlines()[-1].startswith("error: ")
+    assert words in errors
+
+
+def test_a_reader_that_goes_is_no_error(runs):
+    (runs / "long.txt").write_text(BOOK)
+    command = f"{sys.executable} -m charrnn eval long.txt -m text --heatmap | head -c 10; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=runs, capture_output=True, timeout=60)
+    assert done.stderr == b""
+    assert done.stdout == b"Below each0\n"
