@@ -89,10 +89,14 @@ class Chart:
         self.text((LEFT + WIDTH - RIGHT) / 2, self.height - 6, x_name, "axis middle")
         self.text(4, 12, y_name, "axis")
 
-    def times(self, points: Sequence[Point], labels: Sequence[str]) -> None:
-        """A second axis along the top: (x, 0) of each of `labels`."""
-        for (x, _), label in zip(points, labels, strict=True):
+    def times(self, times: Sequence[tuple[float, str]]) -> None:
+        """A second axis along the top: (x, label) of each moment, as many as have room, the last among them."""
+        before = math.inf
+        for x, label in reversed(times):
             at = self.x(x)
+            if at > before - 80:
+                continue
+            before = at
             self.parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 4}" y2="{TOP}"/>')
             self.text(at, TOP - 8, label, "tick middle")
 
@@ -103,9 +107,7 @@ class Chart:
         )
 
 
-def curves(
-    title: str, lines: Sequence[Line], y_name: str, times: tuple[Sequence[Point], Sequence[str]], from_zero: bool = False
-) -> str:
+def curves(title: str, lines: Sequence[Line], y_name: str, times: Sequence[tuple[float, str]], from_zero: bool = False) -> str:
     """Lines over the characters that a run has read, each named where it ends."""
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
@@ -113,7 +115,7 @@ def curves(
     room = (high - low or abs(high) or 1.0) * 0.08
     chart = Chart(title, (0.0, low if from_zero else low - room), (max(xs), high + room))
     chart.axes("characters read", y_name)
-    chart.times(*times)
+    chart.times(times)
     for line in lines:
         chart.path(f"line {line.name}", line.points)
         for x, y in line.points:

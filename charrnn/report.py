@@ -39,6 +39,7 @@ Array = np.ndarray
 Record = Mapping[str, Any]
 
 LIMIT = 100_000  # characters of a text that are scored and coloured
+FIGURES = "step", "characters", "seconds", "train_bits_per_character", "learning_rate"  # that each validation has
 SURPRISES = 8  # that are named
 SAMPLES = 6  # that are shown at once
 
@@ -95,11 +96,11 @@ def history(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            for key in ("step", "characters", "seconds", "train_bits_per_character", "learning_rate"):
-                if not math.isfinite(checkpoint.number(record[key])):
-                    raise ValueError(key)
+            figures = [record[key] for key in FIGURES]
             if record["validation_bits_per_character"] is not None:
-                checkpoint.number(record["validation_bits_per_character"])
+                figures.append(record["validation_bits_per_character"])
+            if not all(math.isfinite(checkpoint.number(figure)) for figure in figures):
+                raise ValueError("a figure is none")
             if not isinstance(record.get("sample", ""), str):
                 raise TypeError("its sample is no text")
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -218,10 +219,7 @@ def _learning(records: Sequence[Record]) -> str:
     def line(name: str, key: str) -> Line:
         return Line(name, [(record["characters"], record[key]) for record in records if record[key] is not None])
 
-    at = [(float(record["characters"]), 0.0) for record in records]
-    every = max(1, math.ceil(len(at) / 4))
-    chosen = range(len(at) - 1, -1, -every)
-    times = [at[k] for k in chosen], [duration(records[k]["seconds"]) for k in chosen]
+    times = [(float(record["characters"]), duration(record["seconds"])) for record in records]
     losses = [
         line
         for line in (line("train", "train_bits_per_character"), line("validation", "validation_bits_per_character"))
@@ -343,8 +341,8 @@ def _configuration(model: Model, records: Sequence[Record]) -> str:
         "weights": weights,
         "each sequence": model.records or "the whole text",
     }
-    names = ("seq_length", "batch_size", "dropout", "learning_rate", "seed", "precision", "passes")
-    trained = {name.replace("_", " "): recipe[name] for name in names if name in recipe}
+    said = {"cell", "layers", "hidden_size", "embedding", "residual", "records"}
+    trained = {name.replace("_", " "): value for name, value in recipe.items() if name not in said and value is not None}
     if isinstance(training.get("sources"), list):
         trained = {"text": ", ".join(os.path.basename(str(source)) or "-" for source in training["sources"])} | trained
     held_out = options.get("validation")

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import html
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -147,7 +148,7 @@ def test_ticks_are_round_and_cover_what_is_shown():
         assert 1 <= len(found) <= 6
         assert all(low <= tick <= high for tick in found)
         assert high == low or (found[-1] - found[0]) >= 0.4 * (high - low)
-    chart = curves("Loss", [Line("train", [(0.0, 2.0)])], "bits", ([], []))
+    chart = curves("Loss", [Line("train", [(0.0, 2.0)])], "bits", [(0.0, "1s")])
     assert "NaN" not in chart
     assert "nan" not in chart + reliability([(0, 0.0, 0.0)] * 9 + [(3, 0.95, 1.0)], 0.05)
 
@@ -159,7 +160,16 @@ def test_histories_of_old_and_of_no_samples_and_damaged_ones(tmp_path):
     document = page_of(model_of(BOOK), BOOK[:99], history(tmp_path))
     assert 'id="learning"' in document
     assert 'id="samples"' not in document
-    for damage in ("{", "[]", "null", json.dumps(old | {"step": "one"}), json.dumps(old | {"sample": 3}), "{}", "[" * 9999):
+    for damage in (
+        "{",
+        "[]",
+        "null",
+        json.dumps(old | {"step": "one"}),
+        json.dumps(old | {"sample": 3}),
+        json.dumps(RECORD | {"seconds": math.nan}),
+        "{}",
+        "[" * 9999,
+    ):
         (tmp_path / "history.jsonl").write_text(json.dumps(old) + "\n" + damage + "\n")
         with pytest.raises(CharrnnError, match="damaged in line 2"):
             history(tmp_path)
