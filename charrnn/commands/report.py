@@ -42,6 +42,8 @@ def report(
     target = out if out is not None else model.path.parent / "report.html"
     if target.is_dir():
         raise CharrnnError(f"--out {target} is a folder; name a file")
+    if target.exists() and not target.is_file():  # to replace a device by a file would harm more than this run
+        raise CharrnnError(f"--out {target} is no regular file")
     with display.WorkDisplay() as reading:
         if text:
             corpus = read_corpus(text, encoding, reading.progress)
