@@ -278,7 +278,7 @@ def browser():
         pytest.skip("there is no Chromium here to open a report with")
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no report is opened")
     with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=120_000)
         yield chromium
         chromium.close()
 
@@ -292,6 +292,7 @@ def opened(browser, tmp_path):
         (tmp_path / "report.html").write_text(document, "utf-8")
         contexts.append(browser.new_context(**options))
         tab = contexts[-1].new_page()
+        tab.set_default_timeout(120_000)
         tab.on("console", lambda message: said.append(message.text))
         tab.on("pageerror", lambda error: said.append(str(error)))
         tab.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or said.append(request.url))
