@@ -1,4 +1,4 @@
-"""All that is drawn: on a terminal with Rich, elsewhere as plain lines. It takes plain values and knows no network.
+"""What is printed and plotted, and how far work has come. It takes plain values and knows no network; `live` shows a training.
 
 Rich is imported where it draws, since most of what is printed is plain lines and the program starts faster without it.
 
@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from charrnn.errors import CharrnnError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.live import Live
+    from charrnn.frame import Frame
 
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character, by column and row
 
@@ -46,6 +45,25 @@ def write_line(line: str, stream: TextIO | None = None) -> None:
         print(printable(line, keep="").encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
+def wrapped(line: str) -> list[str]:
+    """The line as standard error takes it: a terminal in pieces that fit, broken between words."""
+    import textwrap
+
+    if not on_terminal():
+        return [line]
+    return textwrap.wrap(line, max(terminal_size()[0], 20), break_on_hyphens=False)
+
+
+def terminal_size() -> tuple[int, int]:
+    """Columns and rows of the terminal that standard error is; $COLUMNS says otherwise where it is set."""
+    columns = rows = 0
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        columns, rows = os.get_terminal_size(sys.stderr.fileno())
+    with contextlib.suppress(KeyError, ValueError):
+        columns = int(os.environ["COLUMNS"])
+    return columns if columns > 0 else 80, rows if rows > 0 else 24
+
+
 def duration(seconds: float) -> str:
     """A length of time for people.
 
@@ -58,11 +76,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def _bits(value: float) -> str:
+def bits(value: float) -> str:
+    """Bits per character, as they are printed."""
     return f"{value:.3f}"
 
 
-def _on_terminal() -> bool:
+def on_terminal() -> bool:
+    """Whether standard error is a terminal on which lines can be drawn anew."""
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -74,15 +94,15 @@ class WorkDisplay:
 
     def __init__(self, what: str = "reading", unit: str = "MB", quiet: bool = False, scale: float = 1e6):
         self.what, self.unit, self.quiet, self.scale = what, unit, quiet, scale
-        self._live: Live | None = None
-        self._due = time.monotonic() + (1.0 if _on_terminal() else 10.0)
+        self._frame: Frame | None = None
+        self._due = time.monotonic() + (1.0 if on_terminal() else 10.0)
 
     def __enter__(self) -> "WorkDisplay":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
+        if self._frame:
+            self._frame.close()
 
     def progress(self, done: int, total: int | None) -> None:
         """Say how much has been done, and of how much, where that is known."""
@@ -92,93 +112,20 @@ class WorkDisplay:
         places = int(self.scale > 1)
         count = f"{done / self.scale:,.{places}f} " + (f"of {total / self.scale:,.{places}f} " if total else "")
         figures = f"{self.what}: {count}{self.unit}"
-        if not _on_terminal():
+        if not on_terminal():
             self._due = now + 10.0
             write_line(figures)
             return
-        self._due = now + 0.1
-        from rich.console import Console
-        from rich.live import Live
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
+        self._due = now + 0.125
         from rich.text import Text
 
-        if self._live is None:
-            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
-            self._live.start()
-        bar = Table.grid(padding=(0, 1))
-        bar.add_row(ProgressBar(total=total, completed=done, width=24, pulse=total is None), Text(figures))
-        self._live.update(bar, refresh=True)
+        from charrnn.frame import Frame, bar
 
-
-class TrainingDisplay:
-    """Shows a training run as it goes. Use it as a context manager and call `progress` and `validation`."""
-
-    def __init__(self, quiet: bool = False):
-        self.quiet = quiet
-        self._live: Live | None = None
-        self._sample: RenderableType = ""
-        self._speed = 0.0
-        if not quiet and _on_terminal():
-            from rich import console, live
-
-            self._live = live.Live(console=console.Console(stderr=True), refresh_per_second=8, transient=False)
-
-    def __enter__(self) -> "TrainingDisplay":
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            with contextlib.suppress(OSError):  # where the terminal has gone
-                self._live.update(self._sample)  # the bar goes, the last sample stays
-                self._live.stop()
-
-    def progress(self, fraction: float, seconds_left: float, characters_per_second: float, train_bits: float) -> None:
-        """Say where the run stands; shown on a terminal only. Speed in characters, loss in bits per character."""
-        self._speed = characters_per_second
-        if self._live:
-            from rich.console import Group
-            from rich.progress_bar import ProgressBar
-            from rich.table import Table
-            from rich.text import Text
-
-            figures = (
-                f"{characters_per_second:,.0f} characters/s  {duration(seconds_left)} left  train {_bits(train_bits)} bits"
-            )
-            bar = Table.grid(padding=(0, 1))
-            bar.add_row(
-                ProgressBar(total=1.0, completed=fraction, width=24), Text(f"{fraction:4.0%}  {figures}", no_wrap=False)
-            )
-            self._live.update(Group(self._sample, bar))
-
-    def note(self, line: str) -> None:
-        """Say something that has happened."""
-        if self._live:
-            from rich.text import Text
-
-            self._live.console.print(Text(f"note: {printable(line)}"))
-        elif not self.quiet:
-            write_line(f"note: {line}")
-
-    def validation(self, record: Mapping[str, Any], fraction: float, best: bool, sample: str) -> None:
-        """Say what a validation found: a line, and on a terminal the sample too. `record` is its line in history.jsonl."""
-        held_out = record["validation_bits_per_character"]
-        figures = f"train {_bits(record['train_bits_per_character'])}"
-        if held_out is not None:
-            figures += f"  validation {_bits(held_out)}"
-        line = f"{fraction:4.0%}  {duration(record['seconds']):>6}  step {record['step']:,}  {figures} bits per character"
-        line += "  best" if best else ""
-        if self._live:
-            from rich.text import Text
-
-            self._live.console.print(Text(line))
-            shown = printable(sample)
-            self._sample = Text("\n" + "\n".join(shown.split("\n")[:6]) + "\n", style="italic")
-            self._live.update(self._sample)
-        elif not self.quiet:
-            write_line(f"{line}  {self._speed:,.0f} characters/s" if self._speed else line)
+        self._frame = self._frame or Frame()
+        line = Text(f" {figures}")
+        if total:
+            line = bar(min(24, self._frame.size()[0] // 3), done / total, self._frame.unicode) + line
+        self._frame.draw([line])
 
 
 def show_cursor() -> None:
@@ -236,6 +183,27 @@ def _short(value: float) -> str:
     return f"{float(f'{value:.5g}'):,.12g}"
 
 
+def dots(lines: Sequence[Sequence[float]], height: int, low: float, high: float) -> list[list[tuple[int, ...]]]:
+    """Draw `lines` of equal, even length (a value for each column of dots, NaN where there is none) in cells of two by four.
+
+    Returns: `height` rows of cells from `high` down to `low`; a cell is the dots of each line, as they are added to U+2800.
+    What lies beyond is left out.
+    """
+    rows = 4 * height
+    cells = [[[0] * len(lines) for _ in range(len(lines[0]) // 2)] for _ in range(height)]
+    for which, line in enumerate(lines):
+        before: int | None = None
+        for x, value in enumerate(line):
+            if math.isnan(value):
+                continue
+            y = max(-1, min(rows, round((high - value) / ((high - low) or 1.0) * (rows - 1))))
+            begin, end = (y, y) if before is None else (min(y, before), max(y, before))
+            for dot in range(max(begin, 0), min(end, rows - 1) + 1):
+                cells[dot // 4][x // 2][which] |= DOTS[x % 2][dot % 4]
+            before = y
+    return [[tuple(cell) for cell in row] for row in cells]
+
+
 def print_plot(truth: Sequence[float], forecast: Sequence[float], height: int = 8) -> None:
     """Draw two lines (NaN where one has no value) on a terminal, in cells of two by four dots."""
     import shutil
@@ -248,25 +216,18 @@ def print_plot(truth: Sequence[float], forecast: Sequence[float], height: int = 
     labels = [_short(high), *[""] * (height - 2), _short(low)]
     margin = max(map(len, labels)) + 1
     width = max(min(shutil.get_terminal_size().columns, 100) - margin - 1, 8)
-    dots: list[dict[tuple[int, int], int]] = []
+    columns = []
     for line in (truth, forecast):
-        dots.append({})
-        before = None
+        columns.append([math.nan] * (2 * width))
         for x in range(2 * width):  # the mean of the values that fall on a column of dots
             begin = x * len(line) // (2 * width)
             part = [v for v in line[begin : max((x + 1) * len(line) // (2 * width), begin + 1)] if not math.isnan(v)]
-            if not part:
-                continue
-            y = round((high - sum(part) / len(part)) / ((high - low) or 1.0) * (4 * height - 1))
-            for dot in range(min(y, before), max(y, before) + 1) if before is not None else [y]:
-                cell = dot // 4, x // 2
-                dots[-1][cell] = dots[-1].get(cell, 0) | DOTS[x % 2][dot % 4]
-            before = y
+            if part:
+                columns[-1][x] = sum(part) / len(part)
     drawing = Text()
-    for row, label in enumerate(labels):
+    for label, cells in zip(labels, dots(columns, height, low, high), strict=True):
         drawing.append(f"{label:>{margin - 1}} ")
-        for column in range(width):
-            mine, made = (layer.get((row, column), 0) for layer in dots)
+        for mine, made in cells:
             drawing.append(chr(0x2800 + (mine | made)), style="bold cyan" if made & ~mine else "")
         drawing.append("\n")
     drawing.append(" " * margin + "truth, ").append("forecast", style="bold cyan")

@@ -1,6 +1,7 @@
 """`charrnn train`."""
 
 import contextlib
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from charrnn import display
+from charrnn import display, live
 from charrnn.commands.common import Signals, option, piped
 from charrnn.errors import CharrnnError
 
@@ -167,13 +168,15 @@ def train(
     if not quiet:
         for note in notes:
             display.write_line(f"note: {note}")
-        display.write_line(_describe(run, folder))
+        for line in display.wrapped(_describe(run, folder)):
+            display.write_line(line)
     interrupted = Signals()
-    with display.TrainingDisplay(quiet) as screen:
+    with live.TrainingDisplay(quiet, run.history) as screen:
         for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
             with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
                 if isinstance(event, Progress):
-                    screen.progress(event.fraction, event.seconds_left, event.characters_per_second, event.train_bits)
+                    speed = event.characters_per_second
+                    screen.progress(event.fraction, event.seconds, event.seconds_left, speed, event.train_bits)
                 elif isinstance(event, Setback):
                     screen.note(
                         f"the loss diverged at step {event.reached:,}: the run goes on from step {event.step:,} "
@@ -181,11 +184,37 @@ def train(
                     )
                 else:
                     screen.validation(event.record, event.fraction, event.best, event.sample)
+    terminal = not quiet and display.on_terminal()
     if interrupted.signal:
-        display.write_line(f"stopped at step {run.step}; saved in {folder}; continue with --resume -o {folder}")
+        advice = "" if terminal else f"; continue with --resume -o {folder}"
+        display.write_line(f"stopped at step {run.step}; saved in {folder}{advice}")
+    elif not quiet:
+        display.write_line(f"saved in {folder}" + ("" if terminal else f"; write with: charrnn sample -m {folder}"))
+    if terminal:
+        _print_next(run, folder, "" if interrupted.signal else _twice(options))
+    if interrupted.signal:
         raise typer.Exit(128 + interrupted.signal)
-    if not quiet:
-        display.write_line(f"saved in {folder}; write with: charrnn sample -m {folder}")
+
+
+def _print_next(run: Any, folder: Path, length: str) -> None:
+    """What to type next, for the shell; `length` is how long a run that has ended may go on."""
+    from charrnn.reading import STDIN
+
+    name = shlex.quote(str(folder))
+    text = "- " if STDIN in run.origin["sources"] else ""
+    commands = [(f"train {text}--resume {length}-o {name}", "learn on" + (", with the same text piped in" if text else ""))]
+    if run.step:
+        commands = [(f"sample -m {name}", "write"), (f"eval TEXT -m {name}", "score a text"), *commands]
+    width = max(len(command) for command, _ in commands)
+    for command, what in commands:
+        display.write_line(f"  charrnn {command:<{width}}  # {what}")
+
+
+def _twice(options: Any) -> str:
+    """The option that says twice the length."""
+    if options.seconds:
+        return f"--for {display.duration(2 * options.seconds).removesuffix('00s')} "
+    return f"--epochs {2 * options.epochs:g} " if options.epochs else f"--steps {2 * options.steps} "
 
 
 def _run_folder(sources: list[str]) -> Path:
