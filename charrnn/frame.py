@@ -6,6 +6,7 @@ from its first cell for history. Standard error is the terminal.
 """
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ class Frame:
     """Lines at the bottom of the terminal. `draw` them, and `close` it to have the lines gone and the cursor back."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(file=io.StringIO(), force_terminal=True, highlight=False)  # makes lines into escapes
         self.unicode = _draws_unicode()
         self._lines: list[Text] = []
         self._size = (0, 0)

@@ -34,7 +34,7 @@ class Line:
 
     def add(self, x: float, y: float) -> None:
         """Go on to a point; what stands right of it (before a setback) is taken back."""
-        while self.x and (self.x[-1] >= x or (len(self.x) > 1 and x - self.x[-2] < 1 / POINTS)):
+        while self.x and (self.x[-1] >= x or (len(self.x) > 1 and x - self.x[-2] < 2 / POINTS)):
             self.x.pop()
             self.y.pop()
         if math.isfinite(y):
@@ -68,7 +68,7 @@ class TrainingDisplay:
         self._frame: Frame | None = None
         self._drawn = self._resized = -math.inf
         self._size = (0, 0)
-        self._begun = False
+        self._earlier = list(history)
         self._curve: tuple[object, list[Text]] = None, []
 
     def __enter__(self) -> "TrainingDisplay":
@@ -88,10 +88,7 @@ class TrainingDisplay:
         self.fraction, self.seconds, self.left = fraction, seconds, left
         self.speed, self.bits = characters_per_second, train_bits
         if self._frame:
-            if not self._begun:  # where the earlier validations stood follows from how long each second is now
-                for record in self.records:
-                    self._add(record, min(record["seconds"] / max(seconds, 1e-9), 1.0) * fraction)
-            self._begun = True
+            self._add_earlier()
             self.train.add(fraction, train_bits)
             if time.monotonic() - self._drawn >= REDRAW:
                 self._draw()
@@ -112,6 +109,7 @@ class TrainingDisplay:
         if best:
             self.best = f"sample of the best model, step {record['step']:,}", sample
         if self._frame:
+            self._add_earlier()
             self._add(record, fraction)
             self._draw()
         elif not self.quiet:
@@ -120,6 +118,12 @@ class TrainingDisplay:
             line = f"{fraction:4.0%}  {duration(self.seconds):>6}  step {record['step']:,}  {figures} bits per character"
             line += "  best" if best else ""
             write_line(f"{line}  {self.speed:,.0f} characters/s" if self.speed else line)
+
+    def _add_earlier(self) -> None:
+        """Put the validations before this sitting where their seconds stand in the run, as far as it has come now."""
+        for record in self._earlier:
+            self._add(record, min(record["seconds"] / max(self.seconds, 1e-9), 1.0) * self.fraction)
+        self._earlier = []
 
     def _add(self, record: Mapping[str, Any], fraction: float) -> None:
         self.train.add(fraction, record["train_bits_per_character"])

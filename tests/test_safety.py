@@ -426,7 +426,7 @@ def on_terminal(*arguments, cwd, columns=80, term="xterm"):
 
 
 OBEYED = re.compile("[\x00-\x06\x07\x08\x0b-\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
-OURS = re.compile(r"\x1b\[(\?25[lh]|[0-9;]*[mAK]|[12]K)")  # colours, lines up, line cleared, the cursor
+OURS = re.compile(r"\x1b\[(\?(25|7)[lh]|[0-9;]*[mAJK])")  # colours, lines up, line or rest cleared, cursor, wrapping
 
 
 @pytest.fixture(scope="module")

@@ -206,6 +206,8 @@ def _print_next(run: Any, folder: Path, length: str) -> None:
     if run.step:
         commands = [(f"sample -m {name}", "write"), (f"eval TEXT -m {name}", "score a text"), *commands]
     width = max(len(command) for command, _ in commands)
+    if width + len("  charrnn   # score a text") > display.terminal_size()[0]:
+        width = 0
     for command, what in commands:
         display.write_line(f"  charrnn {command:<{width}}  # {what}")
 
