@@ -178,26 +178,61 @@ def test_it_is_drawn_eight_times_a_second_at_most(terminal, clock):
         assert 5 <= len(seen.written) - before <= 8
 
 
-@pytest.mark.parametrize("reflows", [True, False])
-def test_a_window_resized_while_it_runs_shows_one_frame_and_keeps_what_was_above(terminal, clock, monkeypatch, reflows):
-    seen = terminal(100, 24, reflows=reflows)
-    if not reflows:
-        monkeypatch.setenv("XTERM_VERSION", "XTerm(379)")
-    seen.write("$ charrnn train\r\nnote: something about the text\r\n")
+@pytest.fixture(params=[True, False], ids=["reflows", "cuts"])
+def resized(request, terminal, monkeypatch):
+    """A function that makes a terminal of 100 by 24 with two lines on it, of either kind."""
+
+    def make():
+        if not request.param:
+            monkeypatch.setenv("XTERM_VERSION", "XTerm(379)")
+        seen = terminal(100, 24, reflows=request.param)
+        seen.write("$ charrnn train\r\nnote: something about the text\r\n")
+        return seen
+
+    return make
+
+
+def test_a_window_made_narrower_bit_by_bit_keeps_what_was_above_and_nothing_of_older_frames(resized, clock):
+    seen = resized()
+    with live.TrainingDisplay() as screen:
+        play(screen, clock, end=0.5)
+        for n, columns in enumerate([90, *range(89, 80, -1), 70, 60]):
+            seen.resize(columns, 24)
+            clock.seconds += 0.2
+            screen.progress(0.5 + n / 1000, 50.0, 50.0, 41_230, 1.8)
+            assert seen.text().count(" left") == 1
+        assert seen.text().count("NELL") == 0  # until the window keeps its size
+        play(screen, clock, 0.52, 0.55)
+        assert seen.text().count("NELL") == 1
+        assert max(map(len, seen.lines())) < 60
+    before = seen.lines()[: seen.lines().index("validations, in bits per character")]
+    assert [line for line in before if line] == ["$ charrnn train", "note: something about the text"]
+
+
+def test_a_window_made_much_narrower_at_once_shows_one_frame(terminal, clock):
+    seen = terminal(100, 60)
+    with live.TrainingDisplay() as screen:
+        play(screen, clock, end=0.5)
+        seen.resize(45, 60)
+        play(screen, clock, 0.5, 0.55)
+        assert len(re.findall(r"^ 3\.37", seen.text(), re.MULTILINE)) == 1
+
+
+def test_a_window_of_any_size_shows_one_whole_frame(resized, clock):
+    seen = resized()
     with live.TrainingDisplay() as screen:
         share = 0.2
         play(screen, clock, end=share)
-        for columns, rows in [(97, 24), (90, 24), (60, 24), (59, 24), (120, 40), (40, 24), (80, 12), (80, 7), (80, 24)]:
+        for columns, rows in [(60, 24), (59, 24), (120, 40), (40, 24), (12, 24), (80, 12), (80, 3), (80, 24)]:
             seen.resize(columns, rows)
             play(screen, clock, share, share + 0.05)
             share += 0.05
-            assert "\n".join(seen.screen.display).count(" left") == 1
-            assert not any(len(line) > columns for line in seen.lines()[-rows:])
+            shown = [line.rstrip() for line in seen.screen.display]
+            assert "\n".join(shown).count(" left" if columns > 20 else "━") >= 1
+            assert "\n".join(shown).count(" left") <= 1
+            assert all(len(line) < columns for line in shown if not line.startswith(("$ char", "note: som")))
         assert BRAILLE.search("\n".join(seen.screen.display))
     assert seen.text().count("validations, in bits") == 1
-    assert "note: something about the text" in seen.text()
-    leftovers = [line for line in seen.lines()[: seen.lines().index("validations, in bits per character")] if " left" in line]
-    assert not leftovers
 
 
 def test_a_terminal_of_three_rows_shows_the_figures_alone(terminal, clock):
@@ -211,11 +246,13 @@ def test_a_terminal_of_three_rows_shows_the_figures_alone(terminal, clock):
 def test_a_sample_is_data_and_breaks_no_line(terminal, clock):
     seen = terminal(60, 24)
     hostile = (
-        "\x1b[2J\x07[red]a\tb\r\u202ec\n" + "日本語のテキスト" * 12 + "\n👩🏽\u200d🚀🇩🇪❤️e\u0301\u0301" + "\u0301" * 50 + "\n"
+        "\x1b[2J\x07[red]a\tb\r\u202ec\n" + "日本語のテキスト" * 6 + "\n👩🏽\u200d🚀🇩🇪❤️e\u0301\u0301" + "\u0301" * 50 + "\n"
     )
+    hostile = "👩🏽" * 25 + "\n" + hostile  # which pyte takes for twice as wide as we do
     with live.TrainingDisplay() as screen:
         play(screen, clock, end=0.1, sample=hostile)
-        assert seen.text().count(" left") == 1
+        play(screen, clock, 0.1, 0.2, sample=hostile)
+        assert (seen.text().count(" left"), seen.text().count("sample at")) == (1, 1)
         assert r"│ \x1b[2J\x07[red]a" in seen.text()
         assert r"\r\u202ec" in seen.text()
         begin = next(n for n, line in enumerate(seen.lines()) if line.startswith("sample at"))
