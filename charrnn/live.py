@@ -7,19 +7,18 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from rich.text import Text
 
 from charrnn.display import bits, dots, duration, on_terminal, printable, write_line
-
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from charrnn.frame import Frame
+from charrnn.frame import Frame, bar
 
 REDRAW = 0.125  # seconds between two drawings, at least
 STEADY = 0.5  # seconds that a window must have kept its size to be filled
 POINTS = 1000  # of a line, at most
-SPAN = 0.1  # bits between the ends of that scale, at least
+SPAN = 0.1  # bits between the ends of the curve's scale, at least
 ROWS = 24  # of the table in the record, about
 WIDE = 110  # columns from which on the sample stands beside the curve
 TRAIN, VALIDATION = "dim", "bold magenta"
@@ -43,8 +42,6 @@ class Line:
 
     def at(self, columns: int, end: float) -> list[float]:
         """The values at `columns` places from 0 to `end`, NaN where the line is not."""
-        import numpy as np
-
         if not self.x:
             return [math.nan] * columns
         values: list[float] = np.interp(np.linspace(0, end, columns), self.x, self.y, math.nan, math.nan).tolist()
@@ -73,8 +70,6 @@ class TrainingDisplay:
 
     def __enter__(self) -> "TrainingDisplay":
         if not self.quiet and on_terminal():
-            from charrnn.frame import Frame
-
             self._frame = Frame()
         return self
 
@@ -134,8 +129,6 @@ class TrainingDisplay:
         """Draw the frame. While its window changes, only the figures, beneath blank lines: where a terminal breaks lines that
         have become too long, it pushes others out of reach, and those are then blank.
         """
-        from rich.text import Text
-
         assert self._frame is not None
         size, now = self._frame.size(), time.monotonic()
         if size != self._size:
@@ -147,10 +140,8 @@ class TrainingDisplay:
             lines = [*[Text()] * (len(lines) - len(status)), *status]
         self._frame.draw(lines)
 
-    def picture(self, columns: int, rows: int) -> "list[Text]":
+    def picture(self, columns: int, rows: int) -> list[Text]:
         """The frame as it stands, for a terminal of that size: what has no room is left out, the curve first."""
-        from rich.text import Text
-
         blank, status = Text(), self._status(columns)
         room = rows - len(status) - 2
         written = min(6, room - 2)  # rows for the sample, beside its title and a blank one
@@ -171,10 +162,8 @@ class TrainingDisplay:
         height = min(8, rows - len(lines) - 4)
         return [blank, *self._drawn_curve(columns, height), *lines] if height >= 3 else lines
 
-    def record(self, columns: int) -> "list[Text]":
+    def record(self, columns: int) -> list[Text]:
         """What stays when the training has ended: notes, the table of validations, the curve, a sample of the best model."""
-        from rich.text import Text
-
         columns = min(columns, 100)
         lines = [line for note in self.notes for line in self._wrapped(note, columns)]
         if self.records:
@@ -191,12 +180,8 @@ class TrainingDisplay:
         key = "validation_bits_per_character"
         return [r["train_bits_per_character"] if r[key] is None else r[key] for r in self.records]
 
-    def _status(self, columns: int) -> "list[Text]":
+    def _status(self, columns: int) -> list[Text]:
         """The bar and the figures, in as many lines as they take."""
-        from rich.text import Text
-
-        from charrnn.frame import bar
-
         lines, phrases = [Text()], [("train ", bits(self.bits) if math.isfinite(self.bits) else "-", "")]
         if self.records:
             last = self.records[-1]["validation_bits_per_character"]
@@ -219,17 +204,15 @@ class TrainingDisplay:
             lines[:0] = self._wrapped(self.notes[-1], columns)
         return lines
 
-    def _drawn_curve(self, width: int, height: int) -> "list[Text]":
+    def _drawn_curve(self, width: int, height: int) -> list[Text]:
         """The curve over the whole length of the run, drawn anew once a second."""
         key = width, height, len(self.records), int(time.monotonic())
         if self._curve[0] != key:
             self._curve = key, self._plot(width, height, 1.0, duration(self.seconds + self.left))
         return [line.copy() for line in self._curve[1]]
 
-    def _plot(self, width: int, height: int, end: float, time_at_end: str) -> "list[Text]":
+    def _plot(self, width: int, height: int, end: float, time_at_end: str) -> list[Text]:
         """Both lines up to the share `end` of the run, in `height` rows and one for the axis of time."""
-        from rich.text import Text
-
         places = max(width - 6, 4)
         losses = [*self.train.y, *self.validated.y] or [0.0]
         low, high = min(losses), max(losses)
@@ -261,20 +244,16 @@ class TrainingDisplay:
             return " "
         return chr(0x2800 + (train | validation)) if self._unicode else "*" if validation else "."
 
-    def _sample(self, title: str, text: str, width: int, height: int | None) -> "list[Text]":
+    def _sample(self, title: str, text: str, width: int, height: int | None) -> list[Text]:
         """A title and the text's first lines in `height` rows; without one, all of them."""
-        from rich.text import Text
-
         rail = "│ " if self._unicode else "| "
         lines = self._wrapped(text.strip("\n"), width - 2)[:height]
         shown = [Text().append(rail, style="dim").append_text(line) for line in lines] if title else []
         empty = [Text() for _ in range((height or 0) - len(shown))]
         return [Text(title or "no sample yet: it comes with the first validation", style="dim"), *shown, *empty]
 
-    def _table(self, columns: int) -> "list[Text]":
+    def _table(self, columns: int) -> list[Text]:
         """The validations, of many about ROWS, among them the last and the best."""
-        from rich.text import Text
-
         figures, many = self._figures(), len(self.records)
         best = figures.index(min(figures))
         shown = sorted({*(n * (many - 1) // (ROWS - 1) for n in range(ROWS)), best}) if many > ROWS else range(many)
@@ -300,10 +279,8 @@ class TrainingDisplay:
             title += f"; {len(shown)} of {many:,}, the others are in history.jsonl"
         return [*self._wrapped(title, columns), *lines]
 
-    def _wrapped(self, text: str, width: int) -> "list[Text]":
+    def _wrapped(self, text: str, width: int) -> list[Text]:
         """Lines of text that is data: shown, not obeyed, and as wide as a terminal draws it."""
-        from rich.text import Text
-
         shown = printable(text)
         if not self._unicode:
             shown = shown.encode("ascii", "backslashreplace").decode("ascii")

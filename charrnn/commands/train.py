@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from charrnn import display, live
+from charrnn import display
 from charrnn.commands.common import Signals, option, piped
 from charrnn.errors import CharrnnError
 
@@ -152,6 +152,7 @@ def train(
         kept = replace(Options(), seconds=seconds, epochs=epochs, steps=steps, device=device)
         if options != kept or init_from is not None or force:
             raise CharrnnError("--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
+    from charrnn.live import TrainingDisplay
     from charrnn.training import Progress, Run, Setback
 
     if resume:
@@ -171,7 +172,7 @@ def train(
         for line in display.wrapped(_describe(run, folder)):
             display.write_line(line)
     interrupted = Signals()
-    with live.TrainingDisplay(quiet, run.history) as screen:
+    with TrainingDisplay(quiet, run.history) as screen:
         for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
             with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
                 if isinstance(event, Progress):
