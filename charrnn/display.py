@@ -51,7 +51,7 @@ def wrapped(line: str) -> list[str]:
 
     if not on_terminal():
         return [line]
-    return textwrap.wrap(line, max(terminal_size()[0], 20), break_on_hyphens=False)
+    return textwrap.wrap(printable(line, keep=""), max(terminal_size()[0], 20), break_on_hyphens=False)
 
 
 def terminal_size() -> tuple[int, int]:

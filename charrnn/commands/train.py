@@ -167,10 +167,9 @@ def train(
             run, notes = Run.create(sources, options, out, init_from, force, reading.progress)
         folder = run.out
     if not quiet:
-        for note in notes:
-            display.write_line(f"note: {note}")
-        for line in display.wrapped(_describe(run, folder)):
-            display.write_line(line)
+        for said in (*(f"note: {note}" for note in notes), _describe(run, folder)):
+            for line in display.wrapped(said):
+                display.write_line(line)
     interrupted = Signals()
     with TrainingDisplay(quiet, run.history) as screen:
         for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
