@@ -15,6 +15,9 @@ def main() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    # Threads that have nothing to do sleep. They would spin, which on two cores that others use as well takes from their own
+    # siblings the very time that they wait for: a hundredfold slower. OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from charrnn.cli import main as run
 
     run()

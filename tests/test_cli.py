@@ -107,10 +107,17 @@ def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path):
     assert (tmp_path / "runs/stdin-2/model.safetensors").exists()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="torch brings GNU's OpenMP on Linux only")
+def test_threads_that_wait_sleep_so_that_a_busy_machine_is_no_standstill(tmp_path):
+    (tmp_path / "t.txt").write_text("hello " * 20)
+    errors = charrnn("train", "t.txt", "--steps", 1, cwd=tmp_path, env={"OMP_DISPLAY_ENV": "TRUE"})[1]
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in errors
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_where(tmp_path, number, status):
     (tmp_path / "t.txt").write_text("the quick brown fox jumps over the lazy dog. " * 400)
-    command = [*PROGRAM, "train", "t.txt", "--for", "60s", "--hidden-size", "16"]
+    command = [*PROGRAM, "train", "t.txt", "--steps", "1000000", "--hidden-size", "16"]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,
