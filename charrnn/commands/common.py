@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,6 +38,12 @@ class Signals:
 
 def piped() -> bool:
     return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
+
+
+def require_extra(module: str, what: str, extra: str) -> None:
+    """Raise CharrnnError where a package that only `what` needs, an extra, is not installed."""
+    if find_spec(module) is None:
+        raise CharrnnError(f"{what} takes {module}, which is not installed: pip install 'charrnn[{extra}]'")
 
 
 def load_model(path: Path | None) -> Any:

@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import typer
+
 from charrnn import display
-from charrnn.commands.common import load_model, option, piped, text_writer
+from charrnn.commands.common import load_model, option, piped, require_extra, text_writer
 from charrnn.errors import CharrnnError
 
 TRIES = 20  # records that are drawn at most for each that is asked for, where only novel ones are printed
@@ -37,6 +39,13 @@ def sample(
     novel: Annotated[
         bool, option("--novel", help="Of a model of lines or paragraphs: only those that its text did not hold.")
     ] = False,
+    interactive: Annotated[
+        bool, option("--interactive", help="Write together with the model on this terminal; takes charrnn[write].")
+    ] = False,
+    suggest: Annotated[
+        int,
+        option("--suggest", metavar="N", help="With --interactive: show the N likeliest next characters (1 to 9). [default: 0]"),
+    ] = 0,
 ) -> None:
     """Write text with a model."""
     from charrnn.inference import Sampler
@@ -52,6 +61,15 @@ def sample(
         raise CharrnnError("--until is empty; name the text that ends a sample")
     if seed is not None and seed < 0:
         raise CharrnnError(f"--seed {seed} is below 0")
+    if not 0 <= suggest <= 9:
+        raise CharrnnError(f"--suggest {suggest} is not between 0 and 9")
+    if suggest and not interactive:
+        raise CharrnnError("--suggest goes with --interactive")
+    if interactive:
+        for name, given in (("--length", length is not None), ("--count", count > 1), ("--until", until), ("--novel", novel)):
+            if given:
+                raise CharrnnError(f"{name} and --interactive exclude each other: you end the text yourself")
+        require_extra("prompt_toolkit", "--interactive", "write")
     sampler = Sampler(temperature, top_k, top_p, greedy)
     loaded = load_model(model)
     if prime_file is not None or (prime is None and piped()):
@@ -68,6 +86,9 @@ def sample(
     if unknown:
         fate = "skipped in the prime" if loaded.vocabulary.unknown is None else "read as its unknown symbol"
         display.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
+    if interactive:
+        _write_together(loaded, prime, sampler, seed, suggest)
+        return
     if loaded.records:
         if until is not None:
             raise CharrnnError(f"--until: {loaded.path} ends each {loaded.records} itself")
@@ -117,3 +138,36 @@ def _write_records(model: Any, prime: str, length: int, sampler: Any, seed: int 
         display.write_line(
             f"warning: {printed:,} of {count:,}: the model repeats its text; it was asked {TRIES} times as often"
         )
+
+
+def _write_together(model: Any, prime: str, sampler: Any, seed: int | None, suggest: int) -> None:
+    """Hold a session at the terminal; print the text that stands at its end, however it ends."""
+    from charrnn.interactive import Interactive
+    from charrnn.records import SEPARATORS
+    from charrnn.writing import READ_AT_ONCE, Writer
+
+    if model.records:
+        prime = prime.removesuffix(SEPARATORS[model.records])  # a pipe's last line break
+    writer = Writer(model, sampler, seed)
+    notes = [f"a {model.records} begins afresh"] if model.records else []
+    session = Interactive(writer, prime, suggest, [*notes, str(model.path)])
+    with display.WorkDisplay("reading the prime", "characters", scale=1) as reading:
+        for at in range(0, len(prime), READ_AT_ONCE):
+            writer.reader.read(prime[: at + READ_AT_ONCE])
+            reading.progress(min(at + READ_AT_ONCE, len(prime)), len(prime))
+    try:
+        number = session.run()
+    finally:
+        write = text_writer()
+        try:
+            write(session.text + "\n" * sys.stdout.isatty())
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            for line in session.text.split("\n"):
+                display.write_line(line)
+            reason = error.strerror or error
+            raise CharrnnError(f"standard output can't be written: {reason}; the text stands above", 1) from None
+    if number:
+        raise typer.Exit(128 + number)
