@@ -15,7 +15,9 @@ import charrnn
 from charrnn import display
 from charrnn.commands.common import option
 from charrnn.commands.eval import eval
+from charrnn.commands.export import export
 from charrnn.commands.forecast import forecast
+from charrnn.commands.info import info
 from charrnn.commands.report import report
 from charrnn.commands.sample import sample
 from charrnn.commands.train import train
@@ -35,7 +37,7 @@ def _program(
     """Learns any text character by character and writes more of it."""
 
 
-for command in (train, sample, eval, report, forecast):
+for command in (train, sample, eval, report, info, export, forecast):
     app.command()(command)
 
 

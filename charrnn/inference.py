@@ -61,11 +61,13 @@ class Sampler:
     def probabilities(self, logits: Array) -> Array:
         """The chance of each character to be drawn, (V,) float64, for `logits` (V,)."""
         if self.greedy or self.temperature == 0:
-            return (np.arange(len(logits)) == logits.argmax()).astype(np.float64)
+            likeliest: Array = np.eye(len(logits))[logits.argmax()]
+            return likeliest
         if self.top_k or self.top_p < 1:
             logits = self._kept(logits[None])[0]
-        p = np.exp((logits.astype(np.float64) - logits.max()) / max(self.temperature, 1e-290))
-        return np.asarray(p / p.sum())
+        p: Array = np.exp((logits.astype(np.float64) - logits.max()) / max(self.temperature, 1e-290))
+        p /= p.sum()
+        return p
 
     def _kept(self, logits: Array) -> Array:
         """`logits` (B, V), minus infinity for all characters but those that top_k and top_p keep."""

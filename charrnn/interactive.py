@@ -11,7 +11,9 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from itertools import groupby
+from operator import itemgetter
+from typing import IO, Any, TextIO
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
@@ -138,7 +140,8 @@ class PageControl(BufferControl):
     def _draw(self, row: int) -> StyleAndTextTuples:
         start, stop = self.rows[row]
         text = self.buffer.text
-        return [(self.style(place, text[place]), shown(text[place])) for place in range(start, stop)]
+        styled = ((self.style(place, text[place]), text[place]) for place in range(start, stop))
+        return [(style, shown("".join(c for _, c in run))) for style, run in groupby(styled, key=itemgetter(0))]
 
 
 class Interactive:
@@ -146,6 +149,7 @@ class Interactive:
 
     def __init__(self, writer: Writer, text: str, suggest: int = 0, notes: Sequence[str] = ()):
         self.writer, self.notes = writer, list(notes)
+        self.known = set(writer.model.vocabulary.characters)
         self.page = Page(text)
         self.control = PageControl(self.page, self._style)
         self.suggest, self.chosen = suggest, -1  # how many characters are suggested, and which is marked; -1: none
@@ -154,7 +158,7 @@ class Interactive:
         self.signal = 0  # that ended the session
         self.page.on_text_changed += lambda _: self._changed()
         self.page.on_cursor_position_changed += lambda _: self._choose(-1)
-        self._files: list[TextIO] = []
+        self._files: list[IO[str]] = []
         source, target = self._terminal()
         windows = [Window(self.control)]
         if suggest:
@@ -205,12 +209,12 @@ class Interactive:
         if self.application.is_running and not self.application.is_done:
             self.application.exit()
 
-    def _terminal(self) -> tuple[TextIO, TextIO]:
+    def _terminal(self) -> tuple[Any, Any]:
         """Where keys come from and where the screen is: the standard streams that are one, or the terminal behind them."""
         if os.environ.get("TERM") == "dumb":
             raise CharrnnError("--interactive needs a terminal whose cursor can be moved; TERM=dumb is none")
 
-        def first(mode: str, *streams: TextIO | None) -> TextIO:
+        def first(mode: str, *streams: TextIO | None) -> Any:
             for stream in streams:
                 with contextlib.suppress(ValueError):  # it is closed
                     if stream is not None and stream.isatty():
@@ -292,7 +296,7 @@ class Interactive:
         self.writer.reader.read(before)
 
     def _style(self, place: int, character: str) -> str:
-        if self.writer.model.unknown(character):
+        if character not in self.known:
             return "class:unknown"
         return "class:model" if self.written[0] <= place < self.written[1] else ""
 
@@ -314,9 +318,9 @@ class Interactive:
             keys.append("Alt-1 types 1")
         warmth = "greedy" if sampler.greedy else f"temperature {sampler.temperature:g}"
         facts = [f"{warmth} (^R less, ^T more)", f"{len(self.text):,} characters", *self.notes]
-        unknown = self.writer.model.unknown(self._before()[-1:])
-        if unknown:
-            facts.insert(0, f"the model has never seen {unknown!r}")
+        last = self._before()[-1:]
+        if last and last not in self.known:
+            facts.insert(0, f"the model has never seen {last!r}")
         return [("", f"{_fit(keys, width)}\n{_fit(facts, width)}")]
 
 

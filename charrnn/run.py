@@ -109,6 +109,8 @@ class RunState:
             "fingerprint": fingerprint,
             "options": dataclasses.asdict(options),
         }
+        if init_from is not None:
+            origin["init_from"] = str(Path(init_from).resolve())
         characters = len(training)
         if base is None:
             vocabulary = training.vocabulary(options.max_vocabulary)

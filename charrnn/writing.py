@@ -6,7 +6,6 @@ was. It knows no screen and no keys. Letters: V vocabulary.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -204,5 +203,3 @@ def _common(a: str, b: str) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if a.startswith(b[low:middle], low) else (low, middle - 1)
     return low
-
-

@@ -44,7 +44,9 @@ def sample(
     ] = False,
     suggest: Annotated[
         int,
-        option("--suggest", metavar="N", help="With --interactive: show the N likeliest next characters (1 to 9). [default: 0]"),
+        option(
+            "--suggest", metavar="N", help="With --interactive: offer the N likeliest next characters, 9 at most. [default: 0]"
+        ),
     ] = 0,
 ) -> None:
     """Write text with a model."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from charrnn import display
-from charrnn.commands.common import Signals, option, piped
+from charrnn.commands.common import Signals, option, piped, require_extra
 from charrnn.errors import CharrnnError
 
 STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
@@ -107,6 +107,9 @@ def train(
     init_from: Annotated[
         Path | None, option("--init-from", metavar="MODEL", help="Begin with this model's weights and vocabulary.")
     ] = None,
+    tensorboard: Annotated[
+        bool, option("--tensorboard", help="Write figures and samples for TensorBoard too; takes charrnn[tensorboard].")
+    ] = False,
     quiet: Annotated[bool, option("-q", "--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Learn a text and keep the best model by validation loss.
@@ -152,6 +155,8 @@ def train(
         kept = replace(Options(), seconds=seconds, epochs=epochs, steps=steps, device=device)
         if options != kept or init_from is not None or force:
             raise CharrnnError("--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
+    if tensorboard:
+        require_extra("tensorboard", "--tensorboard", "tensorboard")
     from charrnn.live import TrainingDisplay
     from charrnn.training import Progress, Run, Setback
 
@@ -171,8 +176,10 @@ def train(
             for line in display.wrapped(said):
                 display.write_line(line)
     interrupted = Signals()
-    with TrainingDisplay(quiet, run.history) as screen:
+    with TrainingDisplay(quiet, run.history) as screen, _board(tensorboard, folder, run.step) as board:
         for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
+            if board is not None:
+                board.add(event, run.learning_rate(event.fraction) if isinstance(event, Progress) else 0.0)
             with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
                 if isinstance(event, Progress):
                     speed = event.characters_per_second
@@ -217,6 +224,15 @@ def _twice(options: Any) -> str:
     if options.seconds:
         return f"--for {display.duration(2 * options.seconds).removesuffix('00s')} "
     return f"--epochs {2 * options.epochs:g} " if options.epochs else f"--steps {2 * options.steps} "
+
+
+def _board(asked: bool, folder: Path, step: int) -> Any:
+    """What writes for TensorBoard, where it is asked for: a context manager, which gives None otherwise."""
+    if not asked:
+        return contextlib.nullcontext()
+    from charrnn.tensorboard import Board
+
+    return Board(folder, step)
 
 
 def _run_folder(sources: list[str]) -> Path:

@@ -1,0 +1,39 @@
+"""`charrnn export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from charrnn import display
+from charrnn.commands.common import option, require_extra
+from charrnn.errors import CharrnnError
+
+
+def export(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="A run's folder or its model file. [default: the newest run under runs/]",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, option("-o", "--out", metavar="FILE", help="The file to write. [default: model.onnx beside the model]")
+    ] = None,
+) -> None:
+    """Write a model as an ONNX file, which other programs run; takes charrnn[onnx]."""
+    from charrnn.checkpoint import find_model, read_model, write_atomically
+
+    path = find_model(model)
+    out = out or path.with_suffix(".onnx")
+    if out.suffix != ".onnx":
+        raise CharrnnError(f"--out {out}: name a file that ends in .onnx")
+    tensors, header = read_model(path)
+    require_extra("onnx", "export", "onnx")
+    from charrnn.export import to_onnx
+
+    data = to_onnx(tensors, header)
+    write_atomically(out, data)
+    display.write_line(f"{path} is written as {out}, {len(data):,} bytes")
