@@ -30,6 +30,7 @@ from prompt_toolkit.utils import get_cwidth
 
 from charrnn.display import printable
 from charrnn.errors import CharrnnError
+from charrnn.records import SEPARATORS
 from charrnn.writing import Past, Writer
 
 TOKEN = re.compile(r"\n|[^\S\n]{1,200}|\S{1,200}")  # what a row is made of; what is longer is taken in parts
@@ -318,7 +319,10 @@ class Interactive:
             keys.append("Alt-1 types 1")
         warmth = "greedy" if sampler.greedy else f"temperature {sampler.temperature:g}"
         facts = [f"{warmth} (^R less, ^T more)", f"{len(self.text):,} characters", *self.notes]
-        last = self._before()[-1:]
+        before, records = self._before(), self.writer.model.records
+        last = before[-1:]
+        if records and (not before or before.endswith(SEPARATORS[records])):
+            facts.insert(0, f"a new {records} begins")
         if last and last not in self.known:
             facts.insert(0, f"the model has never seen {last!r}")
         return [("", f"{_fit(keys, width)}\n{_fit(facts, width)}")]

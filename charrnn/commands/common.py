@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,8 +42,10 @@ def piped() -> bool:
 
 def require_extra(module: str, what: str, extra: str) -> None:
     """Raise CharrnnError where a package that only `what` needs, an extra, is not installed."""
-    if find_spec(module) is None:
-        raise CharrnnError(f"{what} takes {module}, which is not installed: pip install 'charrnn[{extra}]'")
+    try:
+        import_module(module)
+    except ImportError:
+        raise CharrnnError(f"{what} takes {module}, which is not installed: pip install 'charrnn[{extra}]'") from None
 
 
 def load_model(path: Path | None) -> Any:

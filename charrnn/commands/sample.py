@@ -151,8 +151,7 @@ def _write_together(model: Any, prime: str, sampler: Any, seed: int | None, sugg
     if model.records:
         prime = prime.removesuffix(SEPARATORS[model.records])  # a pipe's last line break
     writer = Writer(model, sampler, seed)
-    notes = [f"a {model.records} begins afresh"] if model.records else []
-    session = Interactive(writer, prime, suggest, [*notes, str(model.path)])
+    session = Interactive(writer, prime, suggest, [str(model.path)])
     with display.WorkDisplay("reading the prime", "characters", scale=1) as reading:
         for at in range(0, len(prime), READ_AT_ONCE):
             writer.reader.read(prime[: at + READ_AT_ONCE])
