@@ -150,16 +150,16 @@ def test_rows_hold_the_whole_text_within_their_width(width):
 class Terminal:
     """The real program at a terminal of its own, drawn by pyte; what goes to standard output is caught apart."""
 
-    def __init__(self, *arguments, cwd, columns=60, rows=16, env=None):
+    def __init__(self, *arguments, cwd, columns=60, rows=16, product=None):
         self.screen = pyte.Screen(columns, rows)
         self.stream = pyte.ByteStream(self.screen)
         out_of, self.out = os.pipe()
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
             os.chdir(cwd)
-            os.dup2(self.out, 1)
+            os.dup2(self.out if product is None else os.open(product, os.O_WRONLY), 1)
             os.closerange(3, 64)
-            os.environ.update({"TERM": "xterm-256color", "LANG": "C.UTF-8", **(env or {})})
+            os.environ.update({"TERM": "xterm-256color", "LANG": "C.UTF-8"})
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             os.execv(sys.executable, [sys.executable, "-m", "charrnn", "sample", "--interactive", *map(str, arguments)])
         os.close(self.out)
@@ -196,10 +196,12 @@ class Terminal:
         while part := os.read(self.out, 65536):
             product += part
             self.draw(0)
-        self.draw(0.1)
+        while (ended := os.waitpid(self.pid, os.WNOHANG)) == (0, 0):
+            self.draw(0.05)
+        self.draw(0.05)
         os.close(self.terminal)
         os.close(self.out)
-        return product.decode(), os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return product.decode(), os.waitstatus_to_exitcode(ended[1])
 
 
 @pytest.fixture
@@ -307,6 +309,13 @@ def test_a_signal_ends_it_and_loses_nothing(terminal, number):
 
 def test_ctrl_c_ends_it_with_its_own_status_and_the_text(terminal):
     assert terminal("-p", "NELL:").end("\x03") == ("NELL:", 130)
+
+
+def test_a_full_disk_leaves_the_text_on_the_terminal(terminal):
+    session = terminal("-p", "NELL: here", product="/dev/full")
+    assert session.end() == ("", 1)
+    assert "NELL: here" in session.shown()
+    assert "error: standard output can't be written: No space left" in session.shown()
 
 
 def test_a_line_of_a_model_of_lines_ends(names_run, terminal):

@@ -150,7 +150,7 @@ def _write_together(model: Any, prime: str, sampler: Any, seed: int | None, sugg
 
     if model.records:
         prime = prime.removesuffix(SEPARATORS[model.records])  # a pipe's last line break
-    writer = Writer(model, sampler, seed)
+    write, writer = text_writer(), Writer(model, sampler, seed)
     session = Interactive(writer, prime, suggest, [str(model.path)])
     with display.WorkDisplay("reading the prime", "characters", scale=1) as reading:
         for at in range(0, len(prime), READ_AT_ONCE):
@@ -159,7 +159,6 @@ def _write_together(model: Any, prime: str, sampler: Any, seed: int | None, sugg
     try:
         number = session.run()
     finally:
-        write = text_writer()
         try:
             write(session.text + "\n" * sys.stdout.isatty())
             sys.stdout.flush()
