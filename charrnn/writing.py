@@ -12,7 +12,7 @@ import numpy as np
 from charrnn.inference import Model, Sampler
 from charrnn.records import SEPARATORS
 
-STRIDE = 64  # characters between two states that are kept for good: no place is further than that from one
+STRIDE = 32  # characters between two states that are kept for good: no place is further than that from one
 RECENT = 1024  # states that are kept besides, the last ones that the network was in
 READ_AT_ONCE = 4096  # characters of a text to begin with that are read before one says how far one is
 LONGEST_WORD, LONGEST_LINE = 32, 400  # characters that are written at once, where the model finds no end
