@@ -23,7 +23,10 @@ def export(
         Path | None, option("-o", "--out", metavar="FILE", help="The file to write. [default: model.onnx beside the model]")
     ] = None,
 ) -> None:
-    """Write a model as an ONNX file, which other programs run; takes charrnn[onnx]."""
+    """Write a model as an ONNX file.
+
+    Other programs run it: ONNX Runtime, browsers, phones. Takes charrnn[onnx].
+    """
     from charrnn.checkpoint import find_model, read_model, write_atomically
 
     path = find_model(model)

@@ -26,7 +26,10 @@ def info(
     ] = None,
     as_json: Annotated[bool, option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what is in a model's file: sizes, vocabulary, how it was trained, and how to go on."""
+    """Say what is in a model's file.
+
+    Sizes, vocabulary, how it was trained, its figures, and how to go on with it.
+    """
     from charrnn.checkpoint import find_model
 
     facts = describe(find_model(model))
