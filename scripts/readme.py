@@ -8,7 +8,7 @@ from pathlib import Path
 
 readme = Path(__file__).parent.parent / "README.md"
 text = readme.read_text()
-for command in ("train", "sample", "eval", "forecast"):
+for command in ("train", "sample", "eval", "report", "info", "export", "forecast"):
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "charrnn", command, "--help"], env=env, capture_output=True, text=True, check=True
