@@ -38,7 +38,7 @@ def test_a_reader_that_leaves_ends_it_quietly(book_run):
     command = f"{sys.executable} -m charrnn sample -m runs/book -n 100000 </dev/null | head -c 10; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=book_run, capture_output=True, timeout=60)
     assert done.stderr == b""
-    assert len(done.stdout) == 10 + len("0\n")
+    assert done.stdout[10:] == b"0\n"
 
 
 def test_count_gives_separated_samples_and_until_ends_them(book_run):
@@ -281,10 +281,3 @@ def test_bad_input_gets_one_line_and_changes_nothing(bad_results, case):
     assert words in last
     assert not any(line.startswith(("error", "Traceback")) for line in earlier)
     assert not changed
-
-
-def test_the_readme_holds_the_help_of_each_command(tmp_path):
-    readme = (ROOT / "README.md").read_text()
-    for command in ("train", "sample", "eval", "forecast"):
-        text = charrnn(command, "--help", cwd=tmp_path, env={"COLUMNS": "100", "NO_COLOR": "1"})[0].decode().strip()
-        assert text in readme, f"README.md lacks the output of COLUMNS=100 charrnn {command} --help"

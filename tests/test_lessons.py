@@ -3,13 +3,12 @@
 import doctest
 import math
 import re
-import shlex
 from collections import Counter
 from itertools import pairwise
 
 import pytest
 import torch
-from conftest import CORPORA, ROOT, charrnn
+from conftest import CORPORA, ROOT
 
 from charrnn import train
 from charrnn.corpus import Vocabulary
@@ -95,25 +94,11 @@ def test_a_sentence_starts_with_if_you_and_is_150_to_200_characters():
     assert 150 <= len(text) <= 200
 
 
-LESSONS = (ROOT / "ARCHITECTURE.md").read_text().partition("## The lecture, lesson by lesson\n")[2].partition("\n## ")[0]
-BLOCKS = re.findall(r"^```(python|console)\n(.*?)^```$", LESSONS, re.S | re.M)
-
-
-def test_the_lessons_python_gives_what_the_architecture_says():
-    text = "\n".join(block for kind, block in BLOCKS if kind == "python")
+def test_the_lessons_python_gives_what_their_page_says():
+    page = (ROOT / "docs" / "lessons.md").read_text()
+    text = "\n".join(re.findall(r"^```python\n(>>> .*?)^```$", page, re.S | re.M))
     assert text.count(">>> ") > 15
     torch.manual_seed(0)
-    lessons = doctest.DocTestParser().get_doctest(text, {}, "lessons", "ARCHITECTURE.md", 0)
+    lessons = doctest.DocTestParser().get_doctest(text, {}, "lessons", "docs/lessons.md", 0)
     said = []
     assert doctest.DocTestRunner().run(lessons, out=said.append).failed == 0, "".join(said)
-
-
-@pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "console"])
-def test_the_lessons_commands_print_what_the_architecture_says(tmp_path, block):
-    (tmp_path / "corpora").symlink_to(CORPORA)
-    commands = re.findall(r"^\$ charrnn (.*)\n((?:[^$].*\n)*)", block, re.M)
-    assert len(commands) == block.count("$ ")
-    for command, expected in commands:
-        printed = charrnn(*shlex.split(command), cwd=tmp_path)[0].decode()
-        printed += "\n" * (not printed.endswith("\n") and bool(printed))
-        assert doctest.OutputChecker().check_output(expected, printed, doctest.ELLIPSIS), f"{command}\n{printed}"

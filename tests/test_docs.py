@@ -1,0 +1,147 @@
+"""README.md and docs/: their commands run, what they show is what is printed, and the site builds."""
+
+import html
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pages
+import pytest
+import typer
+from conftest import ROOT
+
+from charrnn.cli import app
+
+NAMES = [str(page.relative_to(ROOT)) for page in pages.PAGES]
+TEXTS = {name: (ROOT / name).read_text() for name in NAMES}
+COMMANDS = typer.main.get_command(app).commands
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory):
+    """For each page a future of [(block, what it shows, what it printed)]; two pages run at a time."""
+
+    def run(page):
+        session = pages.Session(tmp_path_factory.mktemp(page.stem))
+        return [
+            (block, shown, session.run(block.kind, block.shorter(command)))
+            for block in pages.blocks(page)
+            for command, shown in block.commands
+        ]
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: pool.submit(run, page) for name, page in zip(NAMES, pages.PAGES, strict=True)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_shows_what_its_commands_print(sessions, name):
+    for block, shown, printed in sessions[name].result():
+        assert block.agrees(shown, printed), f"{block.text()}\nprinted\n{printed}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_is_written_anew_as_it_stands_but_for_what_is_printed(name):
+    pieces = list(pages.parse(TEXTS[name]))
+    assert "".join(piece.text() if isinstance(piece, pages.Block) else piece for piece in pieces) == TEXTS[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_of_a_page_runs_or_says_why_not(name):
+    pieces = list(pages.parse(TEXTS[name]))
+    rest = "".join(piece for piece in pieces if isinstance(piece, str))
+    doctests = re.sub(r"^```python\n>>> .*?^```$", "", rest, flags=re.M | re.S)  # of the lessons, which test_lessons runs
+    assert not re.findall(r"^\s*(?:```.*|(?:\$|charrnn|make|pip|pipx|python|torchrun) .*)$", doctests, re.M)
+    for block in (piece for piece in pieces if isinstance(piece, pages.Block)):
+        assert block.commands
+        assert all(len(reason) > 10 for reason in block.said("not run"))
+        assert set(block.said("same")) <= pages.SAME.keys()
+        for pair in block.said("shorter"):
+            assert any(pair.split(" => ")[0] in command for command, _ in block.commands), pair
+    for comment in re.findall(r"<!-- (.*?) -->", TEXTS[name], re.S):
+        assert re.match(r"(not run|shorter|same|show|include|place): ", comment) or comment == "include: results", comment
+
+
+def test_a_command_that_fails_or_prints_something_else_is_noticed(tmp_path):
+    session = pages.Session(tmp_path)
+    with pytest.raises(RuntimeError, match="exit status 3"):
+        session.run("console", "exit 3")
+    with pytest.raises(RuntimeError, match="exit status 1"):
+        session.run("console", "false | cat")
+    text = "<!-- shorter: 12 => 7 -->\n<!-- same: words -->\n```console\n$ echo 12 is\n12 is\n$ echo 12 was\n12 is\n```\n"
+    (block,) = [piece for piece in pages.parse(text) if isinstance(piece, pages.Block)]
+    found = [block.agrees(shown, session.run("console", block.shorter(command))) for command, shown in block.commands]
+    assert found == [True, False]
+    different = {
+        "all": "a\nb",
+        "words": "a c\n",
+        "number of lines": "",
+        "length": "a b c d e f",
+        "last line": "a\n",
+        "nothing": "",
+    }
+    for what, other in different.items():
+        assert pages.SAME[what]("a b\n", "a b\n")
+        assert not pages.SAME[what]("a b\n", other), what
+
+
+def test_every_option_that_the_pages_name_is_there():
+    flags = {flag for command in COMMANDS.values() for parameter in command.params for flag in parameter.opts}
+    flags |= {"--help", "--version", "--install-completion"}
+    for name, text in TEXTS.items():
+        for command in re.findall(r"`(charrnn [^`]*)`|^\$ (?:.*\| )?(charrnn .*)$", text, re.M):
+            words = "".join(command).split()
+            assert words[1] in COMMANDS or words[1] in ("COMMAND", *flags), f"{name}: {command}"
+        for flag in re.findall(r"`(--?[a-z][a-z-]*)", text):
+            assert flag in flags, f"{name}: {flag}"
+
+
+def test_the_readme_is_read_in_three_minutes():
+    prose = re.sub(r"<!-- .*? -->", "", "".join(piece for piece in pages.parse(TEXTS["README.md"]) if isinstance(piece, str)))
+    typed = [command for block in pages.blocks(ROOT / "README.md") for command, _ in block.commands]
+    assert len((prose + " ".join(typed)).split()) < 720
+
+
+def test_make_train_runs_what_the_tutorial_begins_with():
+    made = subprocess.run(["make", "-n", "train"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    made = [line.removeprefix(".venv/bin/") for line in made.splitlines() if line.startswith(".venv/bin/charrnn")]
+    shown = [command for block in pages.blocks(ROOT / "docs/tutorial.md") for command, _ in block.commands]
+    shown = [command for command in shown if command.startswith("charrnn")][:2]
+    assert made == [shown[0], f"{shown[1]} </dev/null"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(site):
+    for page in site.rglob("*.html"):
+        loaded = re.findall(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"?([^\s\">]+)", page.read_text())
+        assert loaded
+        assert not [address for address in loaded if "//" in address], page
+    styles = "".join(style.read_text() for style in site.rglob("*.css"))
+    assert not re.findall(r"@import|url\(\W?https?:", styles)
+
+
+def test_the_site_describes_every_command_and_option_and_public_name(site):
+    commands = (site / "commands.html").read_text()
+    for name, command in COMMANDS.items():
+        chapter = commands.partition(f'<h2 id="charrnn-{name}">')[2].partition("<h2")[0]
+        for parameter in command.params:
+            assert max(parameter.opts, key=len) in chapter or parameter.metavar in chapter, f"{name}: {parameter.opts}"
+    python = (site / "python.html").read_text()
+    for name in ("train", "load", "Model", "Model.sample", "CharrnnError"):
+        assert re.search(rf"<h[34] id=[^>]*>{name}<", python), name
+
+
+def test_the_site_takes_its_tables_from_the_results(site):
+    results = (ROOT / "benchmarks/RESULTS.md").read_text()
+    cells = [cell.strip().replace("`", "") for row in re.findall(r"^\|(.*)\|$", results, re.M) for cell in row.split(" | ")]
+    shown = html.unescape(re.sub(r"<[^>]*>", "", (site / "results.html").read_text()))
+    assert len(cells) > 200
+    assert not [cell for cell in cells if not re.fullmatch("[-| ]*", cell) and cell not in shown]
