@@ -213,7 +213,7 @@ def start(folder: Path) -> None:
     commands = {
         "--help": ([*program, "--help"], None),
         "first character of sample": ([*program, "sample", "-m", str(path), "-n", "1000000"], b""),
-        "echo text | eval": ([*program, "eval", "-m", str(path)], b"text\n"),
+        "eval of a piped text": ([*program, "eval", "-m", str(path)], b"text\n"),
         "python -c 'import numpy'": ([sys.executable, "-c", "import numpy"], b""),
     }
     rows = []

@@ -51,7 +51,7 @@ def test_every_command_of_a_page_runs_or_says_why_not(name):
     pieces = list(pages.parse(TEXTS[name]))
     rest = "".join(piece for piece in pieces if isinstance(piece, str))
     doctests = re.sub(r"^```python\n>>> .*?^```$", "", rest, flags=re.M | re.S)  # of the lessons, which test_lessons runs
-    assert not re.findall(r"^\s*(?:```.*|(?:\$|charrnn|make|pip|pipx|python|torchrun) .*)$", doctests, re.M)
+    assert not re.findall(r"^(?:```|\$ | +(?:\$|charrnn|make|pip|pipx|python|torchrun) ).*", doctests, re.M)
     for block in (piece for piece in pieces if isinstance(piece, pages.Block)):
         assert block.commands
         assert all(len(reason) > 10 for reason in block.said("not run"))
