@@ -14,6 +14,7 @@ right above a block say what is special about it:
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -107,18 +108,17 @@ def blocks(page: Path) -> list[Block]:
 
 
 class Session:
-    """A folder in which commands run one after the other as a user would type them, in bash, without a terminal."""
+    """A home folder in which commands run one after the other as a user would type them, in bash, without a terminal."""
 
     def __init__(self, folder: Path):
-        self.folder = folder / "session"
+        self.folder = folder.resolve() / "session"
+        shutil.copytree(ROOT / "corpora", self.folder / "corpora")
         tools = folder / "tools"
-        self.folder.mkdir()
         tools.mkdir()
-        (self.folder / "corpora").symlink_to(ROOT / "corpora")
         for name, arguments in (("charrnn", "-m charrnn"), ("python", "")):
             (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
             (tools / name).chmod(0o755)
-        paths = {"PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(folder), "PYTHONPATH": str(ROOT)}
+        paths = {"PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(self.folder), "PYTHONPATH": str(ROOT)}
         self.env = {**os.environ, **paths, "COLUMNS": "100", "NO_COLOR": "1"}
 
     def run(self, kind: str, command: str) -> str:
@@ -133,7 +133,7 @@ class Session:
             stderr=subprocess.STDOUT,
             timeout=1200,
         )
-        output = done.stdout.decode()
+        output = done.stdout.decode().replace(str(self.folder), "~")
         if done.returncode:
             raise RuntimeError(f"exit status {done.returncode} of: {command}\n{output}")
         return output + "\n" * (bool(output) and not output.endswith("\n"))
