@@ -39,7 +39,7 @@ SAME: dict[str, Callable[[str, str], bool]] = {
     "all": lambda shown, printed: shown == printed,
     "words": lambda shown, printed: NUMBER.sub(" ", shown).split() == NUMBER.sub(" ", printed).split(),  # not the numbers
     "number of lines": lambda shown, printed: shown.count("\n") == printed.count("\n"),
-    "length": lambda shown, printed: abs(len(shown.strip()) - len(printed.strip())) <= 5,  # but for white space at the end
+    "length": lambda shown, printed: abs(len(shown) - len(printed)) <= 1,  # but for a last line break
     "last line": lambda shown, printed: shown.splitlines()[-1:] == printed.splitlines()[-1:],
     "nothing": lambda shown, printed: bool(shown) == bool(printed),  # but that something is printed
 }
