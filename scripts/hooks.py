@@ -5,9 +5,11 @@ A line of its own in a page is replaced:
     <!-- include: command NAME -->     usage, arguments and options of a command, from the command line's own definition
     <!-- include: python NAME -->      a public name of the package, from its docstring and signature
     <!-- include: results HEADING -->  that chapter of benchmarks/RESULTS.md; without a heading, all of it
+    <!-- include: regularization -->   what is chosen against learning by heart, from charrnn/recipe.py
 """
 
 import inspect
+import math
 import re
 import textwrap
 from pathlib import Path
@@ -17,6 +19,7 @@ import typer
 from mkdocs.exceptions import PluginError
 
 import charrnn
+from charrnn import recipe
 from charrnn.cli import app
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "RESULTS.md"
@@ -101,4 +104,13 @@ def results(heading: str) -> str:
     return textwrap.dedent(found[2]).strip()
 
 
-MAKERS = {"command": describe_command, "python": describe_name, "results": results}
+def regularization(_: str) -> str:
+    """What `choose` does against learning by heart, as a table."""
+    lines = ["| read less often than | dropout | of recurrent weights | weight decay |", "| --- | --- | --- | --- |"]
+    for passes, *values in recipe.REGULARIZATION:
+        often = f"{passes:g} times" if passes < math.inf else f"{recipe.MOST_PASSES} times, the most"
+        lines.append(f"| {often} | {' | '.join(f'{value:g}' for value in values)} |")
+    return "\n".join(lines)
+
+
+MAKERS = {"regularization": regularization, "command": describe_command, "python": describe_name, "results": results}
