@@ -226,7 +226,7 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
     marks = {trial.steps * k // trial.val for k in range(1, trial.val + 1)} if trial.val else set()
     began = time.perf_counter()
     for step in range(trial.steps):
-        inputs, targets, _, moves_on = windows[step]
+        inputs, targets, _, moves_on, _ = windows[step]
         if moves_on:
             state = [tuple(part.roll(1, 0) for part in parts) for parts in state]
         if trial.fresh and (fresh := torch.from_numpy(draw.random(trial.B) < 1 / trial.fresh)[:, None]).any():

@@ -255,7 +255,7 @@ def main() -> None:
             ["measuring the speed, where --for is given", seconds(lambda: device.measure_speed("cpu", precision))],
             [
                 f"validation on {len(run.validation_ids):,} characters, with its save and its sample",
-                seconds(lambda: run._validate(1.0, lambda: False)),
+                seconds(lambda: run._validate(1.0)),
             ],
             ["saving alone", seconds(run.save)],
         ]

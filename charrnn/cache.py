@@ -91,6 +91,7 @@ class Writer:
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 os.replace(self._file.name, path)
+            corpus.path = path
             corpus.notes.append(f"the text's ids are kept in {path} for the next run, {self._file.tell() / 1e6:,.0f} MB")
         self._file = None  # it is the corpus's now
         return corpus
@@ -216,8 +217,11 @@ def _storing() -> Iterator[None]:
         ) from None
 
 
-def load(path: Path) -> tuple[Corpus, list[int]] | None:
-    """The corpus that was kept at `path`, and which files were passed over; None where a single bit of it is wrong."""
+def load(path: Path, checked: bool = False) -> tuple[Corpus, list[int]] | None:
+    """The corpus that was kept at `path`, and which files were passed over; None where a single bit of it is wrong.
+
+    Where it was `checked` a moment ago, only its end is held to its hash.
+    """
     file = open(path, "rb")  # noqa: SIM115 (the corpus keeps it)
     size = os.fstat(file.fileno()).st_size
     ids = Stored(file, WIDTHS[0], size)  # as bytes, for now; it closes the file
@@ -231,9 +235,13 @@ def load(path: Path) -> tuple[Corpus, list[int]] | None:
     facts = json.loads(trailer)
     codes = np.array(facts["alphabet"], np.uint32)
     ids._width, ids._length = _width(len(codes)), facts["length"]
-    if start != len(ids) * ids._width.itemsize or _fingerprint(ids, codes) != facts["fingerprint"]:
+    if start != len(ids) * ids._width.itemsize:
         return None
-    return Corpus(ids, codes, np.array(facts["firsts"], np.int64), facts["fingerprint"]), facts["skipped"]
+    if not checked and _fingerprint(ids, codes) != facts["fingerprint"]:
+        return None
+    corpus = Corpus(ids, codes, np.array(facts["firsts"], np.int64), facts["fingerprint"])
+    corpus.path = path
+    return corpus, facts["skipped"]
 
 
 def hashes(read: Callable[[int], Any], size: int) -> Iterator[bytes]:

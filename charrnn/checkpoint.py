@@ -27,7 +27,7 @@ except ImportError:  # Windows: two runs in one folder are not noticed there
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
-MODEL, STATE, HISTORY = "model.safetensors", "state.safetensors", "history.jsonl"
+MODEL, STATE, HISTORY, CORPUS = "model.safetensors", "state.safetensors", "history.jsonl", "corpus.json"
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 FINGERPRINT = "fingerprint"  # the tensor that says which records a model of records was given; see `records.prints`
 LIMIT = 1 << 24  # no size in a configuration is larger, nor a header in bytes: one for all of Unicode has 15.2 million
@@ -57,7 +57,7 @@ class Lock:
         except OSError as error:
             if self._descriptor < 0:
                 raise CharrnnError(f"{folder} can't be opened: {error.strerror or error}") from None
-        for name in (MODEL, STATE, HISTORY):
+        for name in (MODEL, STATE, HISTORY, CORPUS):
             with contextlib.suppress(OSError):
                 _temporary(folder / name).unlink(missing_ok=True)
 
@@ -320,6 +320,15 @@ def shapes(header: Header) -> dict[str, tuple[int, ...]]:
         }
         width = H
     return expected | {"softmax.weight": (V, width), "softmax.bias": (V,)}
+
+
+def read_manifest(folder: Path) -> list[dict[str, Any]]:
+    """The files that the run in `folder` was trained on, as far as can be told; see `Corpus.files`."""
+    try:
+        files = json.loads((folder / CORPUS).read_bytes())["files"]
+        return [dict(facts) for facts in files]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return []
 
 
 def find_model(path: str | Path | None, runs: Path = Path("runs")) -> Path:

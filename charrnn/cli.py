@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import charrnn
-from charrnn import display
+from charrnn import display, distributed
 from charrnn.commands.common import option
 from charrnn.commands.eval import eval
 from charrnn.commands.export import export
@@ -44,6 +44,8 @@ for command in (train, sample, eval, report, info, export, forecast):
 def main() -> None:
     """Run the program on `sys.argv` and exit with its status: 0, 1 (failed), 2 (unusable input), 128 + a signal's number."""
     try:
+        if distributed.several() and "train" not in sys.argv[1:2]:
+            raise CharrnnError("several ranks train one model (torchrun ... -m charrnn train); all else takes one process")
         if "--version" in sys.argv[1:2]:
             print(f"charrnn {charrnn.__version__}")
             status = 0
@@ -86,5 +88,7 @@ def _describe_fault(error: Exception) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    display.write_line(f"error: {message}")
+    """Say what is wrong, unless another rank does."""
+    if message and distributed.speaks():
+        display.write_line(f"error: {message}")
     return status

@@ -6,9 +6,12 @@ T time steps.
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+
+from charrnn.distributed import ALONE, Group
 
 Ids = np.ndarray  # int32; -1 stands for a character outside the vocabulary
 UNKNOWN = "\ufffd"  # the symbol that stands for all characters but the most frequent ones
@@ -34,6 +37,8 @@ class Corpus:
         self.start, self.stop = 0, len(ids)
         self.fingerprint = fingerprint  # two texts with the same one are the same
         self.notes = list(notes)  # for the user, on how it was read
+        self.files: list[dict[str, Any]] = []  # that it was read from: their names, sizes in bytes, and hashes
+        self.path: Path | None = None  # where its ids are kept
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -176,30 +181,33 @@ class Windows:
 
     In a text of some length each stream also begins afresh after FRESH windows on average: a network that has hardly met
     the zero state would write nonsense from it.
+
+    Of several ranks each cuts the windows of its `group`'s part of the streams, and reads no other text.
     """
 
-    def __init__(self, ids: Sliced, batch_size: int, seq_length: int, seed: int):
+    def __init__(self, ids: Sliced, batch_size: int, seq_length: int, seed: int, group: Group = ALONE):
         self.ids, self.seq_length, self.seed = ids, seq_length, seed
+        self.mine = group.part(batch_size)
         steps = len(ids) - 1
         self.starts = np.arange(batch_size) * steps // batch_size  # where streams don't divide the text, some share a step
         self.stream_length = -(-steps // batch_size)
         self.per_epoch = -(-self.stream_length // seq_length)
 
-    def __getitem__(self, step: int) -> tuple[Ids, Ids, np.ndarray, bool]:
+    def __getitem__(self, step: int) -> tuple[Ids, Ids, np.ndarray, bool, int]:
         """Window number `step` of the run.
 
-        Returns: inputs (T, B), targets (T, B), which streams begin with it from the zero state (B,), and whether the
-        states first move on by one stream.
+        Returns: inputs (T, B), targets (T, B), which streams begin with it from the zero state (B,), whether the states
+        first move on by one stream, and how many characters all ranks learn of it. B is here the number of a rank's streams.
         """
         epoch, window = divmod(step, self.per_epoch)
         first = window * self.seq_length
         length = min(self.seq_length, self.stream_length - first)
-        ids = np.stack([self.ids[start : start + length + 1] for start in self.starts + first], axis=1)  # (T + 1, B)
+        ids = np.stack([self.ids[start : start + length + 1] for start in self.starts[self.mine] + first], axis=1)  # (T + 1, B)
         begins = np.zeros(len(self.starts), bool)
         if len(self.ids) >= BY_HEART:
             begins |= np.random.default_rng((self.seed, epoch, window)).random(len(begins)) < 1 / FRESH
         begins[0] |= window == 0
-        return ids[:-1], ids[1:], begins, window == 0
+        return ids[:-1], ids[1:], begins[self.mine], window == 0, length * len(self.starts)
 
 
 def scoring_blocks(

@@ -2,18 +2,21 @@
 
 The ids of a long text are written to a file in the user's cache folder as they are made, so that memory does not grow with
 the text. That file is found again by the hash of the sources' bytes, and used again only where its own hash is right.
+Files that end in .gz or .zst are unpacked as they are read.
 """
 
 import codecs
 import contextlib
+import functools
 import hashlib
 import io
 import os
 import stat
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from charrnn import cache
 from charrnn.cache import Writer
@@ -24,6 +27,8 @@ Watch = Callable[[int, int | None], None]  # told how many bytes have been read,
 STDIN = "-"
 HEAD = 8192  # bytes at the beginning of a UTF-8 text in which a NUL says that it is none
 BINARY = "binary"  # stands for the hash of a file that is passed over for its head
+ARCHIVES = (".gz", ".zst")  # what the names of compressed files end in
+PIECE = 1 << 12  # bytes of an archive that are unpacked at a time: of the most hostile one, they are some 100 MB
 
 
 def read_text(sources: Sequence[str | Path], encoding: str = "utf-8") -> tuple[str, list[str]]:
@@ -38,12 +43,13 @@ def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: W
     A folder gives every text file below it in sorted order; hidden files and files that are not text are passed over, and
     named in the corpus's notes. A byte-order mark is dropped, line ends are kept as they are.
 
-    Raises: CharrnnError for what is missing, unreadable, not in `encoding`, empty in all, or changes while it is read, and
-    (status 1) where there is no room for the ids of a long text.
+    Raises: CharrnnError for what is missing, unreadable, a broken archive, not in `encoding`, empty in all, or changes while
+    it is read, and (status 1) where there is no room for the ids of a long text.
     """
     codec = _codec(encoding)
     files = list(_files(sources))
-    sizes = [_size(name) for name, _ in files]
+    names = [name for name, _ in files]
+    sizes = [_size(name) for name in names]
     total = None if None in sizes else sum(size or 0 for size in sizes)
     done = 0
 
@@ -56,17 +62,26 @@ def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: W
     def passed_over(skipped: list[int]) -> list[str]:
         return [f"{files[i][0]} is not {encoding} text; passed over" for i in skipped]
 
+    def kept_at(digests: list[str]) -> Path:
+        assert kept is not None
+        return cache.named(kept, [h + (Path(n).suffix if _compressed(n) else "") for h, n in zip(digests, names, strict=True)])
+
+    def manifest(digests: list[str]) -> list[dict[str, Any]]:
+        where = [name if name == STDIN else os.path.abspath(name) for name in names]
+        return [dict(file=f, bytes=n, hash=h) for f, n, h in zip(where, sizes, digests, strict=True)]
+
     notes: list[str] = []
     kept = None  # where the cache keeps this text, its hash still to be added
-    if total is not None and total >= cache.IN_MEMORY:
+    if total is not None and (total >= cache.IN_MEMORY or any(map(_compressed, names))):
         kept = cache.cache_folder() / f"v{cache.FORMAT}-{total}-{codec.name}"
         if list(kept.parent.glob(f"{kept.name}-*.ids")):  # else there is nothing to find, and the text is read only once
-            path = cache.named(kept, [_digest(name, codec, count) for name, _ in files])
+            found_hashes = [_digest(name, codec, count) for name in names]
+            path = kept_at(found_hashes)
             with _reading(str(path)):
                 found = cache.load(path) if path.exists() else None
             if found is not None and all(files[i][1] for i in found[1]):  # who names a file wants it read, or an error
                 corpus, skipped = found
-                corpus.notes = passed_over(skipped)
+                corpus.notes, corpus.files = passed_over(skipped), manifest(found_hashes)
                 return corpus
             if path.exists() and found is None:
                 notes.append(f"{path} was damaged and is made anew")
@@ -75,25 +90,28 @@ def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: W
     with Writer(named=kept is not None) as writer:
         for i, (name, lenient) in enumerate(files):
             pieces: list[bytes] = []
-            blocks = _blocks(name, count, pieces if kept else None)
+            blocks = _blocks(name, count, pieces)
             length = writer.length
             digest = None
             try:
-                for text in _decode(blocks, name, codec, encoding):
+                for text in _decode(_unpacked(name, blocks), name, codec, encoding):
                     writer.write(text)
             except _NotTextError as error:
                 if not lenient:
                     raise
                 writer.roll_back(length)
                 skipped.append(i)
-                digest = BINARY if error.binary else None
-                if kept and not error.binary:
+                if error.binary and not _compressed(name):
+                    digest = BINARY
+                else:
                     for _ in blocks:  # the rest belongs to its hash
                         pass
             digests.append(digest or cache.joined(pieces))
         if not writer.length:
             raise CharrnnError(f"no text in {', '.join(map(str, sources))}: it is empty")
-        return writer.finish(cache.named(kept, digests) if kept else None, skipped, notes + passed_over(skipped))
+        corpus = writer.finish(kept_at(digests) if kept else None, skipped, notes + passed_over(skipped))
+        corpus.files = manifest(digests)
+        return corpus
 
 
 def corpus_of(text: str) -> Corpus:
@@ -160,7 +178,50 @@ def _size(name: str) -> int | None:
     return facts.st_size if stat.S_ISREG(facts.st_mode) else None
 
 
-def _blocks(name: str, count: Callable[[int], None], pieces: list[bytes] | None) -> Iterator[bytes]:
+def _compressed(name: str) -> bool:
+    return name.endswith(ARCHIVES)
+
+
+def _unpacked(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks of a file, unpacked where its name says so; archives may follow each other in one.
+
+    Raises: CharrnnError where an archive is damaged or cut short.
+    """
+    if not _compressed(name):
+        yield from blocks
+        return
+    damaged: type[Exception] = zlib.error
+    begin: Callable[[], Any] = functools.partial(zlib.decompressobj, wbits=31)
+    if name.endswith(".zst"):
+        try:
+            import zstandard
+        except ImportError:
+            raise CharrnnError(f"{name}: to read zstd takes charrnn[zstd] (pip install zstandard)") from None
+        damaged, begin = zstandard.ZstdError, zstandard.ZstdDecompressor().decompressobj
+    archive, unpacked = None, bytearray()
+    try:
+        for block in blocks:
+            for at in range(0, len(block), PIECE):
+                piece = block[at : at + PIECE]
+                while piece and (archive or piece.strip(b"\0")):  # some tools pad the end with zeros
+                    archive = archive or begin()
+                    unpacked += archive.decompress(piece)
+                    piece = archive.unused_data
+                    if archive.eof:
+                        archive = None
+                if len(unpacked) >= cache.BLOCK:
+                    yield bytes(unpacked)
+                    unpacked.clear()
+    except damaged as error:
+        raise CharrnnError(f"{name} is damaged, or no such archive: {error}") from None
+    if archive is not None:
+        raise CharrnnError(f"{name} is cut short: its archive has no end")
+    if unpacked:
+        yield bytes(unpacked)
+    yield b""
+
+
+def _blocks(name: str, count: Callable[[int], None], pieces: list[bytes]) -> Iterator[bytes]:
     """The bytes of a file in blocks; the hash of each is added to `pieces`. Raises: CharrnnError where the file changes."""
     if name == STDIN and sys.stdin is None:
         raise CharrnnError("standard input is closed; pipe a text in or name a file")
@@ -172,7 +233,7 @@ def _blocks(name: str, count: Callable[[int], None], pieces: list[bytes] | None)
             block = file.read(cache.BLOCK)
             if _stamp(file) != before:
                 raise CharrnnError(f"{name} has changed while it was read; train on a copy that stays as it is")
-            if pieces is not None and block:
+            if block:
                 pieces.append(hashlib.sha256(block).digest())
             count(len(block))
             yield block  # the last one is empty
@@ -213,7 +274,7 @@ def _decode(blocks: Iterator[bytes], name: str, codec: codecs.CodecInfo, encodin
 def _digest(name: str, codec: codecs.CodecInfo, count: Callable[[int], None]) -> str:
     """The hash of a file's bytes, the same that reading it gives."""
     with _reading(name), open(name, "rb") as file:
-        if codec.name == "utf-8" and b"\0" in file.read(HEAD):
+        if codec.name == "utf-8" and not _compressed(name) and b"\0" in file.read(HEAD):
             return BINARY
         pieces = []
         for piece in cache.hashes(lambda at: os.pread(file.fileno(), cache.BLOCK, at), os.fstat(file.fileno()).st_size):

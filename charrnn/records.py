@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from charrnn.corpus import Ids, Sliced
+from charrnn.distributed import ALONE, Group
 from charrnn.errors import CharrnnError
 
 SEPARATORS = {"line": "\n", "paragraph": "\n\n"}  # what ends a record of each kind
@@ -79,11 +80,14 @@ class Records:
 
     Each epoch shuffles the records, sorts them by length within pools of POOL batches, cuts batches of about as many
     characters as `batch_size` records have on average, and shuffles these. All of it follows from (seed, epoch). A record
-    longer than `seq_length` is learned so far and no further; its end is not taught then.
+    longer than `seq_length` is learned so far and no further; its end is not taught then. Of several ranks each takes every
+    n-th record of a batch, so that their lengths are alike.
     """
 
-    def __init__(self, ids: Sliced, line_break: int, kind: str, batch_size: int, seq_length: int, seed: int):
-        self.ids, self.line_break, self.seed = ids[0 : len(ids)], line_break, seed
+    def __init__(
+        self, ids: Sliced, line_break: int, kind: str, batch_size: int, seq_length: int, seed: int, group: Group = ALONE
+    ):
+        self.ids, self.line_break, self.seed, self.group = ids[0 : len(ids)], line_break, seed, group
         self.starts, stops = bounds(self.ids, line_break, kind)
         if not len(stops):
             raise CharrnnError(f"the text has no {kind} with a character that the model knows")
@@ -113,19 +117,24 @@ class Records:
             self._epoch, self._batches = epoch, [batches[k] for k in generator.permutation(self.per_epoch)]
         return self._batches
 
-    def __getitem__(self, step: int) -> tuple[Ids, Ids, np.ndarray, bool]:
+    def __getitem__(self, step: int) -> tuple[Ids, Ids, np.ndarray, bool, int]:
         """Batch number `step` of the run.
 
-        Returns: inputs (T, B), targets (T, B) with PAD after a record's end, that all begin from the zero state (B,), and that
-        no state moves on.
+        Returns: inputs (T, B), targets (T, B) with PAD after a record's end, that all begin from the zero state (B,), that
+        no state moves on, and how many characters all ranks learn of it.
         """
         epoch, batch = divmod(step, self.per_epoch)
-        chosen = self.batches(epoch)[batch]
-        at = np.arange(self.lengths[chosen].max())[:, None]
+        whole = self.batches(epoch)[batch]
+        chosen = whole[self.group.rank :: self.group.size]
+        lengths = self.lengths[chosen]
+        if not len(chosen):  # more ranks than records: this one learns nothing of one of them
+            chosen, lengths = whole[:1], np.zeros(1, np.int64)
+        at = np.arange(max(1, lengths.max()))[:, None]
         places = np.minimum(self.starts[chosen] + at, len(self.ids) - 1)
-        targets = np.where(at < self.lengths[chosen], self.ids[places], PAD)
+        targets = np.where(at < lengths, self.ids[places], PAD)
         inputs = np.concatenate([np.full((1, len(chosen)), self.line_break), targets[:-1]])
-        return np.where(inputs == PAD, self.line_break, inputs), targets, np.ones(len(chosen), bool), False
+        inputs = np.where(inputs == PAD, self.line_break, inputs)
+        return inputs, targets, np.ones(len(chosen), bool), False, int(self.lengths[whole].sum())
 
     def padding(self, epoch: int = 0) -> float:
         """The share of an epoch's steps that lie after a record's end."""

@@ -15,16 +15,17 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from charrnn import checkpoint, inference, records
-from charrnn.checkpoint import HISTORY, MODEL, STATE
+from charrnn import checkpoint, distributed, inference, records
+from charrnn.checkpoint import CORPUS, HISTORY, MODEL, STATE
 from charrnn.corpus import Corpus, Ids, Sliced, Vocabulary, Windows, fit_windows
-from charrnn.device import measure_speed, pick_device, pick_precision
+from charrnn.device import advice, measure_speed, pick_device, pick_precision, random_state, set_random_state
+from charrnn.distributed import ALONE, Group
 from charrnn.errors import CharrnnError
 from charrnn.model import CharRNN, Config, State
 from charrnn.optimizer import Optimizer
 from charrnn.reading import STDIN, Watch
 from charrnn.recipe import MUON_FROM, SPEED, Options, Recipe, choose
-from charrnn.texts import read_texts, start_character
+from charrnn.texts import changes, name_of, read_texts, start_character
 
 VALIDATED = 250_000  # characters of the validation text that are scored each time
 COUNTS, MEASURES = ("step", "characters", "setbacks"), ("seconds", "train_bits")  # of a run, kept in its state
@@ -47,18 +48,23 @@ class RunState:
         recipe: Recipe,
         origin: dict[str, Any],
         device: str,
+        group: Group = ALONE,
     ):
+        self.group = group
         self.out, self.recipe, self.origin, self.start_character = out, recipe, origin, start
         self.vocabulary = vocabulary
         self.device = torch.device(device)
         self.ids: Sliced = training.encoded(vocabulary)
         self.validation_ids: Ids = held_out.ids(vocabulary, 0, VALIDATED)
         windows = recipe.batch_size, recipe.seq_length, recipe.seed
-        self.windows: Windows | records.Records = Windows(self.ids, *windows)
+        if recipe.batch_size < group.size:
+            cure = "take a larger --batch-size, a longer text or fewer ranks"
+            raise CharrnnError(f"{recipe.batch_size} streams can't be shared by {group.size} ranks; {cure}")
+        self.windows: Windows | records.Records = Windows(self.ids, *windows, group)
         self.fingerprint: dict[str, np.ndarray] = {}
         if recipe.records is not None:
             line_break = int(vocabulary.encode("\n")[0])
-            self.windows = records.Records(self.ids, line_break, recipe.records, *windows)
+            self.windows = records.Records(self.ids, line_break, recipe.records, *windows, group)
             given = training.text() + ("" if isinstance(origin["options"]["validation"], str) else held_out.text())
             self.fingerprint = {checkpoint.FINGERPRINT: records.prints(records.split(given, recipe.records)[0])}
         torch.manual_seed(recipe.seed)
@@ -69,12 +75,17 @@ class RunState:
         matrices = self._matrices_for_muon()
         others = [p for p in self.model.parameters() if not any(p is m for m in matrices)]
         self.optimizer = Optimizer(matrices, others, self.dtype)
-        self.state: State = self.model.initial_state(recipe.batch_size) if recipe.records is None else []
+        self.network = group.averaging(self.model)  # to learn with; it has the same weights
+        mine = group.part(recipe.batch_size)  # of the streams
+        self.state: State = self.model.initial_state(mine.stop - mine.start) if recipe.records is None else []
         self.step = self.characters = self.setbacks = 0
         self.seconds = 0.0  # spent so far, in earlier sittings too
         self.train_bits = math.log2(len(self.vocabulary))
         self.history: list[dict[str, Any]] = []
         self.saving = 0.0  # seconds that the last save took
+        self.notes: list[str] = []  # for the user, on how it is taken up again
+        if group.rank:  # the weights are the same on all ranks, what dropout silences is not
+            self._seed()
         self.lock: checkpoint.Lock | None = None
 
     @classmethod
@@ -86,41 +97,45 @@ class RunState:
         init_from: str | Path | None = None,
         force: bool = False,
         watch: Watch | None = None,
+        group: Group = ALONE,
     ) -> tuple[Self, list[str]]:
         """Read the text, choose what the options leave open, and make the run's folder.
 
         The folder is `out`, or `runs/NAME` after the first source, numbered where a run stands there already; with
         `force` that run is replaced, file by file, as this one writes its own. `watch` is told how much has been read.
+        Of several ranks the first one chooses, and the folder is its own.
         Returns: the run, and notes for the user. Raises: CharrnnError for unusable input.
         """
-        if out is not None and not force:
+        if out is not None and not force and group.rank == 0:
             checkpoint.require_unused(Path(out))
-        base = inference.load(init_from) if init_from is not None else None
+        base = group.share(lambda: inference.load(init_from) if init_from is not None else None)
         if base is not None:
             if options.records not in (None, base.records):
                 kind = f"learned {base.records}s" if base.records else "took its text for one sequence"
                 raise CharrnnError(f"--by-{options.records}: {base.path} {kind}, and goes on so")
             options = dataclasses.replace(options, records=base.records)
-        training, held_out, fingerprint, notes = read_texts(sources, options, watch)
+        texts = read_texts(sources, options, watch, group)
+        group.require_same({"the text": texts.fingerprint})
+        training, held_out, notes = texts.training, texts.held_out, texts.notes
         if options.validation and not len(held_out):
             notes.append("the text is too short to hold any of it out: the best model is that of the lowest training loss")
         origin = {
             "sources": [str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources],
-            "fingerprint": fingerprint,
+            "fingerprint": texts.fingerprint,
             "options": dataclasses.asdict(options),
         }
         if init_from is not None:
             origin["init_from"] = str(Path(init_from).resolve())
         characters = len(training)
         if base is None:
-            vocabulary = training.vocabulary(options.max_vocabulary)
+            vocabulary = group.share(lambda: training.vocabulary(options.max_vocabulary))
             if any("\ud800" <= c <= "\udfff" for c in vocabulary.characters):
                 raise CharrnnError(
                     f"the text holds lone surrogates, which are no characters; is {options.encoding} its encoding?"
                 )
             if options.records is not None and "\n" not in vocabulary.characters:
                 raise CharrnnError(f"--max-vocabulary {options.max_vocabulary} leaves out the line break, which ends a record")
-            start = start_character(training, vocabulary)
+            start = group.share(lambda: start_character(training, vocabulary))
         else:
             if options.max_vocabulary is not None:
                 raise CharrnnError(f"--max-vocabulary: {base.path} keeps the vocabulary that it has")
@@ -130,33 +145,58 @@ class RunState:
                 fate = "are left out of the training text" if vocabulary.unknown is None else "are read as its unknown symbol"
                 notes.append(f"{base.path} has never seen {unknown[:40]!r}; these characters {fate}")
             characters = len(training.encoded(vocabulary))
-        device = pick_device(options.device)
-        precision = pick_precision(options.precision, device)
-        speed = measure_speed(device, precision) if options.seconds is not None else SPEED
+        device = pick_device(options.device, group)
+        precision = pick_precision(options.precision, device, group)
+        speed = sum(group.meet(measure_speed(device, precision))) if options.seconds is not None else SPEED
         network = base.header["config"] if base else None
         count = training.text().count(records.SEPARATORS[options.records]) if options.records else 0
-        recipe, more = choose(options, characters, len(vocabulary), precision, speed, network, count)
-        run = cls(Path(), training, held_out, vocabulary, start, recipe, origin, device)
+        sizes = characters, len(vocabulary), precision, speed, network, count
+        recipe, more = group.share(lambda: choose(options, *sizes))
+        if options.batch_size is None and recipe.batch_size < group.size:
+            recipe, more = group.share(lambda: choose(dataclasses.replace(options, batch_size=group.size), *sizes))
+        run = cls(Path(), training, held_out, vocabulary, start, recipe, origin, device, group)
         if base is not None and base.path is not None:
             run._load_weights(checkpoint.read_model(base.path)[0])
         if isinstance(run.windows, records.Records) and run.windows.cut:
             longest = f"{recipe.records}s are longer than {recipe.seq_length:,} characters"
             more.append(f"{run.windows.cut:,} {longest}; the rest of each is not learned")
-        name = "stdin" if not sources or str(sources[0]) == STDIN else Path(sources[0]).resolve().stem or "corpus"
-        run.out, run.lock = checkpoint.claim(Path(out) if out is not None else None, name, force)
+        more += advice(group, run.model, run.windows[0][0].shape, run.dtype)
+
+        def claim() -> Path:
+            folder, run.lock = checkpoint.claim(Path(out) if out is not None else None, name_of(sources), force)
+            if len(texts.files) > 1:  # else it is known which one has changed
+                manifest = {"fingerprint": texts.fingerprint, "files": texts.files}
+                checkpoint.write_atomically(folder / CORPUS, json.dumps(manifest, indent=1).encode())
+            return folder
+
+        run.out = group.share(claim)
         return run, notes + more
 
     @classmethod
-    def resume(cls, out: Path, sources: Sequence[str | Path], device: str = "auto", watch: Watch | None = None) -> Self:
+    def resume(
+        cls,
+        out: Path,
+        sources: Sequence[str | Path],
+        device: str = "auto",
+        watch: Watch | None = None,
+        group: Group = ALONE,
+    ) -> Self:
         """Take up the run in `out` where its state was last saved. Without `sources` it reads those it began with.
 
+        Of several ranks, in whatever number, the first one reads the state for all.
         Raises: CharrnnError where there is no state, or the text is not the one it began with.
         """
-        if not (out / STATE).exists():
-            raise CharrnnError(f"{out} has nothing saved to resume; begin it again with the command that began it")
-        lock: checkpoint.Lock | None = checkpoint.Lock(out)
+        lock: checkpoint.Lock | None = None
+
+        def read() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+            nonlocal lock
+            if not (out / STATE).exists():
+                raise CharrnnError(f"{out} has nothing saved to resume; begin it again with the command that began it")
+            lock = checkpoint.Lock(out)
+            return checkpoint.read_state(out / STATE)
+
         try:
-            tensors, header = checkpoint.read_state(out / STATE)
+            tensors, header = group.share(read)
             try:
                 origin, recipe = header["origin"], checkpoint.typed(Recipe, header["recipe"])
                 options, kept = checkpoint.typed(Options, origin["options"]), [str(source) for source in origin["sources"]]
@@ -173,12 +213,15 @@ class RunState:
             gone = [name for name in named if not (sources or os.path.isfile(name) or os.path.isdir(name))]
             if gone:
                 raise CharrnnError(f"the text {gone[0]} is not there any more; name it: charrnn train TEXT --resume -o {out}")
-            training, held_out, fingerprint, _ = read_texts(sources or kept, options, watch)
-            if fingerprint != origin.get("fingerprint"):
+            texts = read_texts(sources or kept, options, watch, group)
+            if texts.fingerprint != origin.get("fingerprint"):
+                what = changes(checkpoint.read_manifest(out), texts.files)
                 raise CharrnnError(
-                    f"the text is not the one that {out} was trained on; to train on another, use --init-from {out}"
+                    f"the text is not the one that {out} was trained on{what and f' ({what})'}; "
+                    f"to train on another, use --init-from {out}"
                 )
-            device = pick_device(device)
+            training, held_out = texts.training, texts.held_out
+            device = pick_device(device, group)
             try:
                 config, windows = header["config"], (recipe.batch_size, recipe.seq_length)
                 keys = ("cell", "num_layers", "hidden_size", "embedding_size", "residual")
@@ -189,7 +232,7 @@ class RunState:
                 characters = len(training.encoded(vocabulary))
                 if characters < 2 or (recipe.records is None and fit_windows(characters, *windows) != windows):
                     raise ValueError("its windows don't fit the text")
-                run = cls(out, training, held_out, vocabulary, header["start"], recipe, origin, device)
+                run = cls(out, training, held_out, vocabulary, header["start"], recipe, origin, device, group)
                 run._restore(tensors, header)
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
                 raise _damaged(out, error) from None
@@ -218,15 +261,21 @@ class RunState:
             "recipe": self.recipe.to_dict(),
             "place": place,
             "history": self.history,
+            "job": distributed.job(),
         }
-        if self.lock is not None:
-            self.lock.check()
-        tensors = {name: (t.float() if t.is_floating_point() else t).cpu().numpy() for name, t in self._tensors().items()}
-        checkpoint.write(self.out / STATE, tensors, header)
-        if self._best():
-            self._write_model(self.history[-1])
-        checkpoint.write_atomically(self.out / HISTORY, "".join(json.dumps(line) + "\n" for line in self.history).encode())
-        self.saving = time.monotonic() - began
+        tensors = self._saved()
+
+        def write() -> float:
+            if self.lock is not None:
+                self.lock.check()
+            checkpoint.write(self.out / STATE, tensors, header)
+            if self._best():
+                self._write_model(self.history[-1])
+            lines = "".join(json.dumps(line) + "\n" for line in self.history)
+            checkpoint.write_atomically(self.out / HISTORY, lines.encode())
+            return time.monotonic() - began
+
+        self.saving = self.group.share(write)
 
     def _best(self) -> bool:
         """Whether the run was validated at this very step, and better than ever before."""
@@ -271,12 +320,25 @@ class RunState:
         mine = self.model.state_dict()
         self.model.load_state_dict({name: torch.from_numpy(np.array(tensors[name])) for name in mine})
 
+    def _seed(self) -> None:
+        """Begin the generator that dropout draws from anew, by the seed, this rank and the step."""
+        torch.manual_seed(int(np.random.SeedSequence([self.recipe.seed, self.group.rank, self.step]).generate_state(1)[0]))
+
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """Everything of the run's state that is a tensor, under its name in the state file."""
+        """Everything of the run's state that is a tensor, under its name in the state file; of the streams, this rank's."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.tensors().items()}
         tensors |= {f"carried.{i}.{j}": part for i, layer in enumerate(self.state) for j, part in enumerate(layer)}
-        return tensors | {"generator": torch.get_rng_state()}
+        return tensors
+
+    def _saved(self) -> dict[str, np.ndarray]:
+        """What the state file keeps: the tensors, those of the streams of all ranks, and each rank's generator."""
+        mine = {name: (t.float() if t.is_floating_point() else t).cpu().numpy() for name, t in self._tensors().items()}
+        streams = [name for name in mine if name.startswith("carried.")]
+        generator = random_state(self.device).numpy()
+        ranks = self.group.meet(({name: mine[name] for name in streams}, generator))
+        whole = {name: np.concatenate([parts[name] for parts, _ in ranks]) for name in streams}
+        return mine | whole | {_generator(rank): state for rank, (_, state) in enumerate(ranks)}
 
     def _write_model(self, record: dict[str, Any]) -> None:
         training = {**self.origin, "recipe": self.recipe.to_dict(), **record}
@@ -293,15 +355,32 @@ class RunState:
             checkpoint.whole(record["step"]), checkpoint.number(record["seconds"])
         self._figures()
         self.state = [tuple(part.clone() for part in layer) for layer in self.state]
-        mine = self._tensors()
-        if mine.keys() != tensors.keys():
-            raise ValueError(f"tensor {min(mine.keys() ^ tensors.keys())!r} is missing or unknown")
+        mine, size = self._tensors(), sum(name.startswith("generator") for name in tensors)
+        names = mine.keys() | {_generator(rank) for rank in range(max(1, size))}
+        if names != tensors.keys():
+            raise ValueError(f"tensor {min(names ^ tensors.keys())!r} is missing or unknown")
         for name, tensor in mine.items():
             saved = torch.from_numpy(np.array(tensors[name]))
+            if name.startswith("carried.") and len(saved) == self.recipe.batch_size:
+                saved = saved[self.group.part(len(saved))]
             if saved.shape != tensor.shape:
                 raise ValueError(f"tensor {name!r} is {tuple(saved.shape)}, not {tuple(tensor.shape)}")
             tensor.data.copy_(saved)
-        torch.set_rng_state(mine["generator"])
+        if size == self.group.size:
+            set_random_state(torch.from_numpy(np.array(tensors[_generator(self.group.rank)])), self.device)
+            return
+        self._seed()
+        ranks = "one process" if self.group.size == 1 else f"{self.group.size} ranks"
+        other = "how sums are rounded" + (", and which units dropout silences" if self.recipe.dropout else "")
+        self.notes.append(
+            f"the run was saved by {size} and goes on with {ranks}: the text's streams, their order and their states are the "
+            f"same as they would have been; {other}, is not"
+        )
+
+
+def _generator(rank: int) -> str:
+    """The name of a rank's generator in the state file."""
+    return f"generator.{rank}" if rank else "generator"
 
 
 def _damaged(out: Path, error: Exception) -> CharrnnError:

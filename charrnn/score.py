@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from charrnn.corpus import Sliced, scoring_blocks
+from charrnn.distributed import ALONE, Group
 
 Array = np.ndarray
 
@@ -81,6 +82,7 @@ def score(
     left_out: int = 0,
     watch: Callable[[int, int], None] = lambda done, total: None,
     observe: Observe | None = None,
+    group: Group = ALONE,
 ) -> Score:
     """Score a text of `ids` (N,), -1 for unknown ones, read after the character `start` from the zero state.
 
@@ -94,26 +96,29 @@ def score(
     `forward` reads ids (T, B) on from a state and gives back logits (T, B, V) and the state after them, by either engine.
 
     Unknown characters leave the state as it was. Each STRETCH of a long text is cut into up to STREAMS parallel streams of
-    2,048 characters or more, each warmed up by the 256 characters before it.
+    2,048 characters or more, each warmed up by the 256 characters before it. Of several ranks each scores its `group`'s part
+    of the streams, the first one the unknown characters too: the figures of all add up to the text's.
     """
-    known, characters, missing = ids, len(ids) + left_out, left_out
+    known, missing = ids, left_out
     if isinstance(ids, np.ndarray):
         known = ids[ids >= 0]
         missing += len(ids) - len(known)
     streams = max(1, min(STREAMS, len(known) // 2048))
+    mine = group.part(streams)
+    missing, outside = (missing, missing) if group.rank == 0 else (0, 0)
     fit = max(1, BLOCK // (streams * vocabulary_size))
     block = 1 << min(8, fit.bit_length() - 1)  # steps; a power of two, so that one begins after the warm-up
-    state = initial_state(streams)
-    nats, correct = 0.0, 0
-    done = 0
-    for at, counts in scoring_blocks(len(known), streams, 256, block, STRETCH):
+    state = initial_state(mine.stop - mine.start)
+    nats, correct, scored = 0.0, 0, 0
+    for at, counts in scoring_blocks(len(known), streams, 256, block, STRETCH) if mine.stop > mine.start else ():
+        at, counts = at[:, mine], counts[:, mine]
         if at[0, 0] == 0:  # the first stream has no text before it: it begins here, from the zero state
             for part in chain.from_iterable(state):
                 part[0] = 0
         read = _gather(known, np.concatenate([at[:1] - 1, at]))  # (T + 1, S): what is read, and after it what follows
         logits, state = forward(np.where(at > 0, read[:-1], start), state)
-        done += int(np.count_nonzero(counts))
-        watch(done, len(known))
+        scored += int(np.count_nonzero(counts))
+        watch(scored, len(known))
         if not counts.any():
             continue
         targets = read[1:]
@@ -128,8 +133,8 @@ def score(
         if unknown is not None:
             missing += int(np.count_nonzero(targets == unknown))
             correct -= int(np.count_nonzero(right & (targets == unknown)))
-    nats += float(unknown_cost(len(known), missing, unknown, vocabulary_size))
-    return Score(characters, missing, nats, correct)
+    nats += float(unknown_cost(scored, missing, unknown, vocabulary_size))
+    return Score(scored + outside, missing, nats, correct)
 
 
 def score_records(

@@ -19,6 +19,7 @@ from torch.nn import functional
 from charrnn import checkpoint, inference, records
 from charrnn.checkpoint import STATE
 from charrnn.device import keep_memory
+from charrnn.distributed import join
 from charrnn.errors import CharrnnError
 from charrnn.recipe import Options
 from charrnn.run import DivergedError, RunState
@@ -78,6 +79,8 @@ class _StopError(Exception):
 class Run(RunState):
     """A training run at work: `events` advances it."""
 
+    _stop: Callable[[], bool] = staticmethod(lambda: False)  # whether this rank is asked to stop
+
     def events(
         self, options: Options, started: float | None = None, stop: Callable[[], bool] = lambda: False
     ) -> Iterator[Event]:
@@ -88,11 +91,13 @@ class Run(RunState):
         that, or a file can't be written.
         """
         keep_memory()
-        self.lock = self.lock or checkpoint.Lock(self.out)
+        if self.group.rank == 0:
+            self.lock = self.lock or checkpoint.Lock(self.out)
         try:
             yield from self._events(options, time.monotonic() if started is None else started, stop)
         finally:
-            self.lock.close()
+            if self.lock is not None:
+                self.lock.close()
             self.lock = None
 
     def _events(self, options: Options, started: float, stop: Callable[[], bool]) -> Iterator[Event]:
@@ -102,6 +107,7 @@ class Run(RunState):
         self.origin["options"] |= length
         earlier, budget = self.seconds, options.seconds
         most_steps = self.recipe.most_passes * self.windows.per_epoch or math.inf
+        self._started, self._stop = started, stop
         steps = options.steps or (math.ceil(options.epochs * self.windows.per_epoch) if options.epochs else None)
         self.save()  # says at once where nothing can be saved, and completes what a killed run had begun to write
         per_validation = 0.1 + len(self.validation_ids) / 150_000  # seconds, until one has been measured
@@ -109,7 +115,7 @@ class Run(RunState):
         # since it has neither moments nor a model to write.
         affordable = math.inf if budget is None else budget / max(per_validation / 0.04, 4 * self.saving / 0.02)
         planned = int(max(1, min(VALIDATIONS, affordable)))
-        begun, seen = time.monotonic(), self.characters
+        begun, seen = self._agree(), self.characters
         shown = saved = begun
 
         def fraction(step: int, seconds: float) -> float:
@@ -124,41 +130,50 @@ class Run(RunState):
         if self.history:
             last = self.history[-1]["step"]
             passed = int(fraction(last, self.history[-1]["seconds"]) * planned)
-        now = fraction(self.step, earlier + time.monotonic() - started)
+        moment = begun
         while True:
-            moment = time.monotonic()
-            try:
-                if self.step and now < 1 and int(now * planned) > passed and last != self.step:
-                    passed = int(now * planned)
-                    yield self._validate(now, stop)
-                    last = self.step
-                    per_validation = max(per_validation, time.monotonic() - moment)
-                    saved = time.monotonic()
-                elif moment - saved > max(SAVE_EVERY, SAVING * self.saving):
-                    self.save()
-                    saved = time.monotonic()
-                if (now >= 1 and self.step) or stop():  # one step at least, however short the time
-                    break
-                self._learn(now)
-            except _StopError:
-                break
-            except DivergedError:
-                yield self._set_back()
-            moment = time.monotonic()
-            self.seconds = earlier + moment - started
+            self.seconds = earlier + moment
             now = fraction(self.step, self.seconds)
             if moment - shown > 0.2:
                 shown = moment
                 speed = (self.characters - seen) / (moment - begun)
                 left = (1 - now) * (self.seconds / now if now else 0.0)
                 yield Progress(min(now, 1.0), self.step, self.characters, self.seconds, left, speed, self.train_bits)
+            try:
+                if self.step and now < 1 and int(now * planned) > passed and last != self.step:
+                    passed = int(now * planned)
+                    yield self._validate(now)
+                    last = self.step
+                    saved = self._agree()
+                    per_validation = max(per_validation, saved - moment)
+                elif moment - saved > max(SAVE_EVERY, SAVING * self.saving):
+                    self.save()
+                    saved = moment
+                if (now >= 1 and self.step) or self.stopping:  # one step at least, however short the time
+                    break
+                self._learn(now)
+            except _StopError:
+                break
+            except DivergedError:
+                yield self._set_back()
+            moment = self._agree()
         with contextlib.suppress(_StopError):
             if now >= 1 and last != self.step:
-                yield self._validate(1.0, stop)
-        self.seconds = earlier + time.monotonic() - started
+                yield self._validate(1.0)
+        self.seconds = earlier + self._agree()
         self.save()
         if self.step and not self.history:  # stopped before its first validation, whose model will replace this one
             self._write_model(self._record(self.learning_rate(now), None))
+
+    def _agree(self) -> float:
+        """What all ranks go by: whether one was asked to stop, the mean of their training bits, and rank 0's clock.
+
+        Returns: the seconds since the run began, in this sitting.
+        """
+        group, clock = self.group, time.monotonic() - self._started
+        ours = group.sum(np.array([self._stop(), self.train_bits / group.size, clock if group.rank == 0 else 0.0]))
+        self.stopping, self.train_bits = bool(ours[0]), float(ours[1])
+        return float(ours[2])
 
     def learning_rate(self, fraction: float) -> float:
         """Linear warm-up, then linearly to zero, fitted to the length of the run."""
@@ -170,9 +185,9 @@ class Run(RunState):
 
     def _learn(self, fraction: float) -> None:
         """One window, one step of the optimizer."""
-        inputs, targets, begins, moves_on = self.windows[self.step]
+        inputs, targets, begins, moves_on, characters = self.windows[self.step]
         if moves_on:
-            self.state = [tuple(part.roll(1, 0) for part in layer) for layer in self.state]
+            self._move_on()
         if self.recipe.records is not None:  # nothing goes from one batch to the next
             state = self.model.initial_state(len(begins))
         elif begins.any():
@@ -183,49 +198,73 @@ class Run(RunState):
         x = torch.from_numpy(inputs.astype(np.int64)).to(self.device)  # (T, B)
         y = torch.from_numpy(targets.astype(np.int64)).to(self.device)
         noise = self.recipe.dropout, self.recipe.recurrent_dropout
-        logits, state = self.model(x, state, *noise, self.dtype)
+        logits, state = self.network(x, state, *noise, self.dtype)
         if self.recipe.records is None:
             self.state = state
-        loss = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=records.PAD)
+        lost = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=records.PAD, reduction="sum")
+        loss = lost * (self.group.size / characters)  # the mean over ranks is that over all characters
+        beyond = loss.detach() >= DIVERGED * math.log(len(self.vocabulary) + 1)
         self.model.zero_grad(set_to_none=True)
+        loss = loss * torch.where(beyond, torch.nan, 1.0)  # no number on one rank, and so the mean gradient on all
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP, foreach=True)
-        bits = loss.item() / LN2
-        if not (bits < DIVERGED * math.log2(len(self.vocabulary) + 1) and math.isfinite(norm.item())):
+        if not math.isfinite(norm.item()):
             raise self._diverged()
+        bits = loss.item() / LN2
         rate = self.learning_rate(fraction)
         self.optimizer.step(self.step + 1, rate, MUON_RATE * rate, self.recipe.weight_decay)
         self.step += 1
-        self.characters += int(np.count_nonzero(targets != records.PAD))
+        self.characters += characters
         self.train_bits += (bits - self.train_bits) * max(0.02, 1 / self.step)
 
-    def _validate(self, fraction: float, stop: Callable[[], bool]) -> Validation:
+    def _move_on(self) -> None:
+        """Each stream goes on from where the one before it has ended, the first one of a rank from the last of another."""
+        last = self.group.meet([[part[-1:].cpu() for part in layer] for layer in self.state])[self.group.rank - 1]
+        self.state = [
+            tuple(torch.cat([end.to(part), part[:-1]]) for end, part in zip(ends, layer, strict=True))
+            for ends, layer in zip(last, self.state, strict=True)
+        ]
+
+    def _validate(self, fraction: float) -> Validation:
         """Score the validation text, save, with the model if it is the best so far, and let it write a line.
 
-        Raises: _StopError as soon as `stop` says so; nothing has changed then.
+        Raises: _StopError where a rank is asked to stop; nothing has changed then.
         """
-        result = None
-
-        def forward(ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
-            if stop():
-                raise _StopError
-            return self._forward(ids, state)
-
-        if len(self.validation_ids):
-            start = int(self.vocabulary.encode(self.start_character)[0])
-            network, known = (forward, self.model.initial_state), (len(self.vocabulary), self.vocabulary.unknown)
-            if self.recipe.records is None:
-                result = score(*network, self.validation_ids, start, *known)
-            else:
-                bounds = records.bounds(self.validation_ids, start, self.recipe.records)
-                result = score_records(*network, self.validation_ids, bounds, start, *known)
-        record = self._record(self.learning_rate(fraction), result.bits_per_character if result else None)
-        if not math.isfinite(result.bits_per_character if result else self.train_bits):
+        bits = self._validation_bits() if len(self.validation_ids) else None
+        record = self._record(self.learning_rate(fraction), bits)
+        if not math.isfinite(self.train_bits if bits is None else bits):
             raise self._diverged()
-        record["sample"] = inference.Model(self._weights(), self._header()).preview(self.step)
+        weights = self._weights()
+        record["sample"] = self.group.share(lambda: inference.Model(weights, self._header()).preview(self.step))
         self.history.append(record)
         self.save()
         return Validation(record, self._best(), fraction, record["sample"])
+
+    def _validation_bits(self) -> float:
+        """Bits per character of the validation text, of which each rank scores its part. Raises: as `_validate`."""
+
+        def forward(ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+            if self._stop():
+                raise _StopError
+            return self._forward(ids, state)
+
+        start = int(self.vocabulary.encode(self.start_character)[0])
+        network, known = (forward, self.model.initial_state), (len(self.vocabulary), self.vocabulary.unknown)
+        figures = np.zeros(3)
+        try:
+            if self.recipe.records is None:
+                mine = score(*network, self.validation_ids, start, *known, group=self.group)
+            else:
+                begins, ends = records.bounds(self.validation_ids, start, self.recipe.records)
+                bounds = begins[self.group.rank :: self.group.size], ends[self.group.rank :: self.group.size]
+                mine = score_records(*network, self.validation_ids, bounds, start, *known)
+            figures[:2] = mine.nats, mine.characters
+        except _StopError:
+            figures[2] = 1
+        nats, characters, stopped = self.group.sum(figures)
+        if stopped:
+            raise _StopError
+        return float(nats / characters) / LN2
 
     def _record(self, rate: float, bits: float | None) -> dict[str, Any]:
         """The line that says where the run stands, with `bits` per character of the validation text."""
@@ -248,7 +287,7 @@ class Run(RunState):
         if self.setbacks == SETBACKS:
             raise self._diverged()
         reached, setbacks = self.step, self.setbacks + 1
-        self._restore(*checkpoint.read_state(self.out / STATE))
+        self._restore(*self.group.share(lambda: checkpoint.read_state(self.out / STATE)))
         self.setbacks = setbacks
         self.save()
         return Setback(reached, self.step, self._highest_rate())
@@ -277,7 +316,10 @@ def train(
         asked = Options(**{"seconds": None if {"epochs", "steps"} & options.keys() else 300.0, **options})
     except TypeError as error:
         raise CharrnnError(str(error).replace("Options.__init__()", "train()")) from None
-    run, _ = Run.create(sources, asked, out, init_from)
-    for event in run.events(asked):
-        watch(event)
+    with join() as group:
+        with group.together():
+            group.require_same(dataclasses.asdict(asked))
+            run, _ = Run.create(sources, asked, out, init_from, group=group)
+        for event in run.events(asked):
+            watch(event)
     return inference.load(run.out)

@@ -64,7 +64,8 @@ def test_an_epoch_covers_every_character_and_its_windows_join(n, batch_size, seq
     windows = Windows(np.arange(n, dtype=np.int32), batch_size, seq_length, seed=0)
     seen, last = set(), None
     for step in range(windows.per_epoch):
-        inputs, targets, begins, moves_on = windows[step]
+        inputs, targets, begins, moves_on, learned = windows[step]
+        assert learned == targets.size
         assert inputs.shape == targets.shape
         assert (targets == inputs + 1).all()
         assert moves_on == (step == 0)

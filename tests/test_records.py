@@ -71,7 +71,7 @@ def loss_of(model, inputs, targets, reduction="mean"):
 def test_the_logits_of_a_line_do_not_depend_on_what_it_is_batched_with(cell):
     vocabulary, records = batch_of(NAMES)
     model = network(vocabulary, cell)
-    inputs, targets, begins, _ = records[0]
+    inputs, targets, begins, _, _ = records[0]
     assert begins.all()
     assert len({int((column != PAD).sum()) for column in targets.T}) > 3
     together, _ = loss_of(model, inputs, targets)
@@ -84,7 +84,7 @@ def test_the_logits_of_a_line_do_not_depend_on_what_it_is_batched_with(cell):
 def test_gradients_of_a_batch_are_those_of_each_line_alone(cell):
     vocabulary, records = batch_of(NAMES)
     model = network(vocabulary, cell)
-    inputs, targets, _, _ = records[0]
+    inputs, targets, _, _, _ = records[0]
     together = torch.autograd.grad(loss_of(model, inputs, targets)[1], list(model.parameters()))
     sums = [torch.zeros_like(parameter) for parameter in model.parameters()]
     characters = 0
@@ -100,7 +100,7 @@ def test_gradients_of_a_batch_are_those_of_each_line_alone(cell):
 def test_what_stands_past_the_end_of_a_line_is_unused():
     vocabulary, records = batch_of(NAMES)
     model = network(vocabulary)
-    inputs, targets, _, _ = records[0]
+    inputs, targets, _, _, _ = records[0]
     _, loss = loss_of(model, inputs, targets)
     other = inputs.copy()
     other[targets == PAD] = 3
@@ -122,7 +122,7 @@ def test_each_epoch_reads_every_record_once_after_a_line_break_and_to_its_end(ki
     for epoch in range(2):
         read = []
         for step in range(records.per_epoch):
-            inputs, targets, _, _ = records[epoch * records.per_epoch + step]
+            inputs, targets, _, _, _ = records[epoch * records.per_epoch + step]
             for x, y in zip(inputs.T, targets.T, strict=True):
                 length = int((y != PAD).sum())
                 assert (y[length:] == PAD).all()
@@ -156,7 +156,7 @@ def test_names_are_padded_by_less_than_15_percent():
 
 def test_a_record_longer_than_the_limit_is_learned_up_to_it_and_its_end_is_not_taught():
     vocabulary, records = batch_of(["ab" * 40, "abc", "ba"], seq_length=30)
-    _, targets, _, _ = records[0]
+    _, targets, _, _, _ = records[0]
     assert records.cut == 1
     longest = targets.T[(targets != PAD).sum(axis=0).argmax()]
     assert vocabulary.decode(longest) == "ab" * 15

@@ -20,17 +20,20 @@ def option(*names: str, help: str, **more: Any) -> Any:
 
 
 class Signals:
-    """Remembers Ctrl-C, SIGTERM and SIGHUP for the training loop, which saves and ends; a second one ends at once."""
+    """Remembers Ctrl-C, SIGTERM and SIGHUP for the training loop, which saves and ends.
 
-    def __init__(self) -> None:
-        self.signal = 0
+    A second one ends at once, unless more are to be expected `again`: torchrun hands on what its ranks have had already.
+    """
+
+    def __init__(self, again: bool = False) -> None:
+        self.signal, self.again = 0, again
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._remember)
 
     def _remember(self, number: int, _: FrameType | None) -> None:
-        if self.signal:
+        if self.signal and not self.again:
             display.show_cursor()
             os._exit(128 + number)
         self.signal = number

@@ -1,15 +1,16 @@
 """`charrnn train`."""
 
 import contextlib
+import glob
 import shlex
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from charrnn import display
+from charrnn import display, distributed
 from charrnn.commands.common import Signals, option, piped, require_extra
 from charrnn.errors import CharrnnError
 
@@ -157,26 +158,42 @@ def train(
             raise CharrnnError("--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
     if tensorboard:
         require_extra("tensorboard", "--tensorboard", "tensorboard")
+    with distributed.join() as group:
+        _run(group, options, sources, out, resume, force, init_from, quiet or group.rank > 0, tensorboard)
+
+
+def _run(
+    group: distributed.Group,
+    options: Any,
+    sources: list[str],
+    out: Path | None,
+    resume: bool,
+    force: bool,
+    init_from: Path | None,
+    quiet: bool,
+    tensorboard: bool,
+) -> None:
+    """Train as one of a group; the first rank of it shows how it goes."""
     from charrnn.live import TrainingDisplay
     from charrnn.training import Progress, Run, Setback
 
-    if resume:
-        folder = out if out is not None else _run_folder(sources)
-        notes: list[str] = []
-        with display.WorkDisplay(quiet=quiet) as reading:
-            run = Run.resume(folder, sources, device, reading.progress)
-        if seconds is epochs is steps is None:
-            options = run.options  # on to the length that the run had
-    else:
-        with display.WorkDisplay(quiet=quiet) as reading:
-            run, notes = Run.create(sources, options, out, init_from, force, reading.progress)
-        folder = run.out
+    with group.together(), display.WorkDisplay(quiet=quiet) as reading:
+        group.require_same({**asdict(options), "--resume": resume, "--force": force, "--init-from": init_from})
+        begun = group.share(lambda: _run_folder(out, sources) if resume else _begun_by_this_job(out, sources))
+        if begun is not None:
+            run, notes = Run.resume(begun, sources, options.device, reading.progress, group), list[str]()
+            notes = run.notes if resume else [f"this job goes on from step {run.step:,} of {begun}", *run.notes]
+        else:
+            run, notes = Run.create(sources, options, out, init_from, force, reading.progress, group)
+    folder = run.out
+    if options.seconds is options.epochs is options.steps is None:
+        options = run.options  # on to the length that the run had
     if not quiet:
         for said in (*(f"note: {note}" for note in notes), _describe(run, folder)):
             for line in display.wrapped(said):
                 display.write_line(line)
-    interrupted = Signals()
-    with TrainingDisplay(quiet, run.history) as screen, _board(tensorboard, folder, run.step) as board:
+    interrupted = Signals(again=group.size > 1)
+    with TrainingDisplay(quiet, run.history) as screen, _board(tensorboard and group.rank == 0, folder, run.step) as board:
         for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
             if board is not None:
                 board.add(event, run.learning_rate(event.fraction) if isinstance(event, Progress) else 0.0)
@@ -191,16 +208,16 @@ def train(
                     )
                 else:
                     screen.validation(event.record, event.fraction, event.best, event.sample)
-    terminal = not quiet and display.on_terminal()
-    if interrupted.signal:
+    signal, terminal = max(group.meet(interrupted.signal)), not quiet and display.on_terminal()
+    if signal and group.rank == 0:
         advice = "" if terminal else f"; continue with --resume -o {folder}"
         display.write_line(f"stopped at step {run.step}; saved in {folder}{advice}")
     elif not quiet:
         display.write_line(f"saved in {folder}" + ("" if terminal else f"; write with: charrnn sample -m {folder}"))
     if terminal:
-        _print_next(run, folder, "" if interrupted.signal else _twice(options))
-    if interrupted.signal:
-        raise typer.Exit(128 + interrupted.signal)
+        _print_next(run, folder, "" if signal else _twice(options))
+    if signal:
+        raise typer.Exit(128 + signal)
 
 
 def _print_next(run: Any, folder: Path, length: str) -> None:
@@ -235,15 +252,31 @@ def _board(asked: bool, folder: Path, step: int) -> Any:
     return Board(folder, step)
 
 
-def _run_folder(sources: list[str]) -> Path:
-    """The newest run that `--resume` can mean: of the named corpus, or of all."""
-    from charrnn.reading import STDIN
+def _run_folder(out: Path | None, sources: list[str]) -> Path:
+    """The run that `--resume` can mean: in `out`, or the newest one of the named corpus, or of all."""
+    from charrnn.texts import name_of
 
-    name = "stdin" if sources == [STDIN] else Path(sources[0]).resolve().stem if sources else ""
-    runs = [p.parent for p in Path("runs").glob(f"{name}*/state.safetensors")]
+    if out is not None:
+        return out
+    name = name_of(sources) if sources else ""
+    runs = [p.parent for p in Path("runs").glob(f"{glob.escape(name)}*/state.safetensors")]
     if not runs:
         raise CharrnnError(f"no run to resume under runs/{name}; name its folder with --out")
     return max(runs, key=lambda folder: (folder / "state.safetensors").stat().st_mtime)
+
+
+def _begun_by_this_job(out: Path | None, sources: list[str]) -> Path | None:
+    """The folder of the run that torchrun's job has begun already, before its ranks were started anew."""
+    from charrnn import checkpoint
+    from charrnn.texts import name_of
+
+    if not distributed.job_goes_on():
+        return None
+    for folder in [out] if out is not None else Path("runs").glob(f"{glob.escape(name_of(sources))}*"):
+        with contextlib.suppress(CharrnnError):
+            if checkpoint.read(folder / checkpoint.STATE)[1].get("job") == distributed.job():
+                return folder
+    return None
 
 
 def _describe(run: Any, folder: Path) -> str:
