@@ -8,6 +8,7 @@ import contextlib
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import TracebackType
@@ -102,7 +103,9 @@ class Ranks(Group):
             backends += ",cuda:nccl"
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         try:
-            self._store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
+            store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
+            name = _agree_on_a_round(store, rank, size)
+            self._store = dist.PrefixStore(name, store)  # type: ignore[attr-defined]
             dist.init_process_group(backends, store=self._store, rank=rank, world_size=size, timeout=timeout)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
@@ -234,6 +237,32 @@ def join() -> Group:
     if not all(number.isdecimal() for number in place) or not int(place[0]) < int(size):
         raise CharrnnError(f"RANK {place[0]} of WORLD_SIZE {size} is no place in a group; start ranks with torchrun")
     return Ranks(int(place[0]), int(size), int(place[2]))
+
+
+def _agree_on_a_round(store: Any, rank: int, size: int) -> str:
+    """A name for this meeting of the ranks, which rank 0 makes up and hands to the others.
+
+    torchrun's store outlives the ranks that it starts anew, and what they told each other in it before would be believed: each
+    rank asks under a name that is new, rank 0 answers all that it finds, and is done when all have heard. Raises: RuntimeError
+    where they don't within TIMEOUT.
+    """
+    if rank:
+        mine = uuid.uuid4().hex
+        store.set(f"ask {rank}", mine)
+        answer = store.get(f"answer {mine}").decode()
+        store.set(f"heard {answer} {rank}", "")
+        return str(answer)
+    name, waiting, end = uuid.uuid4().hex, set(range(1, size)), time.monotonic() + _seconds()
+    while waiting:
+        for other in list(waiting):
+            if store.check([f"heard {name} {other}"]):
+                waiting.remove(other)
+            elif store.check([f"ask {other}"]):
+                store.set(f"answer {store.get(f'ask {other}').decode()}", name)
+        if waiting and time.monotonic() > end:
+            raise RuntimeError(f"{size - len(waiting)} of {size} ranks came")
+        time.sleep(0.01)
+    return name
 
 
 def several() -> bool:

@@ -163,7 +163,7 @@ class Run(RunState):
         self.seconds = earlier + self._agree()
         self.save()
         if self.step and not self.history:  # stopped before its first validation, whose model will replace this one
-            self._write_model(self._record(self.learning_rate(now), None))
+            self.group.share(lambda: self._write_model(self._record(self.learning_rate(now), None)))
 
     def _agree(self) -> float:
         """What all ranks go by: whether one was asked to stop, the mean of their training bits, and rank 0's clock.

@@ -1,0 +1,399 @@
+"""Several ranks train one model, end as one would, survive the death of any of them, and say together what is wrong."""
+
+import contextlib
+import gzip
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import zstandard
+from conftest import CORPORA, charrnn
+
+from charrnn import device, distributed
+from charrnn.checkpoint import CORPUS, HISTORY, STATE, read
+from charrnn.corpus import Windows
+from charrnn.distributed import Group
+from charrnn.errors import CharrnnError
+from charrnn.model import CharRNN, Config
+from charrnn.optimizer import Optimizer
+from charrnn.reading import read_corpus
+from charrnn.recipe import Options
+from charrnn.records import PAD, Records
+from charrnn.score import score
+from charrnn.training import Run
+
+SIZES = ("--layers", 2, "--hidden-size", 64, "--batch-size", 8, "--seq-length", 32, "--precision", "float32", "--dropout", 0)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text((CORPORA / "the-lamp.txt").read_text()[:40_000])
+    return path
+
+
+@pytest.fixture
+def begin():
+    """A function that starts a program; what it has started ends with the test."""
+    started = []
+
+    def start(command, cwd, **more):
+        env = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")} | more
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command)], cwd=cwd, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def ranks(begin):
+    """A function that starts a command as two ranks, by the environment that torchrun would give them."""
+
+    def start(*arguments, cwd, second=(), **more):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            where = dict(MASTER_ADDR="localhost", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE="2")
+        commands = [("-m", "charrnn", *arguments, *extra) for extra in ((), second)]
+        places = [dict(RANK=str(rank), LOCAL_RANK=str(rank), **where, **more) for rank in range(2)]
+        return [begin(command, cwd, **place) for command, place in zip(commands, places, strict=True)]
+
+    return start
+
+
+def end(processes, timeout=60):
+    """The exit status of each, and the error lines of all together."""
+    errors = [process.communicate(timeout=timeout)[1] for process in processes]
+    return [process.returncode for process in processes], "".join(errors)
+
+
+def history(folder):
+    return [json.loads(line) for line in (folder / HISTORY).read_text().splitlines()]
+
+
+def curve(folder):
+    names = "step", "train_bits_per_character", "validation_bits_per_character"
+    return np.array([[line[name] for name in names] for line in history(folder)])
+
+
+def wait_until(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def children(process):
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def parts(size):
+    for rank in range(size):
+        group = Group()
+        group.rank, group.size = rank, size
+        yield group
+
+
+# The same result
+
+
+def test_two_ranks_learn_as_one_process_does_and_either_goes_on_where_the_other_stopped(corpus, tmp_path, ranks):
+    lines = tmp_path / "lines.txt"
+    lines.write_text((CORPORA / "birds.txt").read_text())
+    both = ranks("train", corpus, "--steps", 100, *SIZES, "-o", "two", cwd=tmp_path)
+    charrnn("train", corpus, "--steps", 100, *SIZES, "-o", "one", cwd=tmp_path)
+    statuses, errors = end(both)
+    assert statuses == [0, 0], errors
+    assert errors.count("saved in two") == 1
+    assert len(curve(tmp_path / "one")) == 20
+    np.testing.assert_allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), atol=1e-4, rtol=0)
+
+    by_line = ranks("train", lines, "--by-line", "--steps", 30, *SIZES, "-o", "two lines", cwd=tmp_path)
+    charrnn("train", lines, "--by-line", "--steps", 30, *SIZES, "-o", "one lines", cwd=tmp_path)
+    statuses, errors = end(by_line)
+    assert statuses == [0, 0], errors
+    np.testing.assert_allclose(curve(tmp_path / "two lines"), curve(tmp_path / "one lines"), atol=1e-4, rtol=0)
+
+    from_one = ranks("train", "--resume", "--steps", 120, "-o", "one", cwd=tmp_path)
+    _, from_two = charrnn("train", "--resume", "--steps", 120, "-o", "two", cwd=tmp_path)
+    statuses, errors = end(from_one)
+    assert statuses == [0, 0], errors
+    assert "saved by 1 and goes on with 2 ranks" in errors
+    assert "saved by 2 and goes on with one process" in from_two
+    assert history(tmp_path / "one")[-1]["step"] == 120
+    np.testing.assert_allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), atol=1e-4, rtol=0)
+    assert read(tmp_path / "two" / STATE)[0].keys() < read(tmp_path / "one" / STATE)[0].keys()  # a generator more
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_the_windows_of_all_ranks_are_those_of_one(size):
+    ids = np.arange(5_000, dtype=np.int32)
+    whole, shares = Windows(ids, 7, 10, 0), [Windows(ids, 7, 10, 0, group) for group in parts(size)]
+    for step in (0, 1, whole.per_epoch - 1, whole.per_epoch):
+        inputs, targets, begins, moves_on, learned = whole[step]
+        pieces = [share[step] for share in shares]
+        np.testing.assert_array_equal(np.concatenate([piece[0] for piece in pieces], axis=1), inputs)
+        np.testing.assert_array_equal(np.concatenate([piece[1] for piece in pieces], axis=1), targets)
+        np.testing.assert_array_equal(np.concatenate([piece[2] for piece in pieces]), begins)
+        assert all(piece[3:] == (moves_on, learned) for piece in pieces)
+
+
+def test_the_records_of_all_ranks_are_those_of_one_and_a_rank_too_many_learns_nothing():
+    ids = np.concatenate([np.full(n, n, np.int32) for n in (3, 5, 9, 4, 6, 7)])
+    ids[np.cumsum([3, 5, 9, 4, 6, 7]) - 1] = 0
+    whole, shares = Records(ids, 0, "line", 2, 100, 0), [Records(ids, 0, "line", 2, 100, 0, group) for group in parts(5)]
+    for step in range(whole.per_epoch):
+        _, targets, _, _, learned = whole[step]
+        found = np.concatenate([share[step][1].ravel() for share in shares])
+        assert sorted(found[found != PAD]) == sorted(targets[targets != PAD])
+        assert all(share[step][4] == learned == np.count_nonzero(targets != PAD) for share in shares)
+
+
+@pytest.mark.parametrize(("length", "unknown"), [(9_000, None), (500, None), (9_000, 3)])
+def test_the_scores_of_all_ranks_add_up_to_that_of_the_text(length, unknown):
+    rng = np.random.default_rng(0)
+    table, ids = rng.normal(size=(6, 6)), rng.integers(-1 if unknown is None else 0, 6, length).astype(np.int32)
+
+    def forward(inputs, state):
+        return table[inputs], state
+
+    def scored(**group):
+        return score(forward, lambda streams: [(np.zeros((streams, 1)),)], ids, 0, 6, unknown, **group)
+
+    whole, shares = scored(), [scored(group=group) for group in parts(3)]
+    for name in ("characters", "unknown_characters", "correct", "nats"):
+        assert sum(getattr(share, name) for share in shares) == pytest.approx(getattr(whole, name))
+
+
+# Death and silence
+
+
+def test_torchrun_starts_the_ranks_anew_when_one_is_killed_and_the_run_ends(corpus, tmp_path, begin):
+    elastic = ("-m", "torch.distributed.run", "--nproc-per-node", 2, "--max-restarts", 3)
+    agent = begin((*elastic, "-m", "charrnn", "train", corpus, "--steps", 300, *SIZES, "-o", "run"), tmp_path)
+    wait_until(lambda: (tmp_path / "run" / HISTORY).exists() and len(history(tmp_path / "run")) >= 3)
+    os.kill(children(agent)[1], signal.SIGKILL)
+    statuses, errors = end([agent])
+    assert statuses == [0], errors
+    assert errors.count("error: ") == 1
+    assert "note: this job goes on from step" in errors
+    steps = [line["step"] for line in history(tmp_path / "run")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 300
+
+
+def test_a_run_on_two_agents_goes_on_when_one_of_them_is_killed_and_another_comes(corpus, tmp_path, begin):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = f"localhost:{free.getsockname()[1]}"
+    meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", where, "--rdzv-id", "job", "--local-addr", "localhost")
+    elastic = ("-m", "torch.distributed.run", "--nnodes", 2, "--nproc-per-node", 1, "--max-restarts", 3, *meeting)
+    command = (*elastic, "-m", "charrnn", "train", corpus, "--steps", 300, *SIZES, "-o", "run")
+    first, second = agents = [begin(command, tmp_path, OMP_NUM_THREADS="1") for _ in range(2)]
+    wait_until(lambda: (tmp_path / "run" / HISTORY).exists() and len(history(tmp_path / "run")) >= 3)
+    leader = next(agent for agent in agents if f"{where.rpartition(':')[2]}" in listening(agent))
+    lost = second if leader is first else first
+    for pid in [lost.pid, *children(lost)]:
+        os.kill(pid, signal.SIGKILL)
+    third = begin(command, tmp_path, OMP_NUM_THREADS="1")
+    statuses, errors = end([leader, third])
+    assert statuses == [0, 0], errors
+    steps = [line["step"] for line in history(tmp_path / "run")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 300
+
+
+def listening(process):
+    """The ports at which a process of ours waits for others, as text."""
+    inodes = set()
+    for descriptor in os.listdir(f"/proc/{process.pid}/fd"):
+        try:
+            inodes.add(os.readlink(f"/proc/{process.pid}/fd/{descriptor}"))
+        except OSError:
+            continue
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        with open(f"/proc/net/{table}") as file:
+            for line in file.readlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                    ports.add(str(int(fields[1].rpartition(":")[2], 16)))
+    return ports
+
+
+def test_a_rank_that_hangs_ends_the_run_with_one_line_when_its_time_is_over(corpus, tmp_path, ranks):
+    first, second = ranks("train", corpus, "--steps", 100_000, *SIZES, "-o", "run", cwd=tmp_path, CHARRNN_TIMEOUT="4")
+    wait_until((tmp_path / "run" / STATE).exists)
+    second.send_signal(signal.SIGSTOP)
+    statuses, errors = end([first])
+    assert statuses == [1]
+    (line,) = [line for line in errors.splitlines() if "error: " in line]
+    assert "has heard nothing of another rank for 4 s" in line
+
+
+def test_a_signal_to_one_rank_ends_all_of_them_saved(corpus, tmp_path, ranks):
+    both = ranks("train", corpus, "--steps", 100_000, *SIZES, "-o", "run", cwd=tmp_path)
+    wait_until(lambda: (tmp_path / "run" / STATE).exists())
+    time.sleep(1)
+    both[1].send_signal(signal.SIGTERM)
+    statuses, errors = end(both)
+    assert statuses == [143, 143], errors
+    assert errors.count("stopped at step") == 1
+    assert f"stopped at step {read(tmp_path / 'run' / STATE)[1]['place']['step']};" in errors
+
+
+# What is wrong is said once, on all ranks
+
+
+def test_ranks_that_differ_in_options_or_text_or_are_too_many_end_with_one_line(corpus, tmp_path, ranks):
+    other = tmp_path / "other.txt"
+    other.write_text(corpus.read_text()[:-1] + "!")
+    begun = {
+        "the ranks differ in learning_rate: it is None on rank 0 and 0.5 on rank 1": ranks(
+            "train", corpus, "--steps", 5, cwd=tmp_path, second=("--learning-rate", 0.5)
+        ),
+        "1 streams can't be shared by 2 ranks": ranks("train", corpus, "--steps", 5, "--batch-size", 1, cwd=tmp_path),
+    }
+    for expected, both in begun.items():
+        statuses, errors = end(both)
+        assert statuses == [2, 2], errors
+        (line,) = errors.splitlines()
+        assert line.startswith(f"error: {expected}")
+    folders = [tmp_path / name for name in ("here", "there")]
+    for folder, text in zip(folders, (corpus, other), strict=True):
+        folder.mkdir()
+        (folder / "text.txt").write_text(text.read_text())
+
+
+def test_a_place_that_is_none_is_an_error_of_one_line(corpus, tmp_path):
+    def error(*command, **env):
+        _, errors = charrnn(*command, cwd=tmp_path, env=env, status=env.pop("status", 2))
+        (line,) = errors.splitlines()
+        return line
+
+    train = ("train", corpus, "--steps", 1)
+    assert "WORLD_SIZE is 2 but RANK is not set" in error(*train, WORLD_SIZE="2")
+    where = dict(MASTER_ADDR="localhost", MASTER_PORT="1")
+    assert "RANK 2 of WORLD_SIZE 2 is no place" in error(*train, RANK="2", WORLD_SIZE="2", **where)
+    assert "RANK 0 of WORLD_SIZE two is no place" in error(*train, RANK="0", WORLD_SIZE="two", **where)
+    assert "several ranks train one model" in error("sample", RANK="0", WORLD_SIZE="2", **where)
+    charrnn("train", corpus, "--steps", 1, cwd=tmp_path, env=dict(RANK="1", WORLD_SIZE="2", LOCAL_RANK="1"), status=2)
+
+
+def test_a_rank_that_reaches_no_other_says_so_in_time(corpus, tmp_path):
+    where = dict(RANK="1", WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="1", CHARRNN_TIMEOUT="1")
+    _, errors = charrnn("train", corpus, "--steps", 1, cwd=tmp_path, env=where, status=1)
+    assert errors.splitlines()[-1].startswith("error: rank 1 of 2 did not meet the others at localhost:1 within 1 s")
+
+
+def test_without_torchrun_nothing_of_its_engine_is_begun(corpus, tmp_path):
+    options = Options(steps=2, hidden_size=8)
+    run, _ = Run.create([corpus], options, tmp_path / "run")
+    list(run.events(options))
+    assert run.group is distributed.ALONE
+    assert run.network is run.model
+    assert not torch.distributed.is_initialized()
+
+
+# Shards and archives
+
+
+@pytest.fixture
+def shards(tmp_path):
+    text = (CORPORA / "the-lamp.txt").read_text()[:9_000]
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    (folder / "0.txt").write_text(text[:3_000])
+    halves = [gzip.compress(part.encode()) for part in (text[3_000:4_000], text[4_000:6_000])]
+    (folder / "1.txt.gz").write_bytes(b"".join(halves) + b"\0" * 100)
+    compressor = zstandard.ZstdCompressor()
+    (folder / "2.txt.zst").write_bytes(
+        compressor.compress(text[6_000:7_000].encode()) + compressor.compress(text[7_000:].encode())
+    )
+    return folder, text
+
+
+def test_shards_and_archives_are_read_as_one_text(shards):
+    folder, text = shards
+    corpus = read_corpus([folder])
+    assert corpus.text() == text
+    assert [facts["bytes"] for facts in corpus.files] == [path.stat().st_size for path in sorted(folder.iterdir())]
+
+
+@pytest.mark.parametrize("name", ["1.txt.gz", "2.txt.zst"])
+@pytest.mark.parametrize("damage", ["cut short", "is damaged"])
+def test_a_broken_archive_is_named(shards, name, damage):
+    path = shards[0] / name
+    data = path.read_bytes().rstrip(b"\0")
+    path.write_bytes(data[:-20] if damage == "cut short" else b"no archive" + data)
+    with pytest.raises(CharrnnError, match=f"{name} (is )?{damage}"):
+        read_corpus([shards[0]])
+
+
+def test_zstd_without_its_library_is_one_line(shards, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(CharrnnError, match=r"charrnn\[zstd\]"):
+        read_corpus([shards[0]])
+
+
+def test_long_archives_are_kept_and_told_from_their_bytes_as_they_are(shards, monkeypatch, tmp_path):
+    folder, text = shards
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("charrnn.cache.IN_MEMORY", 1_000)
+    first, again = read_corpus([folder]), read_corpus([folder])
+    assert first.path == again.path is not None
+    assert first.text() == again.text() == text
+    assert first.files == again.files
+    plain = tmp_path / "plain"
+    plain.write_bytes((folder / "1.txt.gz").read_bytes())
+    assert read_corpus([folder / "1.txt.gz"], "bytes").text() == text[3_000:6_000]
+    assert len(read_corpus([plain], "bytes")) == plain.stat().st_size
+
+
+def test_resuming_names_the_shard_that_has_changed(shards, tmp_path):
+    folder, text = shards
+    options = Options(steps=1, hidden_size=8)
+    list(Run.create([folder], options, tmp_path / "run")[0].events(options))
+    assert len(json.loads((tmp_path / "run" / CORPUS).read_text())["files"]) == 3
+    (folder / "1.txt.gz").write_bytes(gzip.compress(text[3_000:6_001].encode()))
+    with pytest.raises(CharrnnError, match=r"1\.txt\.gz has changed"):
+        Run.resume(tmp_path / "run", [])
+
+
+# GPUs, as far as they can be tried without one
+
+
+def test_each_rank_takes_the_gpu_of_its_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    groups = list(parts(3))
+    for group in groups:
+        group.local_rank = group.rank
+    assert [device.pick_device("auto", group) for group in groups[:2]] == ["cuda:0", "cuda:1"]
+    assert device.pick_device("cuda") == "cuda"
+    with pytest.raises(CharrnnError, match="2 GPUs are here"):
+        device.pick_device("cuda", groups[2])
+
+
+def test_a_step_of_learning_keeps_to_the_device_of_its_network(monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which "meta" does not have
+    model = CharRNN(Config(5, "lstm", 2, 64, 4)).to("meta")  # where whatever meets a tensor of another device fails
+    optimizer = Optimizer([], list(model.parameters()))
+    ids = torch.zeros(6, 3, dtype=torch.int64, device="meta")
+    logits, state = model(ids, model.initial_state(3), 0.5)
+    logits.sum().backward()
+    optimizer.step(1, 0.1, 0.1)
+    assert {part.device.type for layer in state for part in layer} == {"meta"}
