@@ -22,8 +22,9 @@ from charrnn.device import keep_memory
 from charrnn.distributed import join
 from charrnn.errors import CharrnnError
 from charrnn.recipe import Options
-from charrnn.run import DivergedError, RunState
+from charrnn.run import RunState
 from charrnn.score import score, score_records
+from charrnn.state import DivergedError
 
 WARM_UP = 0.02  # the share of the run in which the learning rate rises
 MUON_RATE = 4.0  # Muon's learning rate for each one of Adam's

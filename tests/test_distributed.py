@@ -265,7 +265,7 @@ def test_ranks_that_differ_in_options_or_text_or_are_too_many_end_with_one_line(
         "the ranks differ in learning_rate: it is None on rank 0 and 0.5 on rank 1": ranks(
             "train", corpus, "--steps", 5, cwd=tmp_path, second=("--learning-rate", 0.5)
         ),
-        "1 streams can't be shared by 2 ranks": ranks("train", corpus, "--steps", 5, "--batch-size", 1, cwd=tmp_path),
+        "a batch of 1 can't be shared by 2 ranks": ranks("train", corpus, "--steps", 5, "--batch-size", 1, cwd=tmp_path),
     }
     for expected, both in begun.items():
         statuses, errors = end(both)

@@ -1,0 +1,177 @@
+"""Measures two ranks against one process, and reckons more of them: `python benchmarks/distributed.py TEXT [--seconds S]`.
+
+It prints tables in Markdown: what both learn in equal time, where a step of two ranks goes, and from that, on paper, how
+efficient 8, 64 and 512 ranks are. It takes about two minutes. `--step` is how it calls itself under torchrun.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine import processor, table
+
+SIZES = {"layers": 1, "hidden_size": 256, "batch_size": 32, "seq_length": 48}  # what charrnn takes for half a minute
+STREAMS, WINDOW = 32, 64  # of each rank, on paper
+MICROSECONDS = 30  # that a message takes between machines, on paper
+SPEEDS = {"one core as here": None, "a rank of 2 TFLOP/s": 2e12, "a rank of 200 TFLOP/s": 2e14}  # FLOP/s
+
+
+def torchrun(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *arguments]
+
+
+def learned(text: str, seconds: float, command: list[str], threads: int) -> dict[str, Any]:
+    """What `charrnn train` has learned when its time is over, by its history."""
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = [part for name, value in SIZES.items() for part in ("--" + name.replace("_", "-"), str(value))]
+        train = [
+            "-m",
+            "charrnn",
+            "train",
+            text,
+            "--for",
+            f"{seconds:g}s",
+            "--dropout",
+            "0",
+            *sizes,
+            "-q",
+            "-o",
+            folder + "/run",
+        ]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        subprocess.run([*command, *train], check=True, env=environment, stderr=subprocess.DEVNULL)
+        lines = [json.loads(line) for line in Path(folder, "run", "history.jsonl").read_text().splitlines()]
+    first, last = lines[0], lines[-1]
+    speed = (last["characters"] - first["characters"]) / (last["seconds"] - first["seconds"])
+    return {
+        "characters": last["characters"],
+        "speed": speed,
+        "bits": min(line["validation_bits_per_character"] for line in lines),
+    }
+
+
+def step(text: str) -> None:
+    """As one of two ranks: print, in JSON, the seconds of a step and of its parts."""
+    import torch
+
+    from charrnn.distributed import join
+    from charrnn.recipe import Options
+    from charrnn.training import MUON_RATE, Run
+
+    def seconds(call: Callable[[], Any], times: int) -> float:
+        took = []
+        for _ in range(times):
+            began = time.perf_counter()
+            call()
+            took.append(time.perf_counter() - began)
+        return statistics.median(took)
+
+    with join() as group, tempfile.TemporaryDirectory() as folder:
+        folder = group.share(lambda: folder)
+        run, _ = Run.create([text], Options(steps=10**6, dropout=0.0, **SIZES), Path(folder, "run"), group=group)
+        run._started = time.monotonic()
+        for _ in range(5):
+            run._learn(0.5)
+        whole = seconds(lambda: run._learn(0.5), 60)
+        quiet = run.network.no_sync() if group.size > 1 else contextlib.nullcontext()
+        with quiet:
+            alone = seconds(lambda: run._learn(0.5), 60)
+            numbers = itertools.count(run.step)  # Muon finds a direction at every fourth of them
+            update = seconds(lambda: [run.optimizer.step(next(numbers), 1e-5, MUON_RATE * 1e-5) for _ in range(4)], 15) / 4
+        count = sum(parameter.numel() for parameter in run.model.parameters())
+        small, large = group.averaging_seconds(torch.zeros(1)), group.averaging_seconds(torch.zeros(count))
+        agree = seconds(run._agree, 60)
+        figures = dict(whole=whole, alone=alone, update=update, count=count, small=small, large=large, agree=agree)
+        if group.rank == 0:
+            print(json.dumps(figures))
+
+
+def parameters(hidden: int, layers: int = 2, vocabulary: int = 65, embedding: int = 64) -> int:
+    """Of an LSTM network (4 gates, two biases each) with its embedding and softmax layer."""
+    width, total = embedding, vocabulary * embedding + (hidden + 1) * vocabulary
+    for _ in range(layers):
+        total += 4 * hidden * (width + hidden + 2)
+        width = hidden
+    return total
+
+
+def ring(size: int, count: int, bits_per_second: float) -> float:
+    """Seconds of a ring all-reduce: each rank sends 2 (p - 1) / p of its 4-byte gradients, in 2 (p - 1) messages."""
+    return 2 * (size - 1) * (4 * count / size * 8 / bits_per_second + MICROSECONDS * 1e-6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("text")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--step", action="store_true")
+    asked = parser.parse_args()
+    if asked.step:
+        step(asked.text)
+        return
+    print(f"{processor()}, {os.cpu_count()} cores; 1 x 256 LSTM, 32 streams, windows of 48")
+    rows = []
+    for name, command, threads in (
+        ("one process, 2 threads", [sys.executable], 2),
+        ("two ranks, 1 thread each", torchrun(), 1),
+        ("one process, 1 thread", [sys.executable], 1),
+    ):
+        found = learned(asked.text, asked.seconds, command, threads)
+        rows.append([name, f"{found['speed']:,.0f}", f"{found['characters']:,}", f"{found['bits']:.4f}"])
+    heads = ["", "characters/s while learning", "characters learned in all", "validation, bits per character"]
+    table(f"{asked.seconds:g} seconds each", heads, rows)
+
+    def measured(command: list[str]) -> dict[str, float]:
+        done = subprocess.run(
+            [*command, __file__, asked.text, "--step"],
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        return {name: float(value) for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
+
+    one, two = measured([sys.executable]), measured(torchrun())
+    count, learning = int(one["count"]), one["whole"] - one["update"]
+    way, predicted = two["large"], learning / 2 + one["update"] + two["large"] + two["agree"]
+    table(
+        f"A step: {count:,} parameters, {4 * count / 1e6:.2f} MB of gradients a step and rank",
+        ["", "ms"],
+        [
+            ["one process, 1 thread: forward and backward of 32 streams", f"{1e3 * learning:.2f}"],
+            ["its optimizer, which every rank repeats", f"{1e3 * one['update']:.2f}"],
+            ["two ranks, 16 streams each, without averaging", f"{1e3 * two['alone']:.2f}"],
+            ["two ranks, the whole step", f"{1e3 * two['whole']:.2f}"],
+            ["averaging such gradients, by itself", f"{1e3 * way:.2f} ({way / two['whole']:.0%} of the step)"],
+            ["agreeing on time, stop and loss", f"{1e3 * two['agree']:.2f}"],
+            ["the step by the formula: learning / 2 + optimizer + averaging + agreeing", f"{1e3 * predicted:.2f}"],
+        ],
+    )
+    works = 6 * (count - 65 * SIZES["hidden_size"]) * SIZES["batch_size"] * SIZES["seq_length"] / learning
+    rows = []
+    for name, speed in SPEEDS.items():
+        for hidden in (512, 1024, 2048):
+            count = parameters(hidden)
+            work = 6 * count * STREAMS * WINDOW / (speed or works)
+            for gigabits in (10, 100):
+                shares = [work / (work + ring(size, count, gigabits * 1e9)) for size in (8, 64, 512)]
+                most = work * 512 / STREAMS / (2 * 4 * count * 8 / (gigabits * 1e9))
+                rows.append([name, str(hidden), str(gigabits), f"{4 * count / 1e6:,.0f}", f"{1e3 * work:,.1f}"])
+                rows[-1] += [f"{share:.0%}" for share in shares] + [f"{most:,.0f}" if most >= 1 else "none"]
+    head = ["a rank", "hidden", "Gbit/s", "MB of gradients", "ms of work", "8 ranks", "64 ranks", "512 ranks"]
+    title = f"On paper: {STREAMS} streams, windows of {WINDOW}, 2 layers; a core does {works / 1e9:,.0f} GFLOP/s here"
+    table(title, [*head, "ranks that 512 streams in all keep half busy"], rows)
+
+
+if __name__ == "__main__":
+    main()
