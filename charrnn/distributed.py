@@ -6,6 +6,7 @@ nothing of `torch.distributed` is reached. It knows nothing of text, networks or
 
 import contextlib
 import os
+import signal
 import socket
 import time
 import uuid
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TIMEOUT = 300.0  # seconds for which a rank waits for another one; the variable CHARRNN_TIMEOUT says another number
+MISSED = 20.0  # seconds, at most, until the agents of torchrun miss one of them: three of its signs of life and a little
 T = TypeVar("T")
 
 
@@ -126,6 +128,9 @@ class Ranks(Group):
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
         if message is not None:
+            if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":  # agents that met too early would count on one that is gone
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                time.sleep(min(MISSED, _seconds()))
             raise CharrnnError(message, 1) from None
 
     def _explain(self, error: str) -> str | None:

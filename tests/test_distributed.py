@@ -62,13 +62,15 @@ def begin():
 def ranks(begin):
     """A function that starts a command as two ranks, by the environment that torchrun would give them."""
 
-    def start(*arguments, cwd, second=(), **more):
+    def start(*arguments, cwd, second=(), second_cwd=None, **more):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             where = dict(MASTER_ADDR="localhost", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE="2")
-        commands = [("-m", "charrnn", *arguments, *extra) for extra in ((), second)]
         places = [dict(RANK=str(rank), LOCAL_RANK=str(rank), **where, **more) for rank in range(2)]
-        return [begin(command, cwd, **place) for command, place in zip(commands, places, strict=True)]
+        return [
+            begin(("-m", "charrnn", *arguments), cwd, **places[0]),
+            begin(("-m", "charrnn", *arguments, *second), second_cwd or cwd, **places[1]),
+        ]
 
     return start
 
@@ -198,40 +200,30 @@ def test_torchrun_starts_the_ranks_anew_when_one_is_killed_and_the_run_ends(corp
 def test_a_run_on_two_agents_goes_on_when_one_of_them_is_killed_and_another_comes(corpus, tmp_path, begin):
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        where = f"localhost:{free.getsockname()[1]}"
-    meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", where, "--rdzv-id", "job", "--local-addr", "localhost")
-    elastic = ("-m", "torch.distributed.run", "--nnodes", 2, "--nproc-per-node", 1, "--max-restarts", 3, *meeting)
-    command = (*elastic, "-m", "charrnn", "train", corpus, "--steps", 300, *SIZES, "-o", "run")
-    first, second = agents = [begin(command, tmp_path, OMP_NUM_THREADS="1") for _ in range(2)]
+        port = free.getsockname()[1]
+    # The agents meet anew without the one that was killed as soon as they miss it, and a new one learns where.
+    meeting = ("--rdzv-endpoint", f"localhost:{port}", "--rdzv-conf", "keep_alive_interval=1,keep_alive_max_attempt=2")
+    elastic = ("-m", "torch.distributed.run", "--nnodes", 2, "--nproc-per-node", 1, "--max-restarts", 3, "--rdzv-id", "job")
+    command = (*elastic, "--rdzv-backend", "c10d", *meeting, "--local-addr", "localhost")
+    command = (*command, "-m", "charrnn", "train", corpus, "--steps", 300, *SIZES, "-o", "run")
+    env = dict(OMP_NUM_THREADS="1", CHARRNN_TIMEOUT="6", TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
+    first = begin(command, tmp_path, **env)
+
+    def met():
+        with socket.socket() as caller:
+            return caller.connect_ex(("localhost", port)) == 0
+
+    wait_until(met)  # the first agent holds the meeting
+    second = begin(command, tmp_path, **env)
     wait_until(lambda: (tmp_path / "run" / HISTORY).exists() and len(history(tmp_path / "run")) >= 3)
-    leader = next(agent for agent in agents if f"{where.rpartition(':')[2]}" in listening(agent))
-    lost = second if leader is first else first
-    for pid in [lost.pid, *children(lost)]:
+    for pid in [second.pid, *children(second)]:
         os.kill(pid, signal.SIGKILL)
-    third = begin(command, tmp_path, OMP_NUM_THREADS="1")
-    statuses, errors = end([leader, third])
+    third = begin(command, tmp_path, **env)
+    statuses, errors = end([first, third], timeout=90)
     assert statuses == [0, 0], errors
     steps = [line["step"] for line in history(tmp_path / "run")]
     assert steps == sorted(set(steps))
     assert steps[-1] == 300
-
-
-def listening(process):
-    """The ports at which a process of ours waits for others, as text."""
-    inodes = set()
-    for descriptor in os.listdir(f"/proc/{process.pid}/fd"):
-        try:
-            inodes.add(os.readlink(f"/proc/{process.pid}/fd/{descriptor}"))
-        except OSError:
-            continue
-    ports = set()
-    for table in ("tcp", "tcp6"):
-        with open(f"/proc/net/{table}") as file:
-            for line in file.readlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
-                    ports.add(str(int(fields[1].rpartition(":")[2], 16)))
-    return ports
 
 
 def test_a_rank_that_hangs_ends_the_run_with_one_line_when_its_time_is_over(corpus, tmp_path, ranks):
@@ -259,23 +251,24 @@ def test_a_signal_to_one_rank_ends_all_of_them_saved(corpus, tmp_path, ranks):
 
 
 def test_ranks_that_differ_in_options_or_text_or_are_too_many_end_with_one_line(corpus, tmp_path, ranks):
-    other = tmp_path / "other.txt"
-    other.write_text(corpus.read_text()[:-1] + "!")
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / corpus.name).write_text(corpus.read_text()[:-1] + "!")
+    train = ("train", corpus.name, "--steps", 5)
     begun = {
         "the ranks differ in learning_rate: it is None on rank 0 and 0.5 on rank 1": ranks(
-            "train", corpus, "--steps", 5, cwd=tmp_path, second=("--learning-rate", 0.5)
+            *train, cwd=tmp_path, second=("--learning-rate", 0.5)
         ),
-        "a batch of 1 can't be shared by 2 ranks": ranks("train", corpus, "--steps", 5, "--batch-size", 1, cwd=tmp_path),
+        "the ranks differ in the text: it is ": ranks(*train, cwd=tmp_path, second_cwd=there),
+        "a batch of 1 can't be shared by 2 ranks": ranks(*train, "--batch-size", 1, cwd=tmp_path),
+        "rank 1: missing.txt does not exist": ranks("train", "missing.txt", cwd=there, second_cwd=tmp_path),
     }
+    (there / "missing.txt").write_text("abc" * 100)
     for expected, both in begun.items():
         statuses, errors = end(both)
         assert statuses == [2, 2], errors
         (line,) = errors.splitlines()
         assert line.startswith(f"error: {expected}")
-    folders = [tmp_path / name for name in ("here", "there")]
-    for folder, text in zip(folders, (corpus, other), strict=True):
-        folder.mkdir()
-        (folder / "text.txt").write_text(text.read_text())
 
 
 def test_a_place_that_is_none_is_an_error_of_one_line(corpus, tmp_path):
