@@ -73,7 +73,8 @@ def validation_text(model: Model, watch: Watch | None = None) -> Subject:
     gone = [source for source in named if not (os.path.isfile(source) or os.path.isdir(source))]
     if gone:
         raise CharrnnError(f"the text {gone[0]} is not there any more; {name}")
-    _, held_out, found, _ = read_texts(sources, options, watch)
+    texts = read_texts(sources, options, watch)
+    held_out, found = texts.held_out, texts.fingerprint
     if found != fingerprint:
         raise CharrnnError(f"the text {sources[0]} is not the one that {folder} was trained on; {name}")
     if not len(held_out):

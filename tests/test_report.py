@@ -194,7 +194,8 @@ def test_each_kind_of_validation_text_is_found_again(tmp_path, monkeypatch, opti
     monkeypatch.chdir(tmp_path)
     (tmp_path / "birds.txt").write_text(LINES)
     (tmp_path / "other.txt").write_text(LINES[:700])
-    _, held_out, fingerprint, _ = read_texts(["birds.txt"], options, None)
+    texts = read_texts(["birds.txt"], options, None)
+    held_out, fingerprint = texts.held_out, texts.fingerprint
     header = header_of(LINES, records=options.records)
     header["training"] = {"sources": ["birds.txt"], "fingerprint": fingerprint, "options": dataclasses.asdict(options)}
     model = Model(tensors_of(header), header, tmp_path / "model.safetensors")
