@@ -1,7 +1,7 @@
 """Measures two ranks against one process, and reckons more of them: `python benchmarks/distributed.py TEXT [--seconds S]`.
 
 It prints tables in Markdown: what both learn in equal time, where a step of two ranks goes, and from that, on paper, how
-efficient 8, 64 and 512 ranks are. It takes about two minutes. `--step` is how it calls itself under torchrun.
+efficient 8, 64 and 512 ranks are. It takes about two minutes. `--step` and `--learn` are how it calls itself.
 """
 
 import argparse
@@ -30,40 +30,34 @@ def torchrun(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *arguments]
 
 
-def learned(text: str, seconds: float, command: list[str], threads: int) -> dict[str, Any]:
-    """What `charrnn train` has learned when its time is over, by its history."""
-    with tempfile.TemporaryDirectory() as folder:
-        sizes = [part for name, value in SIZES.items() for part in ("--" + name.replace("_", "-"), str(value))]
-        train = [
-            "-m",
-            "charrnn",
-            "train",
-            text,
-            "--for",
-            f"{seconds:g}s",
-            "--dropout",
-            "0",
-            *sizes,
-            "-q",
-            "-o",
-            folder + "/run",
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        subprocess.run([*command, *train], check=True, env=environment, stderr=subprocess.DEVNULL)
-        lines = [json.loads(line) for line in Path(folder, "run", "history.jsonl").read_text().splitlines()]
-    first, last = lines[0], lines[-1]
-    speed = (last["characters"] - first["characters"]) / (last["seconds"] - first["seconds"])
-    return {
-        "characters": last["characters"],
-        "speed": speed,
-        "bits": min(line["validation_bits_per_character"] for line in lines),
-    }
+def measured(command: list[str], threads: int, *arguments: str) -> dict[str, float]:
+    """What this script prints, in JSON, when it is run so."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run([*command, __file__, *arguments], check=True, env=environment, capture_output=True, text=True)
+    return {name: float(value) for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
-def step(text: str) -> None:
+def learn(text: str, seconds: float, folder: str) -> None:
+    """As one process or one of two ranks: print, in JSON, what was learned."""
+    from charrnn.training import Progress, train
+
+    seen: list[Progress] = []
+
+    def watch(event: Any) -> None:
+        if isinstance(event, Progress):
+            seen.append(event)
+
+    model = train(text, out=folder, seconds=seconds, dropout=0.0, watch=watch, **SIZES)
+    if os.environ.get("RANK", "0") == "0":
+        last, bits = seen[-1], model.header["training"]["validation_bits_per_character"]
+        print(json.dumps({"characters": last.characters, "speed": last.characters_per_second, "bits": bits}))
+
+
+def step(text: str, streams: int) -> None:
     """As one of two ranks: print, in JSON, the seconds of a step and of its parts."""
     import torch
 
+    from charrnn.device import keep_memory
     from charrnn.distributed import join
     from charrnn.recipe import Options
     from charrnn.training import MUON_RATE, Run
@@ -78,8 +72,11 @@ def step(text: str) -> None:
 
     with join() as group, tempfile.TemporaryDirectory() as folder:
         folder = group.share(lambda: folder)
-        run, _ = Run.create([text], Options(steps=10**6, dropout=0.0, **SIZES), Path(folder, "run"), group=group)
+        run, _ = Run.create(
+            [text], Options(steps=10**6, dropout=0.0, **SIZES | {"batch_size": streams}), Path(folder, "run"), group=group
+        )
         run._started = time.monotonic()
+        keep_memory()
         for _ in range(5):
             run._learn(0.5)
         whole = seconds(lambda: run._learn(0.5), 60)
@@ -114,47 +111,55 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("text")
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--step", action="store_true")
+    parser.add_argument("--only", choices=["time", "step"])
+    parser.add_argument("--step", type=int)
+    parser.add_argument("--learn")
     asked = parser.parse_args()
     if asked.step:
-        step(asked.text)
+        step(asked.text, asked.step)
+        return
+    if asked.learn:
+        learn(asked.text, asked.seconds, asked.learn)
         return
     print(f"{processor()}, {os.cpu_count()} cores; 1 x 256 LSTM, 32 streams, windows of 48")
+    if asked.only != "step":
+        compare(asked.text, asked.seconds)
+    if asked.only != "time":
+        reckon(asked.text)
+
+
+def compare(text: str, seconds: float) -> None:
+    """Print what two ranks and one process learn in equal time."""
     rows = []
     for name, command, threads in (
         ("one process, 2 threads", [sys.executable], 2),
         ("two ranks, 1 thread each", torchrun(), 1),
-        ("one process, 1 thread", [sys.executable], 1),
     ):
-        found = learned(asked.text, asked.seconds, command, threads)
-        rows.append([name, f"{found['speed']:,.0f}", f"{found['characters']:,}", f"{found['bits']:.4f}"])
+        with tempfile.TemporaryDirectory() as folder:
+            found = measured(command, threads, text, "--seconds", str(seconds), "--learn", folder)
+        rows.append([name, f"{found['speed']:,.0f}", f"{found['characters']:,.0f}", f"{found['bits']:.4f}"])
     heads = ["", "characters/s while learning", "characters learned in all", "validation, bits per character"]
-    table(f"{asked.seconds:g} seconds each", heads, rows)
+    table(f"{seconds:g} seconds each", heads, rows)
 
-    def measured(command: list[str]) -> dict[str, float]:
-        done = subprocess.run(
-            [*command, __file__, asked.text, "--step"],
-            check=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-        )
-        return {name: float(value) for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
 
-    one, two = measured([sys.executable]), measured(torchrun())
+def reckon(text: str) -> None:
+    """Print where a step goes, and how efficient more ranks are on paper."""
+    one, half = (measured([sys.executable], 1, text, "--step", str(streams)) for streams in (32, 16))
+    two = measured(torchrun(), 1, text, "--step", "32")
     count, learning = int(one["count"]), one["whole"] - one["update"]
-    way, predicted = two["large"], learning / 2 + one["update"] + two["large"] + two["agree"]
+    way, predicted = two["large"], half["whole"] + two["large"] + two["agree"]
     table(
         f"A step: {count:,} parameters, {4 * count / 1e6:.2f} MB of gradients a step and rank",
         ["", "ms"],
         [
             ["one process, 1 thread: forward and backward of 32 streams", f"{1e3 * learning:.2f}"],
             ["its optimizer, which every rank repeats", f"{1e3 * one['update']:.2f}"],
+            ["one process, 1 thread: the whole step of 16 streams", f"{1e3 * half['whole']:.2f}"],
             ["two ranks, 16 streams each, without averaging", f"{1e3 * two['alone']:.2f}"],
             ["two ranks, the whole step", f"{1e3 * two['whole']:.2f}"],
             ["averaging such gradients, by itself", f"{1e3 * way:.2f} ({way / two['whole']:.0%} of the step)"],
             ["agreeing on time, stop and loss", f"{1e3 * two['agree']:.2f}"],
-            ["the step by the formula: learning / 2 + optimizer + averaging + agreeing", f"{1e3 * predicted:.2f}"],
+            ["the step by the formula: one of 16 streams, averaging and agreeing", f"{1e3 * predicted:.2f}"],
         ],
     )
     works = 6 * (count - 65 * SIZES["hidden_size"]) * SIZES["batch_size"] * SIZES["seq_length"] / learning

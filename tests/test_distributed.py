@@ -105,7 +105,7 @@ def children(process):
 def parts(size):
     for rank in range(size):
         group = Group()
-        group.rank, group.size = rank, size
+        group.rank, group.size, group.local_rank = rank, size, rank
         yield group
 
 
@@ -253,7 +253,7 @@ def test_a_signal_to_one_rank_ends_all_of_them_saved(corpus, tmp_path, ranks):
 # What is wrong is said once, on all ranks
 
 
-def test_ranks_that_differ_in_options_or_text_or_are_too_many_end_with_one_line(corpus, tmp_path, ranks):
+def test_ranks_that_differ_in_options_or_text_or_files_end_with_one_line(corpus, tmp_path, ranks):
     there = tmp_path / "there"
     there.mkdir()
     (there / corpus.name).write_text(corpus.read_text()[:-1] + "!")
@@ -263,7 +263,6 @@ def test_ranks_that_differ_in_options_or_text_or_are_too_many_end_with_one_line(
             *start, cwd=tmp_path, second=("--learning-rate", 0.5)
         ),
         "the ranks differ in the text: it is ": ranks(*start, cwd=tmp_path, second_cwd=there),
-        "a batch of 1 can't be shared by 2 ranks": ranks(*start, "--batch-size", 1, cwd=tmp_path),
         "rank 1: missing.txt does not exist": ranks("train", "missing.txt", cwd=there, second_cwd=tmp_path),
     }
     (there / "missing.txt").write_text("abc" * 100)
@@ -272,6 +271,14 @@ def test_ranks_that_differ_in_options_or_text_or_are_too_many_end_with_one_line(
         assert statuses == [2, 2], errors
         (line,) = errors.splitlines()
         assert line.startswith(f"error: {expected}")
+
+
+def test_fewer_streams_than_ranks_are_an_error_and_where_the_tool_chooses_each_has_one(corpus, tmp_path):
+    group = list(parts(40))[1]
+    with pytest.raises(CharrnnError, match="a batch of 39 can't be shared by 40 ranks"):
+        Run.create([corpus], Options(steps=1, batch_size=39), tmp_path / "run", group=group)
+    run, _ = Run.create([corpus], Options(steps=1), tmp_path / "run", group=group)
+    assert run.recipe.batch_size == 40
 
 
 def test_a_place_that_is_none_is_an_error_of_one_line(corpus, tmp_path):
@@ -376,8 +383,6 @@ def test_each_rank_takes_the_gpu_of_its_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     groups = list(parts(3))
-    for group in groups:
-        group.local_rank = group.rank
     assert [device.pick_device("auto", group) for group in groups[:2]] == ["cuda:0", "cuda:1"]
     assert device.pick_device("cuda") == "cuda"
     with pytest.raises(CharrnnError, match="2 GPUs are here"):
