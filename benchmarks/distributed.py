@@ -37,7 +37,7 @@ def measured(command: list[str], threads: int, *arguments: str) -> dict[str, flo
     return {name: float(value) for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
-def learn(text: str, seconds: float, folder: str) -> None:
+def learn(text: str, seconds: float, folder: str, streams: int) -> None:
     """As one process or one of two ranks: print, in JSON, what was learned."""
     from charrnn.training import Progress, train
 
@@ -47,7 +47,7 @@ def learn(text: str, seconds: float, folder: str) -> None:
         if isinstance(event, Progress):
             seen.append(event)
 
-    model = train(text, out=folder, seconds=seconds, dropout=0.0, watch=watch, **SIZES)
+    model = train(text, out=folder, seconds=seconds, dropout=0.0, watch=watch, **SIZES | {"batch_size": streams})
     if os.environ.get("RANK", "0") == "0":
         last, bits = seen[-1], model.header["training"]["validation_bits_per_character"]
         print(json.dumps({"characters": last.characters, "speed": last.characters_per_second, "bits": bits}))
@@ -72,9 +72,8 @@ def step(text: str, streams: int) -> None:
 
     with join() as group, tempfile.TemporaryDirectory() as folder:
         folder = group.share(lambda: folder)
-        run, _ = Run.create(
-            [text], Options(steps=10**6, dropout=0.0, **SIZES | {"batch_size": streams}), Path(folder, "run"), group=group
-        )
+        options = Options(steps=10**6, dropout=0.0, **SIZES | {"batch_size": streams})
+        run, _ = Run.create([text], options, Path(folder, "run"), group=group)
         run._started = time.monotonic()
         keep_memory()
         for _ in range(5):
@@ -114,21 +113,22 @@ def main() -> None:
     parser.add_argument("--only", choices=["time", "step"])
     parser.add_argument("--step", type=int)
     parser.add_argument("--learn")
+    parser.add_argument("--streams", type=int, default=32, help="in all")
     asked = parser.parse_args()
     if asked.step:
         step(asked.text, asked.step)
         return
     if asked.learn:
-        learn(asked.text, asked.seconds, asked.learn)
+        learn(asked.text, asked.seconds, asked.learn, asked.streams)
         return
-    print(f"{processor()}, {os.cpu_count()} cores; 1 x 256 LSTM, 32 streams, windows of 48")
+    print(f"{processor()}, {os.cpu_count()} cores; 1 x 256 LSTM, windows of 48")
     if asked.only != "step":
-        compare(asked.text, asked.seconds)
+        compare(asked.text, asked.seconds, asked.streams)
     if asked.only != "time":
         reckon(asked.text)
 
 
-def compare(text: str, seconds: float) -> None:
+def compare(text: str, seconds: float, streams: int) -> None:
     """Print what two ranks and one process learn in equal time."""
     rows = []
     for name, command, threads in (
@@ -136,10 +136,11 @@ def compare(text: str, seconds: float) -> None:
         ("two ranks, 1 thread each", torchrun(), 1),
     ):
         with tempfile.TemporaryDirectory() as folder:
-            found = measured(command, threads, text, "--seconds", str(seconds), "--learn", folder)
+            more = ("--seconds", str(seconds), "--streams", str(streams), "--learn", folder)
+            found = measured(command, threads, text, *more)
         rows.append([name, f"{found['speed']:,.0f}", f"{found['characters']:,.0f}", f"{found['bits']:.4f}"])
     heads = ["", "characters/s while learning", "characters learned in all", "validation, bits per character"]
-    table(f"{seconds:g} seconds each", heads, rows)
+    table(f"{seconds:g} seconds each, {streams} streams in all", heads, rows)
 
 
 def reckon(text: str) -> None:
