@@ -181,7 +181,7 @@ def _run(
         group.require_same({**asdict(options), "--resume": resume, "--force": force, "--init-from": init_from})
         begun = group.share(lambda: _run_folder(out, sources) if resume else _begun_by_this_job(out, sources))
         if begun is not None:
-            run, notes = Run.resume(begun, sources, options.device, reading.progress, group), list[str]()
+            run = Run.resume(begun, sources, options.device, reading.progress, group)
             notes = run.notes if resume else [f"this job goes on from step {run.step:,} of {begun}", *run.notes]
         else:
             run, notes = Run.create(sources, options, out, init_from, force, reading.progress, group)
@@ -192,7 +192,7 @@ def _run(
         for said in (*(f"note: {note}" for note in notes), _describe(run, folder)):
             for line in display.wrapped(said):
                 display.write_line(line)
-    interrupted = Signals(again=group.size > 1)
+    interrupted = Signals(again=group.size > 1 or distributed.job() is not None)
     with TrainingDisplay(quiet, run.history) as screen, _board(tensorboard and group.rank == 0, folder, run.step) as board:
         for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
             if board is not None:
