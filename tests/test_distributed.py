@@ -281,6 +281,15 @@ def test_fewer_streams_than_ranks_are_an_error_and_where_the_tool_chooses_each_h
     assert run.recipe.batch_size == 40
 
 
+def test_ranks_that_average_longer_than_they_work_are_told_what_helps(monkeypatch):
+    group, model = next(parts(2)), CharRNN(Config(5, "lstm", 1, 8, 4))
+    for seconds, notes in ((0.0, 0), (60.0, 1)):
+        monkeypatch.setattr(group, "averaging_seconds", lambda gradients, seconds=seconds: seconds)
+        said = device.advice(group, model, (4, 2), torch.float32)
+        assert len(said) == notes
+    assert "a larger --batch-size" in said[0]
+
+
 def test_a_place_that_is_none_is_an_error_of_one_line(corpus, tmp_path):
     def error(*command, **env):
         _, errors = charrnn(*command, cwd=tmp_path, env=env, status=env.pop("status", 2))
