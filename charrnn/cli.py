@@ -76,6 +76,8 @@ def main() -> None:
             sys.stdout.flush()
     except OSError:  # what can't be written now can't be at the interpreter's end either, which would say so at length
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if distributed.several():  # the engine's threads don't always live through the interpreter's orderly end
+        os._exit(status)
     sys.exit(status)
 
 
