@@ -62,7 +62,7 @@ class Options:
     batch_size: int | None = None
     dropout: float | None = None
     learning_rate: float | None = None
-    validation: str | float = 0.1  # a fraction of the text, or the path of a file
+    validation: str | float | None = None  # a fraction of the text, or the path of a file; None: see `texts`
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"

@@ -112,6 +112,7 @@ class RunState(Kept):
         texts = read_texts(sources, options, watch, group)
         group.require_same({"the text": texts.fingerprint})
         training, held_out, notes = texts.training, texts.held_out, texts.notes
+        options = dataclasses.replace(options, validation=texts.validation)
         if options.validation and not len(held_out):
             notes.append("the text is too short to hold any of it out: the best model is that of the lowest training loss")
         origin = {

@@ -14,6 +14,9 @@ from charrnn.errors import CharrnnError
 from charrnn.reading import ARCHIVES, STDIN, Watch, corpus_of, read_corpus
 from charrnn.recipe import Options
 
+HELD_OUT = 0.1  # the share of a text that is held out, where nothing else is asked for
+TINY = 1_000  # characters; a shorter text is learned whole, by heart: a few words held out of it would say nothing
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -24,6 +27,7 @@ class Texts:
     fingerprint: str  # a hash of both
     notes: list[str]  # for the user
     files: list[dict[str, Any]]  # that they were read from; see `Corpus.files`
+    validation: str | float  # what was held out
 
 
 def read_texts(sources: Sequence[str | Path], options: Options, watch: Watch | None, group: Group = ALONE) -> Texts:
@@ -34,11 +38,18 @@ def read_texts(sources: Sequence[str | Path], options: Options, watch: Watch | N
         other = _read([options.validation], options.encoding, watch, group)
         notes, files = notes + other.notes, files + other.files
         fingerprint = f"{fingerprint} {other.fingerprint}"
+    validation = options.validation
+    if validation is None:
+        validation = HELD_OUT
+        if options.records is None and len(corpus) < TINY:
+            validation, note = 0.0, f"{len(corpus):,} characters are too few to hold any out; they are learned by heart"
+            notes = [*notes, note]
     if options.records is not None:
-        training, held_out, more = _part_records(corpus, other, options.records, options)
-        return Texts(training, held_out, fingerprint, notes + more, files)
-    training, held_out = (corpus, other) if other is not None else corpus.split(float(options.validation))
-    return Texts(training, held_out, fingerprint, notes, files)
+        share = 0.0 if isinstance(validation, str) else validation
+        training, held_out, more = _part_records(corpus, other, options.records, share, options.seed)
+        return Texts(training, held_out, fingerprint, notes + more, files, validation)
+    training, held_out = (corpus, other) if other is not None else corpus.split(float(validation))
+    return Texts(training, held_out, fingerprint, notes, files, validation)
 
 
 def _read(sources: Sequence[str | Path], encoding: str, watch: Watch | None, group: Group) -> Corpus:
@@ -56,7 +67,9 @@ def _read(sources: Sequence[str | Path], encoding: str, watch: Watch | None, gro
     return kept[0] if kept is not None else read_corpus(sources, encoding)
 
 
-def _part_records(corpus: Corpus, other: Corpus | None, kind: str, options: Options) -> tuple[Corpus, Corpus, list[str]]:
+def _part_records(
+    corpus: Corpus, other: Corpus | None, kind: str, validation: float, seed: int
+) -> tuple[Corpus, Corpus, list[str]]:
     """The text to learn and the text to validate on, of whole records, each ended by its separator; and notes for the user."""
     training, notes = records.split(corpus.text(), kind)
     if len(set(training)) < 2:
@@ -68,7 +81,7 @@ def _part_records(corpus: Corpus, other: Corpus | None, kind: str, options: Opti
         held_out = [record for record in held_out if record not in known]
         notes, dropped = notes + more, given - len(held_out)
     else:
-        training, held_out, dropped = records.hold_out(training, float(options.validation), options.seed)
+        training, held_out, dropped = records.hold_out(training, validation, seed)
     if dropped:
         notes.append(f"{dropped:,} {kind}s were drawn to be held out but are in the training text too; they are left out")
     return corpus_of(records.join(training, kind)), corpus_of(records.join(held_out, kind)), notes

@@ -32,6 +32,7 @@ CLIP = 1.0  # the largest norm of the gradient (Pascanu et al. 2013)
 VALIDATIONS = 20  # at most, in a run
 SAVE_EVERY = 30.0  # seconds between two saves of the state
 SAVING = 50.0  # at least so many times as long between two saves as one takes
+KNOWN = 0.02  # bits per character; a text that is learned whole is known by heart then, and a run for a time ends
 DIVERGED = 8.0  # uniform guesses' worth: a window with a larger loss, or none that is a number, sets the run back
 SETBACKS = 3  # times that a diverged run goes back to its saved state
 SMALLER = 0.25  # the learning rate after a setback, as a share of that before
@@ -123,6 +124,8 @@ class Run(RunState):
             if steps is not None:
                 return step / steps
             assert budget is not None
+            if self.train_bits < KNOWN and not len(self.validation_ids):
+                return 1.0
             reserve = min(1.1 * per_validation + 0.1, 0.2 * budget)
             return max(seconds / max(budget - reserve, 1e-9), step / most_steps)
 

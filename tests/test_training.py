@@ -235,6 +235,17 @@ def test_a_small_text_ends_a_run_before_its_time_and_a_longer_time_goes_on(tmp_p
     assert not more.recipe.most_passes
 
 
+def test_a_tiny_text_is_learned_by_heart_and_the_run_ends_then(tmp_path):
+    text = (CORPORA / "if-you.txt").read_text()
+    (tmp_path / "text.txt").write_text(text)
+    options = Options(seconds=60.0)
+    run, notes = Run.create([tmp_path / "text.txt"], options, tmp_path / "run")
+    assert "by heart" in notes[0]
+    list(run.events(options))
+    assert run.seconds < 50
+    assert load(tmp_path / "run").sample("if you", len(text) - 6, greedy=True) == text[6:]
+
+
 def test_a_network_beyond_memory_is_refused_before_it_is_made():
     with pytest.raises(CharrnnError, match="GiB of memory"):
         choose(Options(hidden_size=60_000), 1_000_000, 65)

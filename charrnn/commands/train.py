@@ -42,13 +42,14 @@ def train(
         bool, option("--by-paragraph", help="The same for records that blank lines separate, such as conversations.")
     ] = False,
     validation: Annotated[
-        str,
+        str | None,
         option(
             "--validation",
             metavar="FRACTION|FILE",
-            help="What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. [default: 0.1]",
+            help="What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. "
+            "[default: 0.1, and 0 of less than 1,000 characters]",
         ),
-    ] = "0.1",
+    ] = None,
     for_: Annotated[
         str | None,
         option(
@@ -122,8 +123,9 @@ def train(
 
     if by_line and by_paragraph:
         raise CharrnnError("--by-line and --by-paragraph exclude each other")
+    held_out: str | float | None = None
     try:
-        held_out: str | float = float(validation)
+        held_out = None if validation is None else float(validation)
     except ValueError:
         held_out = validation
     seconds = parse_duration(for_) if for_ is not None else None
