@@ -318,7 +318,9 @@ def test_a_limited_vocabulary_trains_samples_without_the_symbol_and_is_carried_o
     assert model.unknown("saQ") == "".join(c for c in "saQ" if c not in model.vocabulary.characters)
     assert model.score("🦉" * 5).unknown_characters == 5
     assert Run.resume(tmp_path / "run", []).vocabulary.unknown == model.vocabulary.unknown
-    run, notes = Run.create([put(tmp_path, "o.txt", b"QQQsss" * 30)], Options(steps=1), tmp_path / "b", tmp_path / "run")
+    run, notes = Run.create(
+        [put(tmp_path, "o.txt", b"QQQsss" * 30)], Options(steps=1, validation=0.1), tmp_path / "b", tmp_path / "run"
+    )
     assert len(run.ids) == 162
     assert "read as its unknown symbol" in "".join(notes)
     with pytest.raises(CharrnnError, match="--max-vocabulary"):

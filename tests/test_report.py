@@ -197,6 +197,7 @@ def test_each_kind_of_validation_text_is_found_again(tmp_path, monkeypatch, opti
     texts = read_texts(["birds.txt"], options, None)
     held_out, fingerprint = texts.held_out, texts.fingerprint
     header = header_of(LINES, records=options.records)
+    options = dataclasses.replace(options, validation=texts.validation)
     header["training"] = {"sources": ["birds.txt"], "fingerprint": fingerprint, "options": dataclasses.asdict(options)}
     model = Model(tensors_of(header), header, tmp_path / "model.safetensors")
     assert validation_text(model).text.text() == held_out.text()
@@ -234,7 +235,7 @@ def bad_folder(tmp_path_factory):
     (folder / "t.txt").write_text("some good text, " * 40)
     (folder / "empty.txt").write_text("")
     (folder / "binary.bin").write_bytes(bytes(range(256)))
-    origin = {"fingerprint": "0", "options": {"steps": 1}}
+    origin = {"fingerprint": "0", "options": {"steps": 1, "validation": 0.1}}
     for name, training in {
         "used": {},
         "pipe": origin | {"sources": ["-"]},
