@@ -43,7 +43,7 @@ REGULARIZATION = (
     (16, 0.3, 0.1, 0.1),
     (math.inf, 0.5, 0.15, 0.1),
 )
-MOST_PASSES = 40  # over the training text in a length of time; more learns it by heart, whatever is done against that
+MOST_PASSES = 25  # over the training text in a length of time; more learns it by heart, whatever is done against that
 BATCH = 2_000  # characters in a batch of records
 
 
