@@ -27,7 +27,9 @@ from charrnn.recipe import MUON_FROM, SPEED, Options, Recipe, choose
 from charrnn.state import Kept
 from charrnn.texts import changes, name_of, read_texts, start_character
 
-VALIDATED = 250_000  # characters of the validation text that are scored each time
+VALIDATED = 250_000  # characters of the validation text, at most, that are scored each time
+LEAST_VALIDATED = 20_000  # of them, however large the vocabulary
+LOGITS = 125_000_000  # that this takes, above that least
 
 
 class RunState(Kept):
@@ -50,7 +52,7 @@ class RunState(Kept):
         self.vocabulary = vocabulary
         self.device = torch.device(device)
         self.ids: Sliced = training.encoded(vocabulary)
-        self.validation_ids: Ids = held_out.ids(vocabulary, 0, VALIDATED)
+        self.validation_ids: Ids = held_out.ids(vocabulary, 0, validated(len(vocabulary)))
         windows = recipe.batch_size, recipe.seq_length, recipe.seed
         if recipe.batch_size < group.size:
             cure = "take a larger --batch-size, a longer text or fewer ranks"
@@ -257,3 +259,12 @@ class RunState(Kept):
 
 def _damaged(out: Path, error: Exception) -> CharrnnError:
     return CharrnnError(f"{out / STATE} is damaged ({error}); its model may still be good")
+
+
+def validated(vocabulary_size: int) -> int:
+    """How many characters of the validation text are scored each time: fewer where each takes thousands of logits.
+
+    >>> validated(65), validated(5_000), validated(50_000)
+    (250000, 25000, 20000)
+    """
+    return max(LEAST_VALIDATED, min(VALIDATED, LOGITS // vocabulary_size))

@@ -14,6 +14,7 @@ from charrnn.checkpoint import MODEL, STATE, read, read_model, write
 from charrnn.errors import CharrnnError
 from charrnn.optimizer import Optimizer
 from charrnn.recipe import Options, choose, parse_duration
+from charrnn.run import validated
 from charrnn.training import Run, Setback
 
 SMALL = dict(layers=2, hidden_size=12, embedding=8, batch_size=4, seq_length=20, dropout=0.2)
@@ -244,6 +245,14 @@ def test_a_tiny_text_is_learned_by_heart_and_the_run_ends_then(tmp_path):
     list(run.events(options))
     assert run.seconds < 50
     assert load(tmp_path / "run").sample("if you", len(text) - 6, greedy=True) == text[6:]
+
+
+def test_less_is_validated_where_the_vocabulary_is_large(tmp_path):
+    characters = "".join(chr(0x4E00 + k) for k in range(5000))
+    (tmp_path / "text.txt").write_text(characters * 60)
+    run, _ = Run.create([tmp_path / "text.txt"], Options(steps=1, hidden_size=8, layers=1), tmp_path / "run")
+    assert len(run.validation_ids) == 25_000
+    assert [validated(size) for size in (65, 5_000, 50_000)] == [250_000, 25_000, 20_000]
 
 
 def test_a_network_beyond_memory_is_refused_before_it_is_made():
