@@ -79,11 +79,12 @@ def train(
         int | None,
         option(
             "--seq-length",
-            help="Characters through which gradients flow back; longer learns longer patterns, in fewer steps. [default: 48]",
+            help="Characters through which gradients flow back; longer learns longer patterns, in fewer steps. [default: chosen]",
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, option("--batch-size", help="Streams read side by side; more read faster, in fewer steps. [default: 32]")
+        int | None,
+        option("--batch-size", help="Streams read side by side; more read faster, in fewer steps. [default: chosen]"),
     ] = None,
     dropout: Annotated[
         float | None,
