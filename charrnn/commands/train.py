@@ -79,7 +79,7 @@ def train(
         int | None,
         option(
             "--seq-length",
-            help="Characters through which gradients flow back; longer learns longer patterns, in fewer steps. [default: chosen]",
+            help="Characters that gradients flow back through; longer learns longer patterns in fewer steps. [default: chosen]",
         ),
     ] = None,
     batch_size: Annotated[
