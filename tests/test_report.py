@@ -23,7 +23,8 @@ from charrnn.errors import CharrnnError
 from charrnn.inference import Model
 from charrnn.reading import corpus_of
 from charrnn.recipe import Options
-from charrnn.report import LIMIT, Subject, history, page, validation_text
+from charrnn.report import LIMIT, page
+from charrnn.subject import Subject, history, validation_text
 from charrnn.surprise import Details, reading_of
 from charrnn.texts import read_texts
 

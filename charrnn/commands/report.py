@@ -36,7 +36,8 @@ def report(
     """
     from charrnn.checkpoint import write_atomically
     from charrnn.reading import read_corpus
-    from charrnn.report import Subject, history, page, validation_text
+    from charrnn.report import page
+    from charrnn.subject import Subject, history, validation_text
 
     model = load_model(run)
     target = out if out is not None else model.path.parent / "report.html"
