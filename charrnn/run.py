@@ -6,7 +6,6 @@ What it keeps is in `state`, what it does in `training`.
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +24,7 @@ from charrnn.optimizer import Optimizer
 from charrnn.reading import STDIN, Watch
 from charrnn.recipe import MUON_FROM, SPEED, Options, Recipe, choose
 from charrnn.state import Kept
-from charrnn.texts import changes, name_of, read_texts, start_character
+from charrnn.texts import changes, name_of, read_texts, require_there, start_character
 
 VALIDATED = 250_000  # characters of the validation text, at most, that are scored each time
 LEAST_VALIDATED = 20_000  # of them, however large the vocabulary
@@ -207,10 +206,8 @@ class RunState(Kept):
                 raise _damaged(out, error) from None
             if not sources and STDIN in kept:
                 raise CharrnnError(f"{out} was trained on a pipe; pipe the same text in again (charrnn train - --resume)")
-            named = [*kept, options.validation] if isinstance(options.validation, str) else kept
-            gone = [name for name in named if not (sources or os.path.isfile(name) or os.path.isdir(name))]
-            if gone:
-                raise CharrnnError(f"the text {gone[0]} is not there any more; name it: charrnn train TEXT --resume -o {out}")
+            if not sources:
+                require_there(kept, options.validation, f"name it: charrnn train TEXT --resume -o {out}")
             texts = read_texts(sources or kept, options, watch, group)
             if texts.fingerprint != origin.get("fingerprint"):
                 what = changes(checkpoint.read_manifest(out), texts.files)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from charrnn.errors import CharrnnError
 from charrnn.inference import Model
 from charrnn.reading import STDIN, Watch
 from charrnn.recipe import Options
-from charrnn.texts import read_texts
+from charrnn.texts import read_texts, require_there
 
 FIGURES = "step", "characters", "seconds", "train_bits_per_character", "learning_rate"  # that each validation has
 
@@ -44,10 +43,7 @@ def validation_text(model: Model, watch: Watch | None = None) -> Subject:
         raise CharrnnError(f"{folder} was not validated on any text; {name}")
     if STDIN in sources:
         raise CharrnnError(f"{folder} was trained on a pipe; {name}")
-    named = [*sources, options.validation] if isinstance(options.validation, str) else sources
-    gone = [source for source in named if not (os.path.isfile(source) or os.path.isdir(source))]
-    if gone:
-        raise CharrnnError(f"the text {gone[0]} is not there any more; {name}")
+    require_there(sources, options.validation, name)
     texts = read_texts(sources, options, watch)
     held_out, found = texts.held_out, texts.fingerprint
     if found != fingerprint:

@@ -1,5 +1,6 @@
 """What a run reads: the text to learn and the text to validate on, which share no record. It knows no torch."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,13 @@ def read_texts(sources: Sequence[str | Path], options: Options, watch: Watch | N
         return Texts(training, held_out, fingerprint, notes + more, files, validation)
     training, held_out = (corpus, other) if other is not None else corpus.split(float(validation))
     return Texts(training, held_out, fingerprint, notes, files, validation)
+
+
+def require_there(sources: Sequence[str], validation: Any, cure: str) -> None:
+    """Raise CharrnnError where a text that a run read is not there any more; `cure` says what to do about it."""
+    for name in [*sources, validation] if isinstance(validation, str) else sources:
+        if not (os.path.isfile(name) or os.path.isdir(name)):
+            raise CharrnnError(f"the text {name} is not there any more; {cure}")
 
 
 def _read(sources: Sequence[str | Path], encoding: str, watch: Watch | None, group: Group) -> Corpus:

@@ -56,6 +56,16 @@ def test_info_says_all_that_is_in_the_file(book_run):
     assert charrnn("info", "runs/book/model.safetensors", "--json", cwd=book_run)[0].decode() == json.dumps(facts) + "\n"
 
 
+def test_a_validation_text_that_is_gone_is_in_the_way_of_resuming(tmp_path):
+    for name in ("learned.txt", "held_out.txt"):
+        (tmp_path / name).write_text("MARGERY:\nThe lamp is lit.\n" * 60)
+    charrnn("train", "learned.txt", "--validation", "held_out.txt", "--steps", 2, "-q", "-o", "one", cwd=tmp_path)
+    (tmp_path / "held_out.txt").unlink()
+    facts = json.loads(charrnn("info", "one", "--json", cwd=tmp_path)[0])
+    assert not facts["resumable"]
+    assert "held_out.txt is not there any more" in facts["resume_obstacle"]
+
+
 def test_its_commands_begin_the_same_run_anew_and_continue_it(book_run, tmp_path):
     (tmp_path / "a text.txt").write_text("MARGERY:\nThe lamp is lit.\n" * 60)
     asked = ["a text.txt", "--steps", 12, "--seed", 5, "--validation", 0.2, "--init-from", book_run / "runs" / "book"]

@@ -131,6 +131,7 @@ def _resuming(folder: Path) -> tuple[str | None, str | None]:
     """The command that goes on with the run in `folder`, or why there is none. A run at its end goes on to twice its length."""
     from charrnn import checkpoint
     from charrnn.reading import STDIN
+    from charrnn.texts import require_there
 
     state = folder / checkpoint.STATE
     if not state.exists():
@@ -144,13 +145,11 @@ def _resuming(folder: Path) -> tuple[str | None, str | None]:
             words += [_length(name, 2 * options[name]) for name in LENGTHS if options.get(name) is not None]
         if STDIN in sources:
             return f"{shlex.join([*words, STDIN])} < THE_SAME_TEXT", None
+        require_there(sources, options["validation"], f"name it: charrnn train TEXT --resume -o {folder}")
     except CharrnnError as error:
         return None, f"nothing: {error}"
     except (KeyError, TypeError, ValueError, IndexError):
         return None, f"nothing: {state} is damaged"
-    gone = [source for source in sources if not Path(source).exists()]
-    if gone:
-        return None, f"nothing: the text {gone[0]} is not there any more; name it: charrnn train TEXT --resume -o {folder}"
     return shlex.join(words), None
 
 
