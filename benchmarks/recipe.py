@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from charrnn import score
-from charrnn.corpus import Corpus, Windows
+from charrnn.corpus import Corpus, Windows, frequencies
 from charrnn.device import keep_memory
 from charrnn.model import CharRNN, Config
 from charrnn.optimizer import Optimizer, orthogonalize
@@ -62,6 +62,7 @@ class Trial:
     ng: int = knob(0, "previous characters whose embeddings the first layer reads, too")
     ngtab: int = knob(0, "1: a table from each character to the logits of the next is learned besides")
     fb: float = knob(1.0, "bias of the forget gate at first")
+    uni: int = knob(0, "1: the softmax layer's bias begins at the logarithm of how frequent each character is")
     # windows
     B: int = knob(32, "streams side by side")
     T: int = knob(48, "characters of a window")
@@ -79,6 +80,7 @@ class Trial:
     clip: float = knob(1.0, "the largest norm of the gradient")
     sched: str = knob("cos", "from the highest rate to zero: cos, lin, trap (level, then linear), sqrt (1 - sqrt at the end)")
     warm: float = knob(0.02, "share of the steps in which the rates rise")
+    back: float = knob(0.0, "at a mark of `val` that is not the best: on from the best, at so much of the rates; 0: not")
     ema: float = knob(0.0, "decay of the averaged weights, which are validated as well; 0: none")
     # noise
     drop: float = knob(0.0, "dropout of units between layers and before the softmax")
@@ -214,14 +216,19 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
     training, held_out = corpus.split(0.1)
     training.stop = int(len(training) * trial.part)
     vocabulary = training.vocabulary()
-    windows = Windows(training.encoded(vocabulary)[:], trial.B, trial.T, trial.seed)
+    ids = training.encoded(vocabulary)[:]
+    windows = Windows(ids, trial.B, trial.T, trial.seed)
     known, start = held_out.encoded(vocabulary)[:], max(0, int(vocabulary.encode("\n")[0]))
     network, draw = Network(trial, len(vocabulary)), np.random.default_rng(trial.seed)
+    if trial.uni:
+        network.guess(torch.from_numpy(frequencies(ids, len(vocabulary))))
     matrices = [w for layer in network.layers for w in layer.all_weights[0][:2]][0 if trial.emuon else 1 :]
     muon = Muon(matrices if trial.muon else [], trial)
     others = [p for p in network.parameters() if not any(p is m for m in muon.matrices)]
     adam, params = Optimizer([], others), list(network.parameters())
     average: list[Tensor] = []
+    moving = [*(p.data for p in params), *adam.mean, *adam.square, *muon.momentum]
+    best, copies, scale = math.inf, moving, 1.0
     state, loss, characters = network.initial_state(trial.B), math.nan, 0
     marks = {trial.steps * k // trial.val for k in range(1, trial.val + 1)} if trial.val else set()
     began = time.perf_counter()
@@ -237,7 +244,7 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
         network.zero_grad()
         error.backward()
         nn.utils.clip_grad_norm_(params, trial.clip, foreach=True)
-        share = rate(trial, step / trial.steps)
+        share = scale * rate(trial, step / trial.steps)
         with torch.no_grad():
             if trial.wd:
                 torch._foreach_mul_(others, 1 - share * trial.adam * trial.wd)
@@ -250,7 +257,14 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
         characters += x.numel()
         if step + 1 in marks:
             paused = time.perf_counter()
-            print(f"step {step + 1}: train {loss:.4f}, val {validate(network, known, start):.4f}", file=sys.stderr)
+            figure = validate(network, known, start)
+            print(f"step {step + 1}: train {loss:.4f}, val {figure:.4f}", file=sys.stderr)
+            if figure < best:
+                best, copies = figure, [tensor.clone() for tensor in moving]
+            elif trial.back:
+                scale *= trial.back
+                for tensor, copy in zip(moving, copies, strict=True):
+                    tensor.copy_(copy)
             began += time.perf_counter() - paused
     seconds = time.perf_counter() - began
     figures = f"{validate(network, known, start):.4f}"

@@ -252,7 +252,10 @@ def main() -> None:
         table("Of the peak", heads, rows)
         table(f"Where a step's time goes, {precision}", ["kind", "ms", "share"], profiled(run))
         rows = [
-            ["measuring the speed, where --for is given", seconds(lambda: device.measure_speed("cpu", precision))],
+            [
+                "measuring the speed, where --for is given",
+                seconds(lambda: device.measure_speed("cpu", precision, len(run.vocabulary))),
+            ],
             [
                 f"validation on {len(run.validation_ids):,} characters, with its save and its sample",
                 seconds(lambda: run._validate(1.0)),

@@ -16,6 +16,7 @@ from charrnn.distributed import ALONE, Group
 Ids = np.ndarray  # int32; -1 stands for a character outside the vocabulary
 UNKNOWN = "\ufffd"  # the symbol that stands for all characters but the most frequent ones
 BLOCK = 1 << 20  # characters that a pass over the text holds at a time
+LOOKS, LOOK = 64, 1 << 16  # pieces of a text that are looked at for what is frequent in it, and characters of each
 CHUNK = 1 << 12  # characters between two marks in a text that some are left out of; it divides BLOCK
 
 
@@ -114,6 +115,14 @@ class _Encoded:
         last = int(np.searchsorted(self.before, stop))
         ids = self.table[self.corpus[first * CHUNK : last * CHUNK]]
         return ids[ids >= 0][start - self.before[first] : stop - self.before[first]]
+
+
+def frequencies(ids: Sliced, vocabulary_size: int) -> np.ndarray:
+    """How often each of the characters comes among `ids`, (V,); in a long text by LOOKS pieces of it, evenly apart."""
+    counts = np.zeros(vocabulary_size, np.int64)
+    for start in range(0, len(ids), max(LOOK, -(-len(ids) // LOOKS))):
+        counts += np.bincount(ids[start : start + LOOK], minlength=vocabulary_size)
+    return counts
 
 
 def code_points(text: str) -> np.ndarray:

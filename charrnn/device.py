@@ -44,9 +44,10 @@ def pick_precision(asked: str, device: str, group: Group = ALONE) -> str:
     return "float32"
 
 
-def measure_speed(device: str, precision: str) -> float:
-    """Characters per second that the network which `choose` reckons by learns here: the best of a few windows."""
-    model = CharRNN(Config(64, *REFERENCE)).to(device)
+def measure_speed(device: str, precision: str, logits: int) -> float:
+    """Characters per second that the network which `choose` reckons by learns here, where a step computes so many logits for
+    each: the best of a few windows."""
+    model = CharRNN(Config(logits, *REFERENCE)).to(device)
     return 48 * 32 / window_seconds(model, 48, 32, getattr(torch, precision), 5)
 
 

@@ -65,6 +65,11 @@ class CharRNN(nn.Module):
         nn.init.zeros_(self.softmax.weight)
         nn.init.zeros_(self.softmax.bias)
 
+    def guess(self, counts: Tensor) -> None:
+        """Begin with a guess at how often each character comes, one more than its `counts` (V,): the softmax layer's bias is
+        the logarithm of its share, and no step is spent on learning that (Karpathy 2019, "A recipe for training")."""
+        self.softmax.bias.data.copy_(((counts + 1) / (counts + 1).sum()).log())
+
     def initial_state(self, batch_size: int) -> State:
         """The state before the first character: zeros."""
         zeros = self.softmax.weight.new_zeros(batch_size, self.config.hidden_size)
@@ -77,8 +82,11 @@ class CharRNN(nn.Module):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         dtype: torch.dtype | None = None,
+        candidates: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Read `ids` (T, B) on from `state`; return logits (T, B, V) and the state after the last of them, detached.
+
+        With `candidates`, ids (K,), the logits are theirs alone, (T, B, K).
 
         `dropout` is the chance that a unit between layers is silenced, the same units throughout the window (Gal &
         Ghahramani 2016), `recurrent_dropout` that a weight between a layer's hidden states is (Merity et al. 2018). `dtype`
@@ -95,11 +103,15 @@ class CharRNN(nn.Module):
             out, after = run(layer, weights, x, ids, layer_state, dtype or self.softmax.weight.dtype)  # (T, B, H)
             x = x + out if self.config.residual and x is not None and i else out
             new_state.append(tuple(part.detach() for part in after))
+        weight: Tensor = self.softmax.weight
+        bias: Tensor = self.softmax.bias
+        if candidates is not None:
+            weight, bias = weight.index_select(0, candidates), bias.index_select(0, candidates)
         if x is None:  # softmax alone on one-hot vectors
-            return functional.embedding(ids, self.softmax.weight.t()) + self.softmax.bias, new_state
+            return functional.embedding(ids, weight.t()) + bias, new_state
         if self.layers:
             x = _dropout(x, dropout)
-        return self.softmax(x.to(self.softmax.weight.dtype)), new_state
+        return functional.linear(x.to(weight.dtype), weight, bias), new_state
 
 
 def _dropout(x: Tensor, p: float) -> Tensor:

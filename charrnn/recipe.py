@@ -28,7 +28,7 @@ SPEED = 100_000  # its characters per second on two cores; where a length in tim
 # learning rate. Short runs want many small steps of one layer; depth pays from most of a minute on, width from minutes on.
 SIZES = (
     (2e6, 1, 192, 32, 32, 0.015),
-    (5e6, 1, 256, 32, 48, 0.0125),
+    (3.5e6, 1, 256, 32, 48, 0.0125),
     (25e6, 2, 256, 32, 64, 0.01),
     (90e6, 2, 384, 64, 64, 0.0125),
     (math.inf, 2, 512, 64, 64, 0.0125),
@@ -135,12 +135,14 @@ def choose(
     speed: float = SPEED,
     network: dict[str, Any] | None = None,
     records: int = 0,
+    logits: int | None = None,
 ) -> tuple[Recipe, list[str]]:
     """Fill in what `options` leave open for a training text of so many characters.
 
     `speed` is the characters per second of the REFERENCE network: what the time affords follows from it. `precision` is
     what the device multiplies fastest. `network` is the configuration of a model to begin with: its sizes are kept.
-    `records` is how many the text has, where `options` take it for records.
+    `records` is how many the text has, where `options` take it for records, `logits` how many a step computes for each
+    character, where not for the whole vocabulary.
     The figures behind each choice are in `benchmarks/RESULTS.md`.
     Returns: the recipe, and notes for the user on what did not fit.
     Raises: CharrnnError where the text is too short to learn from, or a size contradicts `network`.
@@ -224,15 +226,16 @@ def choose(
         most_passes=most_passes,
         records=options.records,
     )
-    _require_memory(recipe, vocabulary, max(batch_size * mean, seq_length) if records else fitted[0] * fitted[1])
+    at_once = max(batch_size * mean, seq_length) if records else fitted[0] * fitted[1]
+    _require_memory(recipe, vocabulary, logits or vocabulary, at_once)
     return recipe, notes
 
 
-def _require_memory(recipe: Recipe, vocabulary: int, window: float) -> None:
+def _require_memory(recipe: Recipe, vocabulary: int, logits: int, window: float) -> None:
     """Refuse a network that the machine's memory could not hold, before any of it is allocated; `window` is in characters."""
     H = recipe.hidden_size
     weights = 16 * (recipe.layers * 8 * H**2 + vocabulary * (H + recipe.embedding))  # with the optimizer's
-    activations = window * (60 * recipe.layers * H + 12 * vocabulary)
+    activations = window * (60 * recipe.layers * H + 12 * logits)
     need, have = (weights + activations) / 2**30, _memory() / 2**30
     if need > have:
         cure = "take less --hidden-size, --layers, --batch-size or --seq-length"

@@ -15,7 +15,7 @@ import torch
 
 from charrnn import checkpoint, inference, records
 from charrnn.checkpoint import CORPUS, STATE
-from charrnn.corpus import Corpus, Ids, Sliced, Vocabulary, Windows, fit_windows
+from charrnn.corpus import Corpus, Ids, Sliced, Vocabulary, Windows, fit_windows, frequencies
 from charrnn.device import advice, measure_speed, pick_device, pick_precision
 from charrnn.distributed import ALONE, Group
 from charrnn.errors import CharrnnError
@@ -23,6 +23,7 @@ from charrnn.model import CharRNN, Config, State
 from charrnn.optimizer import Optimizer
 from charrnn.reading import STDIN, Watch
 from charrnn.recipe import MUON_FROM, SPEED, Options, Recipe, choose
+from charrnn.shortlist import Shortlist
 from charrnn.state import Kept
 from charrnn.texts import changes, name_of, read_texts, require_there, start_character
 
@@ -51,6 +52,8 @@ class RunState(Kept):
         self.vocabulary = vocabulary
         self.device = torch.device(device)
         self.ids: Sliced = training.encoded(vocabulary)
+        counts = frequencies(self.ids, len(vocabulary))
+        self.shortlist = Shortlist.of(counts)
         self.validation_ids: Ids = held_out.ids(vocabulary, 0, validated(len(vocabulary)))
         windows = recipe.batch_size, recipe.seq_length, recipe.seed
         if recipe.batch_size < group.size:
@@ -66,7 +69,9 @@ class RunState(Kept):
         torch.manual_seed(recipe.seed)
         sizes = recipe.layers, recipe.hidden_size, recipe.embedding
         config = Config(len(self.vocabulary), recipe.cell, *sizes, recipe.residual)
-        self.model = CharRNN(config).to(self.device)
+        self.model = CharRNN(config)
+        self.model.guess(torch.from_numpy(counts))
+        self.model.to(self.device)
         self.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
         matrices = self._matrices_for_muon()
         others = [p for p in self.model.parameters() if not any(p is m for m in matrices)]
@@ -144,10 +149,12 @@ class RunState(Kept):
             characters = len(training.encoded(vocabulary))
         device = pick_device(options.device, group)
         precision = pick_precision(options.precision, device, group)
-        speed = sum(group.meet(measure_speed(device, precision))) if options.seconds is not None else SPEED
+        shortlist = Shortlist.of(frequencies(training.encoded(vocabulary), len(vocabulary)))
+        logits = len(vocabulary) if shortlist is None else shortlist.width
+        speed = sum(group.meet(measure_speed(device, precision, logits))) if options.seconds is not None else SPEED
         network = base.header["config"] if base else None
         count = training.text().count(records.SEPARATORS[options.records]) if options.records else 0
-        sizes = characters, len(vocabulary), precision, speed, network, count
+        sizes = characters, len(vocabulary), precision, speed, network, count, logits
         recipe, more = group.share(lambda: choose(options, *sizes))
         if options.batch_size is None and recipe.batch_size < group.size:
             recipe, more = group.share(lambda: choose(dataclasses.replace(options, batch_size=group.size), *sizes))

@@ -202,7 +202,12 @@ class Run(RunState):
         x = torch.from_numpy(inputs.astype(np.int64)).to(self.device)  # (T, B)
         y = torch.from_numpy(targets.astype(np.int64)).to(self.device)
         noise = self.recipe.dropout, self.recipe.recurrent_dropout
-        logits, state = self.network(x, state, *noise, self.dtype)
+        if self.shortlist is None:
+            logits, state = self.network(x, state, *noise, self.dtype)
+        else:
+            candidates, correction, y = self.shortlist.draw(y)
+            logits, state = self.network(x, state, *noise, self.dtype, candidates)
+            logits = logits + correction
         if self.recipe.records is None:
             self.state = state
         lost = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=records.PAD, reduction="sum")

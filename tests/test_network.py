@@ -171,3 +171,10 @@ def test_dropout_of_recurrent_weights_silences_its_share_of_them_and_keeps_their
     noisy, _ = model(ids, state, recurrent_dropout=0.5)
     assert torch.allclose(noisy[0], plain[0], atol=1e-6)  # from the zero state nothing recurs yet
     assert not torch.allclose(noisy[1:], plain[1:], atol=1e-3)
+
+
+def test_the_first_guess_is_how_often_each_character_comes():
+    model = CharRNN(Config(3, "lstm", 2, 5, 4))
+    model.guess(torch.tensor([5, 0, 92]))
+    logits, _ = model(torch.tensor([[0, 2]]), model.initial_state(2))
+    torch.testing.assert_close(logits.softmax(-1), torch.tensor([[[0.06, 0.01, 0.93]] * 2]))
