@@ -25,11 +25,12 @@ WINDOWS = 50  # at least, one after the other, in a reading of a text
 OFTEN = 20  # readings of a text from which on one layer is not enough
 SPEED = 100_000  # its characters per second on two cores; where a length in time is asked for, this is measured
 # The best sizes for what a training affords, up to so many of the reference's characters: layers, units, batch, window and
-# learning rate. Short runs want many small steps of one layer; depth pays from most of a minute on, width from minutes on.
+# learning rate. Short runs want many steps of one layer; depth pays from half a minute on, width from a minute and a half.
 SIZES = (
     (2e6, 1, 192, 32, 32, 0.015),
     (3.5e6, 1, 256, 32, 48, 0.0125),
-    (25e6, 2, 256, 32, 64, 0.01),
+    (8e6, 2, 256, 32, 64, 0.01),
+    (15e6, 2, 384, 32, 64, 0.01),
     (90e6, 2, 384, 64, 64, 0.0125),
     (math.inf, 2, 512, 64, 64, 0.0125),
 )
