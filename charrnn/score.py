@@ -24,7 +24,7 @@ UNICODE = 0x110000 - 0x800
 STREAMS = 64  # that a long text is scored in, side by side
 STRETCH = 1 << 22  # characters that are cut into streams at a time, so that what is known of a text comes in its order
 SIDE_BY_SIDE = 256  # records that are scored at a time
-BLOCK = 1 << 18  # logits that scoring works on at a time
+BLOCK = 1 << 20  # logits that scoring works on at a time
 
 # Told of some characters of the text, in any order: their places among its known ones (n,), the logits that foretold them
 # (n, V), their ids (n,) and what each costs by these logits, in nats (n,).

@@ -113,7 +113,7 @@ class Run(RunState):
         steps = options.steps or (math.ceil(options.epochs * self.windows.per_epoch) if options.epochs else None)
         self.save()  # says at once where nothing can be saved, and completes what a killed run had begun to write
         logits = len(self.validation_ids) * len(self.vocabulary)
-        per_validation = 0.1 + len(self.validation_ids) / 150_000 + logits / 1e8  # seconds, until one has been measured
+        per_validation = 0.1 + len(self.validation_ids) / 150_000 + logits / 1.5e8  # seconds, until one has been measured
         # Validations take at most a twentieth of the time; their saves a fiftieth, at four times what the first one takes,
         # since it has neither moments nor a model to write.
         affordable = math.inf if budget is None else budget / max(per_validation / 0.04, 4 * self.saving / 0.02)
