@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from charrnn import shortlist
+from charrnn.checkpoint import STATE, read
 from charrnn.corpus import Vocabulary, frequencies
 from charrnn.model import CharRNN, Config
 from charrnn.recipe import Options
@@ -113,3 +114,19 @@ def test_a_network_learns_by_it_what_it_learns_without(tmp_path, monkeypatch):
     assert exact.shortlist is None
     ours, theirs = (run.history[-1]["validation_bits_per_character"] for run in (sampled, exact))
     assert abs(ours - theirs) < 0.03 < math.log2(720) - ours
+
+
+def test_a_run_whose_sample_is_drawn_resumes_to_the_very_weights(tmp_path):
+    text = tmp_path / "text"
+    text.write_text(text_of(20, 700, 1_000_000, 0.0002), encoding="utf-8")
+    options = Options(steps=8, hidden_size=16, layers=1, validation=0.002)
+    whole, _ = Run.create([text], options, tmp_path / "whole")
+    list(whole.events(options))
+    stopped, _ = Run.create([text], options, tmp_path / "parts")
+    list(stopped.events(options, stop=lambda: stopped.step >= 3))
+    resumed = Run.resume(tmp_path / "parts", [])
+    assert (resumed.step, resumed.shortlist is None) == (3, False)
+    list(resumed.events(options))
+    expected, found = (read(tmp_path / name / STATE)[0] for name in ("whole", "parts"))
+    assert expected.keys() == found.keys()
+    assert all(expected[key].tobytes() == found[key].tobytes() for key in expected)
