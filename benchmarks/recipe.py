@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from charrnn import score
+from charrnn import optimizer, score
 from charrnn.corpus import Corpus, Windows, frequencies
 from charrnn.device import keep_memory
 from charrnn.model import CharRNN, Config
@@ -58,19 +58,27 @@ class Trial:
     H: int = knob(256, "units of each")
     E: int = knob(32, "numbers that stand for a character")
     res: int = knob(0, "1: each layer but the first adds to what it reads")
+    cat: int = knob(0, "1: the softmax layer reads what all layers give, one beside the other")
     skip: int = knob(0, "1: what a layer adds to is free of dropout")
     ng: int = knob(0, "previous characters whose embeddings the first layer reads, too")
     ngtab: int = knob(0, "1: a table from each character to the logits of the next is learned besides")
     fb: float = knob(1.0, "bias of the forget gate at first")
+    orth: int = knob(1, "0: all matrices begin uniform within 1 / sqrt(H), as torch's own, and none orthogonal")
     uni: int = knob(0, "1: the softmax layer's bias begins at the logarithm of how frequent each character is")
     # windows
     B: int = knob(32, "streams side by side")
     T: int = knob(48, "characters of a window")
+    T0: int = knob(0, "characters of the first n0 windows, of which whole ones of T are made")
+    n0: int = knob(0, "how many windows are of T0 characters")
     fresh: float = knob(50.0, "windows between two fresh starts of a stream, on average; 0: none")
     # steps
     muon: float = knob(0.04, "Muon's highest rate, for the matrices between hidden units; 0: Adam trains them")
     adam: float = knob(0.01, "Adam's highest rate, for all else")
+    b1: float = knob(0.9, "Adam's decay of the mean gradient")
+    b2: float = knob(0.99, "Adam's decay of the mean square")
     mom: float = knob(0.95, "Muon's momentum")
+    mw: int = knob(0, "steps in which it rises from 0.85")
+    nor: float = knob(0.0, "NorMuon: rows of equal size, by a running mean square of this decay; 0: not")
     its: int = knob(3, "iterations of Newton-Schulz")
     lazy: int = knob(1, "steps for which a direction of Muon serves")
     polar: int = knob(0, "1: with the coefficients of the Polar Express")
@@ -86,6 +94,7 @@ class Trial:
     drop: float = knob(0.0, "dropout of units between layers and before the softmax")
     wdrop: float = knob(0.0, "dropout of recurrent weights")
     edrop: float = knob(0.0, "dropout of embeddings")
+    late: float = knob(0.0, "readings of the text before anything is dropped")
     lsm: float = knob(0.0, "label smoothing")
 
     @classmethod
@@ -123,9 +132,14 @@ class Network(CharRNN):
 
     def __init__(self, trial: Trial, vocabulary: int):
         super().__init__(Config(vocabulary, "lstm", trial.L, trial.H, trial.E))
-        self.trial, self.dtype = trial, getattr(torch, trial.precision)
+        self.trial, self.dtype, self.readings = trial, getattr(torch, trial.precision), 0.0
         for layer in self.layers:
             layer.bias_ih_l0.data[trial.H : 2 * trial.H] = trial.fb
+            for weight in () if trial.orth else layer.all_weights[0][:2]:
+                nn.init.uniform_(weight, -(trial.H**-0.5), trial.H**-0.5)
+        if trial.cat:
+            self.softmax = nn.Linear(trial.L * trial.H, vocabulary)
+            nn.init.zeros_(self.softmax.weight)
         self.before = nn.ParameterList(torch.randn(vocabulary, trial.E) / 2 for _ in range(trial.ng))
         self.table = nn.Parameter(torch.zeros(vocabulary, vocabulary)) if trial.ngtab else None
 
@@ -143,21 +157,28 @@ class Network(CharRNN):
             x = x + functional.embedding(read[a.ng - k : len(read) - k], weight)
         x = self.dropped(x, a.edrop).to(self.dtype)
         after: State = [(read[len(read) - a.ng :].t(),)]
+        given = []
         for i, (layer, parts) in enumerate(zip(self.layers, states, strict=True)):
             weights = [weight.to(self.dtype) for weight in layer.all_weights[0]]
-            weights[1] = functional.dropout(weights[1], a.wdrop, self.training)
+            weights[1] = functional.dropout(weights[1], a.wdrop, self.dropping)
             inputs = self.dropped(x, a.drop) if i else x
             out, *last = torch.lstm(inputs, [part[None] for part in parts], weights, True, 1, 0.0, self.training, False, False)
             after.append(tuple(part[0].detach() for part in last))
             x = (x if a.skip else inputs) + out if a.res and i else out
+            given.append(x)
+        x = torch.cat(given, -1) if a.cat else x
         logits = self.softmax(self.dropped(x.float(), a.drop))
         return logits if self.table is None else logits + functional.embedding(ids, self.table), after
 
     def dropped(self, x: Tensor, p: float) -> Tensor:
         """`x` (T, B, D) with units silenced throughout the window."""
-        if not (p and self.training):
+        if not (p and self.dropping):
             return x
         return x * ((torch.rand(x.shape[1:]) >= p).to(x.dtype) / (1 - p))
+
+    @property
+    def dropping(self) -> bool:
+        return self.training and self.readings >= self.trial.late
 
 
 class Muon:
@@ -166,22 +187,32 @@ class Muon:
     def __init__(self, matrices: list[Tensor], trial: Trial):
         self.matrices, self.trial, self.dtype = matrices, trial, getattr(torch, trial.precision)
         self.momentum = [torch.zeros_like(p) for p in matrices]
-        self.steps, self.directions = 0, {}  # by the width of the matrices
+        self.steps, self.directions, self.rows = 0, {}, {}  # the latter by the width of the matrices
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         a, updates = self.trial, {}  # by the shape of the blocks, which are worked on together
+        mom = 0.85 + (a.mom - 0.85) * min(1.0, self.steps / a.mw) if a.mw else a.mom
         for p, momentum in zip(self.matrices, self.momentum, strict=True):
-            momentum.mul_(a.mom).add_(p.grad)
-            updates.setdefault(p.shape[1], []).append((p, p.grad.add(momentum, alpha=a.mom).unflatten(0, (-1, a.H))))
+            momentum.mul_(mom).add_(p.grad)
+            updates.setdefault(p.shape[1], []).append((p, p.grad.add(momentum, alpha=mom).unflatten(0, (-1, a.H))))
         for width, group in updates.items():
             if self.steps % a.lazy == 0:
                 blocks = torch.cat([update for _, update in group])  # (n, H, width)
                 found = self.orthogonal(blocks.mT).mT * math.sqrt(a.H / width) if width < a.H else self.orthogonal(blocks)
+                if a.nor:
+                    found = self.evened(found, width)
                 self.directions[width] = found.split([len(update) for _, update in group])
             for (p, _), direction in zip(group, self.directions[width], strict=True):
                 p.mul_(1 - rate * a.mwd).sub_(direction.flatten(0, 1), alpha=rate)
         self.steps += 1
+
+    def evened(self, found: Tensor, width: int) -> Tensor:
+        """NorMuon (Li et al. 2025): each row in units of its size so far, and each block as long as before."""
+        rows, before = found.square().mean(-1, keepdim=True), self.rows.get(width)
+        self.rows[width] = rows if before is None or not before.any() else before.lerp(rows, 1 - self.trial.nor)
+        even = found / (self.rows[width].sqrt() + 1e-8)
+        return even * (found.norm(dim=(-2, -1), keepdim=True) / (even.norm(dim=(-2, -1), keepdim=True) + 1e-7))
 
     def orthogonal(self, blocks: Tensor) -> Tensor:
         x, a = blocks.to(self.dtype), self.trial
@@ -213,11 +244,14 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
     """Make a trial. Returns: the figures for its row."""
     torch.set_num_threads(trial.threads)
     torch.manual_seed(trial.seed)
+    optimizer.BETAS = trial.b1, trial.b2
     training, held_out = corpus.split(0.1)
     training.stop = int(len(training) * trial.part)
     vocabulary = training.vocabulary()
     ids = training.encoded(vocabulary)[:]
     windows = Windows(ids, trial.B, trial.T, trial.seed)
+    short = Windows(ids, trial.B, trial.T0 or trial.T, trial.seed)
+    behind = trial.n0 - trial.n0 * short.seq_length // trial.T  # windows that the short ones are ahead in number
     known, start = held_out.encoded(vocabulary)[:], max(0, int(vocabulary.encode("\n")[0]))
     network, draw = Network(trial, len(vocabulary)), np.random.default_rng(trial.seed)
     if trial.uni:
@@ -233,12 +267,13 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
     marks = {trial.steps * k // trial.val for k in range(1, trial.val + 1)} if trial.val else set()
     began = time.perf_counter()
     for step in range(trial.steps):
-        inputs, targets, _, moves_on, _ = windows[step]
+        inputs, targets, _, moves_on, _ = short[step] if step < trial.n0 else windows[step - behind]
         if moves_on:
             state = [tuple(part.roll(1, 0) for part in parts) for parts in state]
         if trial.fresh and (fresh := torch.from_numpy(draw.random(trial.B) < 1 / trial.fresh)[:, None]).any():
             state[1:] = [tuple(part.masked_fill(fresh, 0) for part in parts) for parts in state[1:]]
         x, y = (torch.from_numpy(ids.astype(np.int64)) for ids in (inputs, targets))  # (T, B)
+        network.readings = characters / len(ids)
         logits, state = network(x, state)
         error = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), label_smoothing=trial.lsm)
         network.zero_grad()

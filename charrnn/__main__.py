@@ -22,7 +22,10 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     from charrnn.cli import main as run
 
-    run()
+    try:
+        run()
+    except SystemExit as end:  # at once: nothing is left to do, and to take torch down takes the interpreter half a second
+        os._exit(end.code if isinstance(end.code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Nothing heavy is imported at the top: what only runs a model never reaches torch, and help not even NumPy.
 """
 
-import os
+import contextlib
 import sys
 import traceback
 from pathlib import Path
@@ -71,13 +71,9 @@ def main() -> None:
         else:
             message = error.format_message() if hasattr(error, "format_message") else str(error)  # a usage error of Typer's
             status = _fail(message.rstrip("."), error.exit_code) if message else error.exit_code
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:  # what can't be written now can't be at the interpreter's end either, which would say so at length
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    if distributed.several():  # the engine's threads don't always live through the interpreter's orderly end
-        os._exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError):  # there may be none; what can't be written now is lost
+            stream.flush()
     sys.exit(status)
 
 

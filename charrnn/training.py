@@ -112,14 +112,21 @@ class Run(RunState):
         self._started, self._stop = started, stop
         steps = options.steps or (math.ceil(options.epochs * self.windows.per_epoch) if options.epochs else None)
         self.save()  # says at once where nothing can be saved, and completes what a killed run had begun to write
-        logits = len(self.validation_ids) * len(self.vocabulary)
-        per_validation = 0.1 + len(self.validation_ids) / 150_000 + logits / 1.5e8  # seconds, until one has been measured
-        # Validations take at most a twentieth of the time; their saves a fiftieth, at four times what the first one takes,
-        # since it has neither moments nor a model to write.
-        affordable = math.inf if budget is None else budget / max(per_validation / 0.04, 4 * self.saving / 0.02)
-        planned = int(max(1, min(VALIDATIONS, affordable)))
         begun, seen = self._agree(), self.characters
-        shown = saved = begun
+        shown = saved = moment = begun
+        taken = 0.0  # seconds that the last validation took
+
+        def per_validation() -> float:
+            """Seconds: until one has been measured, a third of what learning so many characters takes, and the softmax's."""
+            known, learned = len(self.validation_ids), self.characters - seen
+            return taken or 0.1 + known * (len(self.vocabulary) / 1.5e8 + (moment - begun) / max(3 * learned, 1))
+
+        def marks_apart() -> float:
+            """Of the VALIDATIONS marks of a run, how many lie between two validations, which take at most a twentieth of the
+            time; their saves a fiftieth, at four times what the first one takes, since it has no moments and no model."""
+            if budget is None:
+                return 1.0
+            return max(1.0, VALIDATIONS / budget * max(per_validation() / 0.04, 4 * self.saving / 0.02))
 
         def fraction(step: int, seconds: float) -> float:
             if steps is not None:
@@ -127,15 +134,13 @@ class Run(RunState):
             assert budget is not None
             if self.train_bits < KNOWN and not len(self.validation_ids):
                 return 1.0
-            reserve = min(1.1 * per_validation + 0.1, 0.2 * budget)
+            reserve = min(1.1 * per_validation(), 0.2 * budget)
             return max(seconds / max(budget - reserve, 1e-9), step / most_steps)
 
-        # The run has `planned` marks; a validation is due where one has been passed since the last.
-        last, passed = -1, 0
+        last, passed = -1, 0  # step and mark of the last validation
         if self.history:
             last = self.history[-1]["step"]
-            passed = int(fraction(last, self.history[-1]["seconds"]) * planned)
-        moment = begun
+            passed = int(fraction(last, self.history[-1]["seconds"]) * VALIDATIONS)
         while True:
             self.seconds = earlier + moment
             now = fraction(self.step, self.seconds)
@@ -145,12 +150,12 @@ class Run(RunState):
                 left = (1 - now) * (self.seconds / now if now else 0.0)
                 yield Progress(min(now, 1.0), self.step, self.characters, self.seconds, left, speed, self.train_bits)
             try:
-                if self.step and now < 1 and int(now * planned) > passed and last != self.step:
-                    passed = int(now * planned)
+                if self.step and now < 1 and int(now * VALIDATIONS) - passed >= marks_apart() and last != self.step:
+                    passed = int(now * VALIDATIONS)
                     yield self._validate(now)
                     last = self.step
                     saved = self._agree()
-                    per_validation = max(per_validation, saved - moment)
+                    taken = saved - moment
                 elif moment - saved > max(SAVE_EVERY, SAVING * self.saving):
                     self.save()
                     saved = moment

@@ -1,15 +1,17 @@
 """Runs repeat, resume, begin from other models, keep the best, and end when they should."""
 
 import contextlib
+import dataclasses
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import CORPORA
 
-from charrnn import load, train
+from charrnn import load, train, training
 from charrnn.checkpoint import MODEL, STATE, read, read_model, write
 from charrnn.errors import CharrnnError
 from charrnn.optimizer import Optimizer
@@ -138,6 +140,35 @@ def test_a_run_for_a_time_ends_on_time_annealed_and_saved(corpus, tmp_path):
     assert finish_events
     assert run.history[-1]["learning_rate"] < 0.05 * run.recipe.learning_rate
     assert (tmp_path / "run" / STATE).exists()
+
+
+@pytest.mark.parametrize(("each", "validations"), [(0.1, 20), (0.5, 20), (2.0, 6)])
+def test_validations_take_a_twentieth_of_the_time_and_the_last_one_still_ends_in_it(
+    corpus, tmp_path, monkeypatch, each, validations
+):
+    """By a clock that only steps, of 0.05 seconds, and validations move on."""
+    options = Options(seconds=300.0, **SMALL)
+    run, _ = Run.create([corpus], options, tmp_path / "run")
+    run.recipe = dataclasses.replace(run.recipe, most_passes=0.0)
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    taken = []
+
+    def learn(fraction):
+        clock.now += 0.05
+        run.step, run.characters = run.step + 1, run.characters + 80
+
+    def validation_bits():
+        clock.now += each
+        taken.append(each)
+        return 3.0 - 0.01 * len(taken)
+
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(run, "_learn", learn)
+    monkeypatch.setattr(run, "_validation_bits", validation_bits)
+    list(run.events(options, 0.0))
+    assert len(taken) == validations
+    assert sum(taken) <= 0.05 * 300
+    assert 300 - 0.6 <= clock.now <= 300 + 0.1
 
 
 def test_a_run_for_no_time_at_all_still_leaves_a_model(corpus, tmp_path):
