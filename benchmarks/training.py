@@ -1,7 +1,7 @@
 """Measures training on this machine and prints tables in Markdown: `python benchmarks/training.py TEXT [--precision P]`.
 
 How fast a whole step is beside the loop that most people write, how far that is from the processor's peak, where the rest
-goes, and what comes before the first step and after the last. It takes a minute. Each contestant is a process of its
+goes, and what comes before the first step and after the last. It takes two minutes. Each contestant is a process of its
 own, since what charrnn asks of the C library's memory would speed up all that share its process.
 """
 
