@@ -22,10 +22,12 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     from charrnn.cli import main as run
 
+    # It leaves at once: to take torch down takes the interpreter half a second, and the threads of several ranks don't always
+    # live through it.
     try:
         run()
-    except SystemExit as end:  # at once: nothing is left to do, and to take torch down takes the interpreter half a second
-        os._exit(end.code if isinstance(end.code, int) else 0)
+    except SystemExit as end:
+        os._exit(end.code if isinstance(end.code, int) else 1)
 
 
 if __name__ == "__main__":
