@@ -177,6 +177,7 @@ def fit_windows(characters: int, batch_size: int, seq_length: int) -> tuple[int,
     return max(1, min(batch_size, steps // seq_length)), seq_length
 
 
+AHEAD = 16  # windows that are read at once
 FRESH = 50  # windows between two fresh starts of a stream, on average
 BY_HEART = 2_000  # characters; a shorter text is read in one piece, to be learned by heart
 
@@ -201,6 +202,15 @@ class Windows:
         self.starts = np.arange(batch_size) * steps // batch_size  # where streams don't divide the text, some share a step
         self.stream_length = -(-steps // batch_size)
         self.per_epoch = -(-self.stream_length // seq_length)
+        self._piece, self._ahead = -1, np.empty((0, 0), np.int32)
+
+    def _read(self, piece: int) -> Ids:
+        """What AHEAD windows are cut from: read at once, since reads by streams take a small network's time."""
+        if piece != self._piece:
+            first, last = (min(k * AHEAD * self.seq_length, self.stream_length) for k in (piece, piece + 1))
+            streams = [self.ids[start + first : start + last + 1] for start in self.starts[self.mine]]
+            self._piece, self._ahead = piece, np.stack(streams, axis=1)
+        return self._ahead
 
     def __getitem__(self, step: int) -> tuple[Ids, Ids, np.ndarray, bool, int]:
         """Window number `step` of the run.
@@ -211,7 +221,7 @@ class Windows:
         epoch, window = divmod(step, self.per_epoch)
         first = window * self.seq_length
         length = min(self.seq_length, self.stream_length - first)
-        ids = np.stack([self.ids[start : start + length + 1] for start in self.starts[self.mine] + first], axis=1)  # (T + 1, B)
+        ids = self._read(window // AHEAD)[first % (AHEAD * self.seq_length) :][: length + 1]  # (T + 1, B)
         begins = np.zeros(len(self.starts), bool)
         if len(self.ids) >= BY_HEART:
             begins |= np.random.default_rng((self.seed, epoch, window)).random(len(begins)) < 1 / FRESH

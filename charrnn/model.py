@@ -90,8 +90,9 @@ class CharRNN(nn.Module):
 
         `dropout` is the chance that a unit between layers is silenced, the same units throughout the window (Gal &
         Ghahramani 2016), `recurrent_dropout` that a weight between a layer's hidden states is (Merity et al. 2018). `dtype`
-        is the precision of the products in the cells (bfloat16 on a processor that has it).
+        is the precision of the products (bfloat16 on a processor that has it); the logits are of the weights' own.
         """
+        dtype = dtype or self.softmax.weight.dtype
         x = None if self.embedding is None else self.embedding(ids)  # (T, B, D); None: the first layer reads one-hot vectors
         new_state: State = []
         for i, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
@@ -100,7 +101,7 @@ class CharRNN(nn.Module):
                 x = _dropout(x, dropout)
             w_ih, w_hh, *biases = layer.all_weights[0]
             weights = [w_ih, _dropout_weights(w_hh, recurrent_dropout), *biases]
-            out, after = run(layer, weights, x, ids, layer_state, dtype or self.softmax.weight.dtype)  # (T, B, H)
+            out, after = run(layer, weights, x, ids, layer_state, dtype)  # (T, B, H)
             x = x + out if self.config.residual and x is not None and i else out
             new_state.append(tuple(part.detach() for part in after))
         weight: Tensor = self.softmax.weight
@@ -111,7 +112,8 @@ class CharRNN(nn.Module):
             return functional.embedding(ids, weight.t()) + bias, new_state
         if self.layers:
             x = _dropout(x, dropout)
-        return functional.linear(x.to(weight.dtype), weight, bias), new_state
+        logits = functional.linear(x.to(dtype), weight.to(dtype)).to(weight.dtype)
+        return logits.add_(bias), new_state  # a bias in bfloat16 would be off for good, where a product is now so, now so
 
 
 def _dropout(x: Tensor, p: float) -> Tensor:

@@ -4,6 +4,7 @@ Given gradients, it moves the parameters. It is plain tensors and no `torch.opti
 at its first step, which takes a second, and all that it holds is to be saved under a name.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -54,21 +55,22 @@ class Optimizer:
         the rate.
         """
         for p, momentum in zip(self.matrices, self.momentum, strict=True):
-            momentum.mul_(MOMENTUM).add_(_gradient(p))
+            momentum.lerp_(_gradient(p), 1 - MOMENTUM)
         if self.matrices and (number - 1) % EVERY == 0:
-            nesterov = [_gradient(p) + MOMENTUM * m for p, m in zip(self.matrices, self.momentum, strict=True)]
+            nesterov = [torch.lerp(_gradient(p), m, MOMENTUM) for p, m in zip(self.matrices, self.momentum, strict=True)]
             blocks = torch.cat([update.view(-1, update.shape[1], update.shape[1]) for update in nesterov])
             found = orthogonalize(blocks.to(self.dtype)).flatten(0, 1)  # (gates * H of all, H)
             for direction, part in zip(self.direction, torch.split(found, [len(p) for p in self.matrices]), strict=True):
                 direction.copy_(part)
         for p, direction in zip(self.matrices, self.direction, strict=True):
             p.mul_(1 - muon_rate * decay).sub_(direction, alpha=muon_rate)
-        (b1, b2), bias = BETAS, [1 - beta**number for beta in BETAS]
+        b1, b2 = BETAS
+        rate *= math.sqrt(1 - b2**number) / (1 - b1**number)  # both means begin at zero
         for p, mean, square in zip(self.others, self.mean, self.square, strict=True):
             gradient = _gradient(p)
             mean.lerp_(gradient, 1 - b1)
             square.mul_(b2).addcmul_(gradient, gradient, value=1 - b2)
-            p.addcdiv_(mean, (square / bias[1]).sqrt_().add_(EPSILON), value=-rate / bias[0])
+            p.addcdiv_(mean, square.sqrt().add_(EPSILON), value=-rate)
 
 
 def _gradient(p: Tensor) -> Tensor:

@@ -219,12 +219,18 @@ class Run(RunState):
         lost = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=records.PAD, reduction="sum")
         loss = lost * (self.group.size / characters)  # the mean over ranks is that over all characters
         beyond = loss.detach() >= DIVERGED * math.log(len(self.vocabulary) + 1)
-        self.model.zero_grad(set_to_none=True)
+        parameters = [*self.optimizer.matrices, *self.optimizer.others]
+        for p in parameters:
+            p.grad = None
         loss = loss * torch.where(beyond, torch.nan, 1.0)  # no number on one rank, and so the mean gradient on all
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP, foreach=True)
-        if not math.isfinite(norm.item()):
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
+        if not math.isfinite(norm):
             raise self._diverged()
+        if norm > CLIP:
+            for gradient in gradients:
+                gradient.mul_(CLIP / norm)
         bits = loss.item() / LN2
         rate = self.learning_rate(fraction)
         self.optimizer.step(self.step + 1, rate, MUON_RATE * rate, self.recipe.weight_decay)

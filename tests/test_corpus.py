@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from charrnn import checkpoint, reading, train
-from charrnn.corpus import BY_HEART, Vocabulary, Windows, fit_windows, scoring_blocks
+from charrnn.corpus import AHEAD, BY_HEART, Vocabulary, Windows, fit_windows, scoring_blocks
 from charrnn.errors import CharrnnError
 from charrnn.reading import read_corpus, read_text
 from charrnn.recipe import Options
@@ -75,6 +75,15 @@ def test_an_epoch_covers_every_character_and_its_windows_join(n, batch_size, seq
         last = targets[-1]
         seen |= set(targets.ravel().tolist())
     assert seen == set(range(1, n))
+
+
+def test_a_window_is_the_same_in_whatever_order_they_are_asked_for():
+    ids = np.random.default_rng(0).integers(0, 50, 9000).astype(np.int32)
+    windows = Windows(ids, 4, 20, seed=0)
+    steps = [*range(AHEAD + 3), 40, AHEAD - 1, windows.per_epoch - 1, windows.per_epoch, 2 * AHEAD]
+    for step in steps:
+        for mine, alone in zip(windows[step], Windows(ids, 4, 20, seed=0)[step], strict=True):
+            assert np.array_equal(mine, alone)
 
 
 def test_streams_of_a_long_text_begin_afresh_now_and_then():

@@ -79,6 +79,34 @@ def test_weight_decay_shrinks_the_matrices_of_muon_alone():
     assert torch.equal(vector, torch.full((8,), 2.0))
 
 
+def test_what_muon_does_not_move_is_moved_as_by_the_adam_of_torch():
+    torch.manual_seed(0)
+    mine, theirs = torch.nn.Parameter(torch.randn(5, 3)), torch.nn.Parameter(torch.zeros(5, 3))
+    theirs.data.copy_(mine.data)
+    ours, reference = Optimizer([], [mine]), torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99))
+    for number in range(1, 8):
+        mine.grad = torch.randn(5, 3)
+        theirs.grad = mine.grad.clone()
+        ours.step(number, 0.1, 0.4)
+        reference.step()
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(("most", "clipped"), [(1e-3, True), (1e3, False)])
+def test_a_gradient_is_clipped_to_the_largest_norm_and_a_smaller_one_left_alone(corpus, tmp_path, monkeypatch, most, clipped):
+    run, _ = Run.create([corpus], Options(steps=1, **SMALL), tmp_path / "run")
+    norms = []
+
+    def look(*_):
+        norms.append(torch.cat([p.grad.flatten() for p in run.model.parameters()]).norm().item())
+
+    monkeypatch.setattr(training, "CLIP", most)
+    monkeypatch.setattr(run.optimizer, "step", look)
+    run._learn(0.5)
+    run.lock.close()
+    assert norms[0] == pytest.approx(most) if clipped else 1e-3 < norms[0] < most
+
+
 def test_resuming_on_another_text_is_refused(corpus, tmp_path):
     train(corpus, out=tmp_path / "run", steps=3, **SMALL)
     other = tmp_path / "other.txt"
