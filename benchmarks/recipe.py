@@ -82,6 +82,7 @@ class Trial:
     its: int = knob(3, "iterations of Newton-Schulz")
     lazy: int = knob(1, "steps for which a direction of Muon serves")
     polar: int = knob(0, "1: with the coefficients of the Polar Express")
+    whole: int = knob(0, "1: each of Muon's matrices is made orthogonal as a whole and not by gate, in steps of equal size")
     emuon: int = knob(0, "1: Muon for the first layer's input matrix, too")
     wd: float = knob(0.0, "weight decay with Adam")
     mwd: float = knob(0.0, "weight decay with Muon")
@@ -167,7 +168,7 @@ class Network(CharRNN):
             x = (x if a.skip else inputs) + out if a.res and i else out
             given.append(x)
         x = torch.cat(given, -1) if a.cat else x
-        logits = self.softmax(self.dropped(x.float(), a.drop))
+        logits = functional.linear(self.dropped(x, a.drop), self.softmax.weight.to(self.dtype)).float() + self.softmax.bias
         return logits if self.table is None else logits + functional.embedding(ids, self.table), after
 
     def dropped(self, x: Tensor, p: float) -> Tensor:
@@ -195,11 +196,13 @@ class Muon:
         mom = 0.85 + (a.mom - 0.85) * min(1.0, self.steps / a.mw) if a.mw else a.mom
         for p, momentum in zip(self.matrices, self.momentum, strict=True):
             momentum.mul_(mom).add_(p.grad)
-            updates.setdefault(p.shape[1], []).append((p, p.grad.add(momentum, alpha=mom).unflatten(0, (-1, a.H))))
+            blocks = (1, -1) if a.whole else (-1, a.H)
+            updates.setdefault(p.shape[1], []).append((p, p.grad.add(momentum, alpha=mom).unflatten(0, blocks)))
         for width, group in updates.items():
             if self.steps % a.lazy == 0:
-                blocks = torch.cat([update for _, update in group])  # (n, H, width)
-                found = self.orthogonal(blocks.mT).mT * math.sqrt(a.H / width) if width < a.H else self.orthogonal(blocks)
+                blocks = torch.cat([update for _, update in group])  # (n, rows, width)
+                rows = blocks.shape[1]
+                found = self.orthogonal(blocks.mT).mT * math.sqrt(rows / width) if width < rows else self.orthogonal(blocks)
                 if a.nor:
                     found = self.evened(found, width)
                 self.directions[width] = found.split([len(update) for _, update in group])
