@@ -41,8 +41,8 @@ KINDS = (  # of the profiler's events, told by their names or by those that they
     ("Muon and Adam", "optimizer"),
     ("LSTM, backward", "mkldnn_rnn_layer_backward|RnnLayerBackward|lstm.*[Bb]ackward"),
     ("LSTM, forward", "mkldnn_rnn_layer|lstm"),
-    ("softmax layer and cross-entropy", "softmax|nll_loss|cross_entropy|linear|[Aa]ddmm"),
-    ("clipping", "foreach_norm|foreach_mul|linalg_vector_norm|clip"),
+    ("softmax layer and cross-entropy", "softmax|nll_loss|cross_entropy|linear|MmBackward"),
+    ("clipping", "linalg_vector_norm"),
     ("rest: embedding, residual, casts, targets", ""),
 )
 
