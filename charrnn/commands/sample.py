@@ -135,7 +135,8 @@ def _write_records(model: Any, prime: str, length: int, sampler: Any, seed: int 
         if printed == count or printed + dropped == TRIES * count:
             break
     if novel:
-        display.write_line(f"dropped {dropped:,} {model.records}s that stand in the text that the model was given")
+        kind = f"{model.records} that stands" if dropped == 1 else f"{model.records}s that stand"
+        display.write_line(f"dropped {dropped:,} {kind} in the text that the model was given")
     if printed < count:
         display.write_line(
             f"warning: {printed:,} of {count:,}: the model repeats its text; it was asked {TRIES} times as often"
