@@ -12,7 +12,6 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +57,8 @@ class Trial:
     H: int = knob(256, "units of each")
     E: int = knob(32, "numbers that stand for a character")
     res: int = knob(0, "1: each layer but the first adds to what it reads")
+    high: int = knob(0, "1: a learned gate mixes each layer but the first with what it reads (highway)")
+    norm: int = knob(0, "1: what each layer but the first reads is of mean 0 and variance 1 for each character")
     cat: int = knob(0, "1: the softmax layer reads what all layers give, one beside the other")
     skip: int = knob(0, "1: what a layer adds to is free of dropout")
     ng: int = knob(0, "previous characters whose embeddings the first layer reads, too")
@@ -141,6 +142,7 @@ class Network(CharRNN):
         if trial.cat:
             self.softmax = nn.Linear(trial.L * trial.H, vocabulary)
             nn.init.zeros_(self.softmax.weight)
+        self.gates = nn.ModuleList(nn.Linear(trial.H, trial.H) for _ in range(trial.high * (trial.L - 1)))
         self.before = nn.ParameterList(torch.randn(vocabulary, trial.E) / 2 for _ in range(trial.ng))
         self.table = nn.Parameter(torch.zeros(vocabulary, vocabulary)) if trial.ngtab else None
 
@@ -153,18 +155,21 @@ class Network(CharRNN):
         """Read `ids` (T, B) on from `state`: logits (T, B, V) and the state after them. Drops while training."""
         a, ((previous,), *states) = self.trial, state
         x = self.embedding(ids)  # (T, B, E)
-        read = torch.cat([previous.t(), ids])  # (ng + T, B)
+        known = torch.cat([previous.t(), ids])  # (ng + T, B)
         for k, weight in enumerate(self.before, 1):
-            x = x + functional.embedding(read[a.ng - k : len(read) - k], weight)
+            x = x + functional.embedding(known[a.ng - k : len(known) - k], weight)
         x = self.dropped(x, a.edrop).to(self.dtype)
-        after: State = [(read[len(read) - a.ng :].t(),)]
+        after: State = [(known[len(known) - a.ng :].t(),)]
         given = []
         for i, (layer, parts) in enumerate(zip(self.layers, states, strict=True)):
             weights = [weight.to(self.dtype) for weight in layer.all_weights[0]]
             weights[1] = functional.dropout(weights[1], a.wdrop, self.dropping)
             inputs = self.dropped(x, a.drop) if i else x
-            out, *last = torch.lstm(inputs, [part[None] for part in parts], weights, True, 1, 0.0, self.training, False, False)
+            read = functional.layer_norm(inputs.float(), inputs.shape[-1:]).to(self.dtype) if a.norm and i else inputs
+            out, *last = torch.lstm(read, [part[None] for part in parts], weights, True, 1, 0.0, self.training, False, False)
             after.append(tuple(part[0].detach() for part in last))
+            if a.high and i:  # Srivastava et al. 2015
+                out = torch.lerp(inputs, out, self.gates[i - 1](inputs.float()).sigmoid().to(self.dtype))
             x = (x if a.skip else inputs) + out if a.res and i else out
             given.append(x)
         x = torch.cat(given, -1) if a.cat else x
@@ -296,7 +301,8 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
         if step + 1 in marks:
             paused = time.perf_counter()
             figure = validate(network, known, start)
-            print(f"step {step + 1}: train {loss:.4f}, val {figure:.4f}", file=sys.stderr)
+            cells = ", ".join(f"{parts[1].float().abs().mean():.2f}" for parts in state[1:])
+            print(f"step {step + 1}: train {loss:.4f}, val {figure:.4f}, mean size of cells {cells}", file=sys.stderr)
             if figure < best:
                 best, copies = figure, [tensor.clone() for tensor in moving]
             elif trial.back:
@@ -313,12 +319,10 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
     return [figures, f"{loss:.4f}", f"{trial.steps:,}", f"{seconds:.1f}", f"{characters / seconds:,.0f}"]
 
 
-def trials(path: str) -> Iterator[list[str]]:
+def trials(path: str) -> list[list[str]]:
     """The words of each line that has any."""
     with open(path, encoding="utf-8") as lines:
-        for line in lines:
-            if words := line.split("#")[0].split("|")[0].split():
-                yield words
+        return [words for line in lines if (words := line.split("#")[0].split("|")[0].split())]
 
 
 def main() -> None:
@@ -330,8 +334,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*", metavar="NAME=VALUE", help="a trial")
     parser.add_argument("--trials", metavar="FILE", help="more of them, one a line")
     asked = parser.parse_intermixed_args()
-    wanted = [asked.words] if asked.words or not asked.trials else []
-    wanted += trials(asked.trials) if asked.trials else []
+    wanted = [*([asked.words] if asked.words or not asked.trials else []), *(trials(asked.trials) if asked.trials else [])]
     try:
         rows = [(" ".join(words), Trial.parse(words)) for words in wanted]
     except ValueError as error:

@@ -67,7 +67,8 @@ class CharRNN(nn.Module):
 
     def guess(self, counts: Tensor) -> None:
         """Begin with a guess at how often each character comes, one more than its `counts` (V,): the softmax layer's bias is
-        the logarithm of its share, and no step is spent on learning that (Karpathy 2019, "A recipe for training")."""
+        the logarithm of its share (Karpathy 2019, "A recipe for training"). Where it must be learned, Adam's first steps drive
+        the cells of deeper layers out to where tanh is flat, and they never come back."""
         self.softmax.bias.data.copy_(((counts + 1) / (counts + 1).sum()).log())
 
     def initial_state(self, batch_size: int) -> State:

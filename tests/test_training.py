@@ -92,6 +92,15 @@ def test_what_muon_does_not_move_is_moved_as_by_the_adam_of_torch():
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("hidden_size", [12, 48])  # with Adam alone; Muon, from 64 units on, does not drive them there
+def test_the_cells_do_not_run_away_in_the_first_steps(corpus, tmp_path, hidden_size):
+    run, _ = Run.create([corpus], Options(steps=200, layers=2, hidden_size=hidden_size), tmp_path / "run")
+    for _ in range(20):
+        run._learn(0.1)
+    run.lock.close()
+    assert all(cells.abs().mean() < 2 for _, cells in run.state)  # without a guess the second layer's are 20 to 40
+
+
 @pytest.mark.parametrize(("most", "clipped"), [(1e-3, True), (1e3, False)])
 def test_a_gradient_is_clipped_to_the_largest_norm_and_a_smaller_one_left_alone(corpus, tmp_path, monkeypatch, most, clipped):
     run, _ = Run.create([corpus], Options(steps=1, **SMALL), tmp_path / "run")
