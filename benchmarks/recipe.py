@@ -201,8 +201,8 @@ class Muon:
         mom = 0.85 + (a.mom - 0.85) * min(1.0, self.steps / a.mw) if a.mw else a.mom
         for p, momentum in zip(self.matrices, self.momentum, strict=True):
             momentum.mul_(mom).add_(p.grad)
-            blocks = (1, -1) if a.whole else (-1, a.H)
-            updates.setdefault(p.shape[1], []).append((p, p.grad.add(momentum, alpha=mom).unflatten(0, blocks)))
+            sizes = (1, -1) if a.whole else (-1, a.H)
+            updates.setdefault(p.shape[1], []).append((p, p.grad.add(momentum, alpha=mom).unflatten(0, sizes)))
         for width, group in updates.items():
             if self.steps % a.lazy == 0:
                 blocks = torch.cat([update for _, update in group])  # (n, rows, width)

@@ -55,9 +55,9 @@ class Optimizer:
         the rate.
         """
         for p, momentum in zip(self.matrices, self.momentum, strict=True):
-            momentum.lerp_(_gradient(p), 1 - MOMENTUM)
+            momentum.mul_(MOMENTUM).add_(_gradient(p))
         if self.matrices and (number - 1) % EVERY == 0:
-            nesterov = [torch.lerp(_gradient(p), m, MOMENTUM) for p, m in zip(self.matrices, self.momentum, strict=True)]
+            nesterov = [_gradient(p) + MOMENTUM * m for p, m in zip(self.matrices, self.momentum, strict=True)]
             blocks = torch.cat([update.view(-1, update.shape[1], update.shape[1]) for update in nesterov])
             found = orthogonalize(blocks.to(self.dtype)).flatten(0, 1)  # (gates * H of all, H)
             for direction, part in zip(self.direction, torch.split(found, [len(p) for p in self.matrices]), strict=True):
