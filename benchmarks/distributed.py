@@ -39,7 +39,8 @@ def measured(command: list[str], threads: int, *arguments: str) -> dict[str, flo
 
 def learn(text: str, seconds: float, folder: str, streams: int) -> None:
     """As one process or one of two ranks: print, in JSON, what was learned."""
-    from charrnn.training import Progress, train
+    from charrnn.training.events import Progress
+    from charrnn.training.run import train
 
     seen: list[Progress] = []
 
@@ -57,10 +58,10 @@ def step(text: str, streams: int) -> None:
     """As one of two ranks: print, in JSON, the seconds of a step and of its parts."""
     import torch
 
-    from charrnn.device import keep_memory
-    from charrnn.distributed import join
-    from charrnn.recipe import Options
-    from charrnn.training import MUON_RATE, Run
+    from charrnn.options import Options
+    from charrnn.training.device import keep_memory
+    from charrnn.training.distributed import join
+    from charrnn.training.run import MUON_RATE, Run
 
     def seconds(call: Callable[[], Any], times: int) -> float:
         took = []

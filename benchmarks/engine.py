@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from charrnn import checkpoint, load
-from charrnn.inference import Model
-from charrnn.model import CharRNN, Config
-from charrnn.score import ESCAPE
+from charrnn.inference.model import Model
+from charrnn.inference.score import ESCAPE
+from charrnn.network.char_rnn import CharRNN, Config
 
 CHARACTERS = "".join(sorted("\n !$&',-.3:;?" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "abcdefghijklmnopqrstuvwxyz"))
 ROUNDS = 5  # each contestant is timed in each round; the median counts

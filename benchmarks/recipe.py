@@ -20,12 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from charrnn import optimizer, score
-from charrnn.corpus import Corpus, Windows, frequencies
-from charrnn.device import keep_memory
-from charrnn.model import CharRNN, Config
-from charrnn.optimizer import Optimizer, orthogonalize
-from charrnn.reading import read_corpus
+from charrnn.inference import score
+from charrnn.network import optimizer
+from charrnn.network.char_rnn import CharRNN, Config
+from charrnn.network.optimizer import Optimizer, orthogonalize
+from charrnn.text.corpus import Corpus, frequencies
+from charrnn.text.reading import read_corpus
+from charrnn.training.batches import Windows
+from charrnn.training.device import keep_memory
 
 # The coefficients of each iteration by the Polar Express (Amsel et al. 2025); the last ones serve for all that follow.
 POLAR = (

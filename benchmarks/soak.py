@@ -1,6 +1,6 @@
 """Kills many runs and breaks many files: `make soak` prints how many runs came out identical and how many mutants were refused.
 
-Runs are forked from one process that has torch imported already, so that nearly every kill falls into training or saving.
+Runs are forked from one process that has torch imported already, so that nearly every kill falls into run or saving.
 """
 
 import argparse
@@ -14,12 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from charrnn import run_folder
+
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: these networks are tiny, and a process with threads can't fork
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import test_fuzz
 
-from charrnn import checkpoint, cli, training
+from charrnn import checkpoint, cli
+from charrnn.training import run
 
 KINDS = (
     "--cell lstm --hidden-size 64 --layers 2 --dropout 0.2",
@@ -33,7 +36,7 @@ def start(arguments: list[str]) -> int:
     """Run the program in a child; returns its process id."""
     pid = os.fork()
     if not pid:
-        training.SAVE_EVERY = training.SAVING = 0.1
+        run.SAVE_EVERY = run.SAVING = 0.1
         sys.argv = ["charrnn", *arguments]
         try:
             cli.main()
@@ -46,9 +49,9 @@ def start(arguments: list[str]) -> int:
 
 def outcome(folder: Path) -> Any:
     """The model, the state and the history of a run, less the seconds that it took."""
-    files = [checkpoint.read(folder / name) for name in (checkpoint.MODEL, checkpoint.STATE)]
-    history = [json.loads(line) for line in (folder / checkpoint.HISTORY).read_text().splitlines()]
-    for record in [files[0][1]["training"], files[1][1]["place"], *files[1][1]["history"], *history]:
+    files = [checkpoint.read(folder / name) for name in (run_folder.MODEL, run_folder.STATE)]
+    history = [json.loads(line) for line in (folder / run_folder.HISTORY).read_text().splitlines()]
+    for record in [files[0][1]["run"], files[1][1]["place"], *files[1][1]["history"], *history]:
         del record["seconds"]
     return [{name: t.tobytes() for name, t in tensors.items()} for tensors, _ in files], [h for _, h in files], history
 
@@ -68,7 +71,7 @@ def kills(wanted: int, seed: int) -> tuple[int, int, int, int]:
             assert os.waitpid(start([*command, str(whole)]), 0)[1] == 0
             length = time.monotonic() - began
             while True:
-                again = (parts / checkpoint.STATE).exists()
+                again = (parts / run_folder.STATE).exists()
                 pid = start(["train", "--resume", "-q", "-o", str(parts)] if again else [*command, str(parts)])
                 resumed += again
                 ends = time.monotonic() + chance.random() * length * 0.6

@@ -28,11 +28,12 @@ from torch import nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from charrnn import device
-from charrnn.optimizer import EVERY, ITERATIONS
-from charrnn.reading import read_corpus
-from charrnn.recipe import Options, Recipe, choose
-from charrnn.training import CLIP, Run
+from charrnn.network.optimizer import EVERY, ITERATIONS
+from charrnn.options import Options, Recipe
+from charrnn.text.reading import read_corpus
+from charrnn.training import device
+from charrnn.training.recipe import choose
+from charrnn.training.run import CLIP, Run
 
 ROUNDS = 24  # in each of them each contestant is timed, in turn; what counts is the ratio within a round, and of those the
 # median: the speed of two threads that wait for each other drifts by a quarter in seconds, on a machine that is shared

@@ -8,14 +8,15 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from charrnn.version import __version__
+
 if TYPE_CHECKING:
     from charrnn.errors import CharrnnError
-    from charrnn.inference import Model, load
-    from charrnn.training import train
+    from charrnn.inference.model import Model, load
+    from charrnn.training.run import train
 
-__version__ = "0.1.0"
 __all__ = ["CharrnnError", "Model", "__version__", "load", "train"]
-_HOMES = {"CharrnnError": "errors", "Model": "inference", "load": "inference", "train": "training"}
+_HOMES = {"CharrnnError": "errors", "Model": "inference.model", "load": "inference.model", "train": "training.run"}
 
 
 def __getattr__(name: str) -> Any:

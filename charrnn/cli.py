@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 import charrnn
-from charrnn import display, distributed
 from charrnn.commands.common import option
 from charrnn.commands.eval import eval
 from charrnn.commands.export import export
@@ -22,6 +21,8 @@ from charrnn.commands.report import report
 from charrnn.commands.sample import sample
 from charrnn.commands.train import train
 from charrnn.errors import CharrnnError
+from charrnn.terminal import output
+from charrnn.training import distributed
 
 OUT_OF_MEMORY = "out of memory; take a smaller text, network or batch"
 
@@ -88,5 +89,5 @@ def _describe_fault(error: Exception) -> str:
 def _fail(message: str, status: int) -> int:
     """Say what is wrong, unless another rank does."""
     if message and distributed.speaks():
-        display.write_line(f"error: {message}")
+        output.write_line(f"error: {message}")
     return status

@@ -19,8 +19,8 @@ import typer
 from mkdocs.exceptions import PluginError
 
 import charrnn
-from charrnn import recipe
 from charrnn.cli import app
+from charrnn.training import recipe
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "RESULTS.md"
 INCLUDE = re.compile(r"^<!-- include: (\w+) ?(.*?) -->$", re.M)

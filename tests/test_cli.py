@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import ROOT, charrnn
 
-from charrnn import __version__, display
+from charrnn import __version__
+from charrnn.terminal import output
 
 PROGRAM = [sys.executable, "-m", "charrnn"]
 
@@ -138,7 +139,7 @@ def test_a_signal_saves_and_says_where(tmp_path, number, status):
 
 def test_control_characters_are_shown_on_a_terminal_and_markup_is_text():
     hostile = "\x1b[31mred\x1b]8;;http://x\x07[bold]\r\u202e\x00\n\t"
-    shown = display.printable(hostile)
+    shown = output.printable(hostile)
     assert "\x1b" not in shown
     assert "\r" not in shown
     assert "\x07" not in shown

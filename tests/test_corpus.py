@@ -9,13 +9,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from charrnn import checkpoint, reading, train
-from charrnn.corpus import AHEAD, BY_HEART, Vocabulary, Windows, fit_windows, scoring_blocks
+from charrnn import checkpoint, train
 from charrnn.errors import CharrnnError
-from charrnn.reading import read_corpus, read_text
-from charrnn.recipe import Options
-from charrnn.score import score
-from charrnn.training import Run
+from charrnn.inference.score import score, scoring_blocks
+from charrnn.options import Options
+from charrnn.text import reading
+from charrnn.text.reading import read_corpus, read_text
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.batches import AHEAD, BY_HEART, Windows, fit_windows
+from charrnn.training.run import Run
 
 
 def test_a_vocabulary_is_in_code_point_order_and_round_trips():
@@ -112,8 +114,8 @@ LONG = "ab\r\nzażółć gęślą 🦉 " * 3 + "".join(chr(0x4E00 + k) for k in 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """The folder of the cache, in a world where texts of 50 characters are long and blocks have seven bytes."""
-    monkeypatch.setattr("charrnn.cache.IN_MEMORY", 50)
-    monkeypatch.setattr("charrnn.cache.BLOCK", 7)
+    monkeypatch.setattr("charrnn.text.id_cache.IN_MEMORY", 50)
+    monkeypatch.setattr("charrnn.text.id_cache.BLOCK", 7)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "charrnn"
 
@@ -126,7 +128,7 @@ def put(folder, name, data):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-32", "utf-7", "gb18030"])
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 20])
 def test_block_borders_do_not_matter(cache, tmp_path, monkeypatch, encoding, block):
-    monkeypatch.setattr("charrnn.cache.BLOCK", block)
+    monkeypatch.setattr("charrnn.text.id_cache.BLOCK", block)
     assert read_text([put(tmp_path, "t.txt", ("\ufeff" + LONG).encode(encoding))], encoding)[0] == LONG
 
 
@@ -217,14 +219,14 @@ def test_files_that_turn_out_not_to_be_text_leave_no_trace(cache, tmp_path, monk
     assert corpus.fingerprint == expected
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
-    monkeypatch.setattr("charrnn.cache.IN_MEMORY", 50)
+    monkeypatch.setattr("charrnn.text.id_cache.IN_MEMORY", 50)
     with pytest.raises(CharrnnError, match=r"b\.bin holds NUL"):  # who names a file wants it read
         read_corpus(sorted(folder.iterdir()))
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 20])
 def test_an_undecodable_byte_is_named_by_its_place_in_the_file(cache, tmp_path, monkeypatch, block):
-    monkeypatch.setattr("charrnn.cache.BLOCK", block)
+    monkeypatch.setattr("charrnn.text.id_cache.BLOCK", block)
     good = put(tmp_path, "good.txt", b"good " * 5)
     data = "🦉 owl".encode() * 10 + b"\xf0\x9f\xa6" + b"cut"
     with pytest.raises(CharrnnError, match=rf"bad\.txt is not utf-8 at byte {len(data) - 6};.*--encoding"):
@@ -278,8 +280,8 @@ def test_ids_of_a_corpus_are_those_of_its_text(cache, tmp_path):
 
 
 def test_characters_that_a_vocabulary_lacks_are_left_out_at_any_place(tmp_path, monkeypatch):
-    monkeypatch.setattr("charrnn.corpus.BLOCK", 8)
-    monkeypatch.setattr("charrnn.corpus.CHUNK", 4)
+    monkeypatch.setattr("charrnn.text.corpus.BLOCK", 8)
+    monkeypatch.setattr("charrnn.text.corpus.CHUNK", 4)
     corpus = read_corpus([put(tmp_path, "t.txt", b"xxxxxxxxabcxxdxxxxxexxxxfxghixxxxxxx")])
     for known in ("abcdefghi", "abcdefghix", "ghi"):
         vocabulary = Vocabulary(known)
@@ -340,7 +342,7 @@ def test_training_from_the_cache_gives_the_same_bytes_as_from_memory(cache, tmp_
     path = put(tmp_path, "t.txt", LONG.encode() * 5)
     options = dict(steps=5, hidden_size=8, layers=1, seed=1)
     train(path, out=tmp_path / "kept", **options)
-    monkeypatch.setattr("charrnn.cache.IN_MEMORY", 1 << 24)
+    monkeypatch.setattr("charrnn.text.id_cache.IN_MEMORY", 1 << 24)
     train(path, out=tmp_path / "memory", **options)
     kept, memory = (checkpoint.read(tmp_path / name / "model.safetensors")[0] for name in ("kept", "memory"))
     assert {key: kept[key].tobytes() for key in kept} == {key: memory[key].tobytes() for key in memory}

@@ -16,18 +16,18 @@ import torch
 import zstandard
 from conftest import CORPORA, charrnn
 
-from charrnn import device, distributed
-from charrnn.checkpoint import CORPUS, HISTORY, STATE, read
-from charrnn.corpus import Windows
-from charrnn.distributed import Group
+from charrnn.checkpoint import read
 from charrnn.errors import CharrnnError
-from charrnn.model import CharRNN, Config
-from charrnn.optimizer import Optimizer
-from charrnn.reading import read_corpus
-from charrnn.recipe import Options
-from charrnn.records import PAD, Records
-from charrnn.score import score
-from charrnn.training import Run, train
+from charrnn.inference.score import score
+from charrnn.network.char_rnn import CharRNN, Config
+from charrnn.network.optimizer import Optimizer
+from charrnn.options import Options
+from charrnn.run_folder import CORPUS, HISTORY, STATE
+from charrnn.text.reading import read_corpus
+from charrnn.training import device, distributed
+from charrnn.training.batches import PAD, RecordBatches, Windows
+from charrnn.training.distributed import Group
+from charrnn.training.run import Run, train
 
 SIZES = ("--layers", 2, "--hidden-size", 64, "--batch-size", 8, "--seq-length", 32, "--precision", "float32", "--dropout", 0)
 
@@ -159,7 +159,10 @@ def test_the_windows_of_all_ranks_are_those_of_one(size):
 def test_the_records_of_all_ranks_are_those_of_one_and_a_rank_too_many_learns_nothing():
     ids = np.concatenate([np.full(n, n, np.int32) for n in (3, 5, 9, 4, 6, 7)])
     ids[np.cumsum([3, 5, 9, 4, 6, 7]) - 1] = 0
-    whole, shares = Records(ids, 0, "line", 2, 100, 0), [Records(ids, 0, "line", 2, 100, 0, group) for group in parts(5)]
+    whole, shares = (
+        RecordBatches(ids, 0, "line", 2, 100, 0),
+        [RecordBatches(ids, 0, "line", 2, 100, 0, group) for group in parts(5)],
+    )
     for step in range(whole.per_epoch):
         _, targets, _, _, learned = whole[step]
         found = np.concatenate([share[step][1].ravel() for share in shares])
@@ -364,7 +367,7 @@ def test_zstd_without_its_library_is_one_line(shards, monkeypatch):
 def test_long_archives_are_kept_and_told_from_their_bytes_as_they_are(shards, monkeypatch, tmp_path):
     folder, text = shards
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("charrnn.cache.IN_MEMORY", 1_000)
+    monkeypatch.setattr("charrnn.text.id_cache.IN_MEMORY", 1_000)
     first, again = read_corpus([folder]), read_corpus([folder])
     assert first.path == again.path is not None
     assert first.text() == again.text() == text

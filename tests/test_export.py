@@ -12,8 +12,8 @@ import pytest
 from conftest import charrnn
 
 from charrnn import checkpoint, load
-from charrnn.engine import Network
-from charrnn.export import to_onnx
+from charrnn.export.onnx import to_onnx
+from charrnn.network.engine import Network
 
 V, T, B = 11, 7, 3
 

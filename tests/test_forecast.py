@@ -15,10 +15,11 @@ import pytest
 import torch
 from conftest import CORPORA, DATA, charrnn
 
-from charrnn import checkpoint, cli, display
+from charrnn import checkpoint, cli
 from charrnn.errors import CharrnnError
-from charrnn.forecast import MODEL, Forecaster, Settings, training_rows
-from charrnn.table import Series, read_series
+from charrnn.forecast import plot
+from charrnn.forecast.forecaster import MODEL, Forecaster, Settings, training_rows
+from charrnn.forecast.table import Series, read_series
 
 TIDE = CORPORA / "tide.csv"
 QUICK = Settings(steps=30, seed=3)
@@ -189,7 +190,7 @@ def test_a_trend_beyond_the_training_range_is_still_followed():
 
 
 def test_more_windows_than_a_batch_are_drawn_by_the_seed(monkeypatch):
-    monkeypatch.setattr("charrnn.forecast.BATCH", 16 * 7)
+    monkeypatch.setattr("charrnn.forecast.forecaster.BATCH", 16 * 7)
     series = series_of(np.sin(np.arange(200) / 3))
     first, again = (learn(series, Settings(steps=200)) for _ in range(2))
     assert first[1].tobytes() == again[1].tobytes()
@@ -416,13 +417,13 @@ def test_a_plot_without_matplotlib_says_how_to_install_it(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(CharrnnError, match=r"pip install 'charrnn\[plot\]'"):
-        display.require_plotting(tmp_path / "p.png")
+        plot.require_plotting(tmp_path / "p.png")
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
 def test_a_plot_is_drawn_in_each_format(suffix, start):
     pytest.importorskip("matplotlib", reason="matplotlib, an extra, is not installed")
-    drawn = display.draw_plot(suffix, "price in $", [[1.0, 2.0, float("nan")], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0]])
+    drawn = plot.draw_plot(suffix, "price in $", [[1.0, 2.0, float("nan")], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0]])
     assert drawn.startswith(start)
 
 

@@ -16,11 +16,11 @@ from conftest import CORPORA, ROOT, charrnn
 from mutants import mutants, pack, unpack
 
 from charrnn import checkpoint, load, train
-from charrnn.checkpoint import MODEL, STATE
 from charrnn.errors import CharrnnError
-from charrnn.inference import Model
-from charrnn.recipe import Options
-from charrnn.training import Run
+from charrnn.inference.model import Model
+from charrnn.options import Options
+from charrnn.run_folder import MODEL, STATE
+from charrnn.training.run import Run
 
 TEXT = "hihello\n" * 20
 

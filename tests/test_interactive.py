@@ -1,4 +1,4 @@
-"""`charrnn sample --interactive`: what the network remembers of a text that changes, and the real program at a terminal."""
+"""`charrnn sample --screen`: what the network remembers of a text that changes, and the real program at a terminal."""
 
 import contextlib
 import fcntl
@@ -18,9 +18,10 @@ import pyte
 import pytest
 from conftest import charrnn
 
-from charrnn import interactive, load
-from charrnn.inference import Sampler
-from charrnn.writing import RECENT, STRIDE, Past, Reader, Writer
+from charrnn import load
+from charrnn.inference.sampler import Sampler
+from charrnn.interactive import screen
+from charrnn.interactive.cowriter import RECENT, STRIDE, CoWriter, Past, Reader
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +80,14 @@ def test_a_record_begins_afresh_after_the_one_before(names_run):
     reader = Reader(model)
     np.testing.assert_array_equal(reader.read("Anna\nBobel\nCl"), read_whole(model, "Cl"))
     np.testing.assert_array_equal(reader.read("Anna\n"), read_whole(model, ""))
-    written = Writer(model, Sampler(), 1).line("Anna\nBo")
+    written = CoWriter(model, Sampler(), 1).line("Anna\nBo")
     assert written.count("\n") <= 1
     assert not written.rstrip("\n").count("\n")
 
 
 def test_a_seed_repeats_what_is_written_and_another_try_differs(model):
     def session(seed):
-        writer = Writer(model, Sampler(0.9), seed)
+        writer = CoWriter(model, Sampler(0.9), seed)
         return [writer.word("NELL:\n"), writer.line("NELL:\n"), writer.word("NELL:\n")]
 
     assert session(3) == session(3)
@@ -95,7 +96,7 @@ def test_a_seed_repeats_what_is_written_and_another_try_differs(model):
 
 
 def test_greedy_writes_the_likeliest_that_is_suggested(model):
-    writer = Writer(model, Sampler(greedy=True), 1)
+    writer = CoWriter(model, Sampler(greedy=True), 1)
     text = "NELL:\n"
     for character in writer.line(text):
         assert writer.suggest(text, 1)[0][0] == character
@@ -104,7 +105,7 @@ def test_greedy_writes_the_likeliest_that_is_suggested(model):
 
 @pytest.mark.parametrize("sampler", [Sampler(), Sampler(0.4), Sampler(2.0, top_k=3), Sampler(0.8, top_p=0.6)])
 def test_suggested_probabilities_are_those_of_what_is_drawn(model, sampler):
-    writer = Writer(model, sampler, 5)
+    writer = CoWriter(model, sampler, 5)
     suggested = dict(writer.suggest("The ", len(model.vocabulary)))
     assert sum(suggested.values()) == pytest.approx(1)
     assert list(suggested.values()) == sorted(suggested.values(), reverse=True)
@@ -138,13 +139,13 @@ def test_undo_goes_back_through_every_text_and_redo_forth():
 @pytest.mark.parametrize("width", [7, 20, 61])
 def test_rows_hold_the_whole_text_within_their_width(width):
     text = "To be, or not to be:\n\nthat is 日本語の文字 the\tquestion " + "x" * 90 + " " * 30 + "\x1b[31m e\u0301nd"
-    rows = interactive.wrap(text, 0, width, 1000)
+    rows = screen.wrap(text, 0, width, 1000)
     assert rows[0][0] == 0
     assert rows[-1][1] == len(text)
     for (start, stop), (after, _) in itertools.pairwise(rows):
         assert after - stop == (text[stop] == "\n")
-        assert interactive.cells(text[start:stop].rstrip(" ")) <= width
-    assert interactive.wrap(text, rows[3][0], width, 2) == rows[3:5]
+        assert screen.cells(text[start:stop].rstrip(" ")) <= width
+    assert screen.wrap(text, rows[3][0], width, 2) == rows[3:5]
 
 
 class Terminal:
@@ -161,7 +162,7 @@ class Terminal:
             os.closerange(3, 64)
             os.environ.update({"TERM": "xterm-256color", "LANG": "C.UTF-8"})
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            os.execv(sys.executable, [sys.executable, "-m", "charrnn", "sample", "--interactive", *map(str, arguments)])
+            os.execv(sys.executable, [sys.executable, "-m", "charrnn", "sample", "--screen", *map(str, arguments)])
         os.close(self.out)
         self.out = out_of
         self.sent = b""
@@ -227,7 +228,7 @@ def test_one_types_and_the_model_goes_on_and_the_text_is_standard_output(termina
     session.wait("NELL:")
     session.press("\nI\t")
     session.press("\r")
-    writer = Writer(model, Sampler(0.8), 3)
+    writer = CoWriter(model, Sampler(0.8), 3)
     text = "NELL:\nI"
     text += writer.word(text)
     text += writer.line(text)
@@ -256,10 +257,10 @@ def test_undo_redo_another_and_warmth(terminal):
 
 def test_suggestions_are_taken_by_number_and_by_arrow(terminal, model):
     session = terminal("-p", "The ", "--suggest", 5, columns=120)
-    writer, text = Writer(model, Sampler()), "The "
+    writer, text = CoWriter(model, Sampler()), "The "
     suggested = writer.suggest(text, 5)
     for k, (character, p) in enumerate(suggested):
-        session.wait(f" {k + 1}  {interactive.NAMES.get(character, character):<12}{p:6.1%}")
+        session.wait(f" {k + 1}  {screen.NAMES.get(character, character):<12}{p:6.1%}")
     session.press("2")
     text += suggested[1][0]
     session.wait(f"{len(text)} characters")
@@ -329,11 +330,11 @@ def test_a_line_of_a_model_of_lines_ends(names_run, terminal):
 
 def test_what_goes_not_with_it_gets_one_line(book_run):
     for arguments, words in (
-        (["--interactive"], "needs a terminal; there is none"),
-        (["--interactive", "--count", "2"], "--count and --interactive exclude each other"),
-        (["--interactive", "-n", "2"], "--length and --interactive"),
-        (["--interactive", "--suggest", "10"], "--suggest 10 is not between 0 and 9"),
-        (["--suggest", "3"], "--suggest goes with --interactive"),
+        (["--screen"], "needs a terminal; there is none"),
+        (["--screen", "--count", "2"], "--count and --screen exclude each other"),
+        (["--screen", "-n", "2"], "--length and --screen"),
+        (["--screen", "--suggest", "10"], "--suggest 10 is not between 0 and 9"),
+        (["--suggest", "3"], "--suggest goes with --screen"),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "charrnn", "sample", "-m", "runs/book", *arguments],
@@ -351,10 +352,10 @@ def test_what_goes_not_with_it_gets_one_line(book_run):
 
 
 def test_without_the_extra_it_says_what_to_install(book_run):
-    code = "import sys; sys.modules['prompt_toolkit'] = None; sys.argv[1:] = ['sample', '--interactive']; "
+    code = "import sys; sys.modules['prompt_toolkit'] = None; sys.argv[1:] = ['sample', '--screen']; "
     code += "from charrnn.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=book_run, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
     assert done.returncode == 2
     assert done.stderr.decode() == (
-        "error: --interactive takes prompt_toolkit, which is not installed: pip install 'charrnn[write]'\n"
+        "error: --screen takes prompt_toolkit, which is not installed: pip install 'charrnn[write]'\n"
     )

@@ -11,9 +11,9 @@ import torch
 from conftest import CORPORA, ROOT
 
 from charrnn import train
-from charrnn.corpus import Vocabulary
-from charrnn.recipe import Options
-from charrnn.training import Run
+from charrnn.options import Options
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.run import Run
 
 LN2 = math.log(2)
 PHRASE = "few owls own bows"  # 17 characters: 16 next ones; "w" is followed by a space, by "l", "n" and "s"

@@ -18,7 +18,7 @@ import pyte
 import pytest
 from conftest import CORPORA
 
-from charrnn import display, frame, live
+from charrnn.terminal import frame, live, output, progress
 
 SIZES = [(40, 24), (60, 24), (80, 24), (160, 30)]
 BRAILLE = re.compile("[\u2801-\u28ff]")
@@ -370,8 +370,8 @@ def test_without_a_frame_there_are_plain_lines_or_none(terminal, clock, monkeypa
 
 def test_reading_hands_a_clean_screen_over_to_the_training(terminal, clock, monkeypatch):
     seen = terminal()
-    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
-    with display.WorkDisplay() as reading:
+    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    with progress.WorkDisplay() as reading:
         reading.progress(0, 4_000_000)
         assert not seen.written
         clock.seconds += 2

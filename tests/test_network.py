@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from charrnn.cells import GRUCell, TanhCell
-from charrnn.engine import Network
-from charrnn.model import CharRNN, Config, _dropout_weights
+from charrnn.network.char_rnn import CharRNN, Config, _dropout_weights
+from charrnn.network.engine import Network
+from charrnn.network.kernels import GRUFunction, TanhFunction
 
 CELLS = ["lstm", "gru", "rnn"]
 
@@ -133,8 +133,8 @@ def test_gradients_of_each_cell_are_those_of_finite_differences():
     torch.manual_seed(0)
     H, T, B = 3, 4, 2
     h = torch.randn(H, B, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda g, w, b: GRUCell.apply(g, w, b, h), (leaf(3 * H, T, B), leaf(3 * H, H), leaf(H)))
-    assert torch.autograd.gradcheck(lambda g, w: TanhCell.apply(g, w, h), (leaf(H, T, B), leaf(H, H)))
+    assert torch.autograd.gradcheck(lambda g, w, b: GRUFunction.apply(g, w, b, h), (leaf(3 * H, T, B), leaf(3 * H, H), leaf(H)))
+    assert torch.autograd.gradcheck(lambda g, w: TanhFunction.apply(g, w, h), (leaf(H, T, B), leaf(H, H)))
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -1,4 +1,4 @@
-"""Records: lines and paragraphs as sequences with lengths of their own, in batches, in scores and in samples."""
+"""RecordBatches: lines and paragraphs as sequences with lengths of their own, in batches, in scores and in samples."""
 
 import json
 import math
@@ -10,14 +10,16 @@ import torch
 from conftest import CORPORA, DATA, charrnn
 
 from charrnn import load, train
-from charrnn.checkpoint import FINGERPRINT, MODEL, STATE, read, read_model, write
-from charrnn.corpus import Vocabulary
+from charrnn.checkpoint import FINGERPRINT, read, read_model, write
 from charrnn.errors import CharrnnError
-from charrnn.model import CharRNN, Config
-from charrnn.recipe import Options
-from charrnn.records import PAD, SEPARATORS, Records, bounds, hold_out, join, prints, split
-from charrnn.score import score_records
-from charrnn.training import Run
+from charrnn.inference.score import score_records
+from charrnn.network.char_rnn import CharRNN, Config
+from charrnn.options import Options
+from charrnn.run_folder import MODEL, STATE
+from charrnn.text.records import SEPARATORS, bounds, hold_out, join, prints, split
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.batches import PAD, RecordBatches
+from charrnn.training.run import Run
 
 SMALL = dict(layers=2, hidden_size=12, embedding=8, batch_size=16)
 PEOPLE = "ann anna annabel bea beatrice cleo dora eve evelyn fay flo florence gil gus hal ida iris ivy jo june kay kit"
@@ -50,7 +52,7 @@ def batch_of(texts, kind="line", batch_size=100, seq_length=100):
     vocabulary = Vocabulary(text)
     ids = vocabulary.encode(text)
     line_break = int(vocabulary.encode("\n")[0])
-    return vocabulary, Records(ids, line_break, kind, batch_size, seq_length, 0)
+    return vocabulary, RecordBatches(ids, line_break, kind, batch_size, seq_length, 0)
 
 
 def network(vocabulary, cell="lstm", layers=2):

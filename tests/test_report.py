@@ -17,16 +17,17 @@ from conftest import charrnn
 from test_surprise import BOOK, LINES, header_of, model_of, tensors_of
 
 from charrnn import load
-from charrnn.charts import Line, curves, reliability, ticks
 from charrnn.checkpoint import write
 from charrnn.errors import CharrnnError
-from charrnn.inference import Model
-from charrnn.reading import corpus_of
-from charrnn.recipe import Options
-from charrnn.report import LIMIT, page
-from charrnn.subject import Subject, history, validation_text
-from charrnn.surprise import Details, reading_of
-from charrnn.texts import read_texts
+from charrnn.inference.model import Model
+from charrnn.inference.surprisal import Details, reading_of
+from charrnn.options import Options
+from charrnn.report.charts import Line, curves, reliability, ticks
+from charrnn.report.page import LIMIT, page
+from charrnn.report.source import ReportText, validation_text
+from charrnn.run_folder import history
+from charrnn.text.reading import corpus_of
+from charrnn.training.data import read_texts
 
 MANY = "".join(chr(0x4E00 + k) for k in range(700))
 LONG = (BOOK * 2)[:120_000]
@@ -43,7 +44,7 @@ RECORD = dict(
 
 
 def page_of(model, text, records=(), what="a text"):
-    return page(model, records, Subject(corpus_of(text), what))
+    return page(model, records, ReportText(corpus_of(text), what))
 
 
 def visible(document):
@@ -125,7 +126,7 @@ def test_a_page_is_made_of_any_model_and_text(model, text):
 
 
 def test_where_the_coloured_text_would_take_too_much_room_fewer_characters_are_coloured(monkeypatch):
-    monkeypatch.setattr("charrnn.packing.PACKED", 20_000)
+    monkeypatch.setattr("charrnn.report.packing.PACKED", 20_000)
     document = page_of(model_of(BOOK), BOOK[:8000])
     coloured = json.loads(re.search(r'id="facts">([^<]*)<', document)[1])["characters"]
     assert 1000 < coloured < 8000
@@ -428,5 +429,5 @@ def test_a_model_of_an_old_format_has_a_report(tmp_path, opened):
     from conftest import ROOT
 
     model = load(ROOT / "tests/formats/format-1.safetensors")
-    document = page(model, [], Subject(corpus_of("some good text"), "a text"))
+    document = page(model, [], ReportText(corpus_of("some good text"), "a text"))
     assert opened(document).locator("#text span").count() == 14

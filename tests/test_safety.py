@@ -20,11 +20,12 @@ import pytest
 import torch
 from conftest import charrnn
 
-from charrnn import checkpoint, load, train
-from charrnn.checkpoint import HISTORY, MODEL, STATE, read
+from charrnn import checkpoint, load, run_folder, train
+from charrnn.checkpoint import read
 from charrnn.errors import CharrnnError
-from charrnn.recipe import Options
-from charrnn.training import Run
+from charrnn.options import Options
+from charrnn.run_folder import HISTORY, MODEL, STATE
+from charrnn.training.run import Run
 
 PROGRAM = [sys.executable, "-m", "charrnn"]
 FILES = {MODEL, STATE, HISTORY}
@@ -504,5 +505,5 @@ def test_a_lock_clears_what_a_killed_run_left_half_written(tmp_path):
     for name in FILES:
         (tmp_path / f".{name}.tmp").write_bytes(b"half")
     (tmp_path / ".history.jsonl.swp").write_bytes(b"an editor's")
-    checkpoint.Lock(tmp_path).close()
+    run_folder.Lock(tmp_path).close()
     assert os.listdir(tmp_path) == [".history.jsonl.swp"]

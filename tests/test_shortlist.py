@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from charrnn import shortlist
-from charrnn.checkpoint import STATE, read
-from charrnn.corpus import Vocabulary, frequencies
-from charrnn.model import CharRNN, Config
-from charrnn.recipe import Options
-from charrnn.records import PAD
-from charrnn.shortlist import SAMPLE, Shortlist
-from charrnn.training import Run
+from charrnn.checkpoint import read
+from charrnn.network.char_rnn import CharRNN, Config
+from charrnn.options import Options
+from charrnn.run_folder import STATE
+from charrnn.text.corpus import frequencies
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.training import sampled_softmax
+from charrnn.training.batches import PAD
+from charrnn.training.run import Run
+from charrnn.training.sampled_softmax import SAMPLE, SampledSoftmax
 
 
 def text_of(frequent, rare, length, share, seed=0):
@@ -30,7 +32,7 @@ def text_of(frequent, rare, length, share, seed=0):
 
 def of(text):
     vocabulary = Vocabulary(text)
-    return Shortlist.of(frequencies(vocabulary.encode(text), len(vocabulary)))
+    return SampledSoftmax.of(frequencies(vocabulary.encode(text), len(vocabulary)))
 
 
 def test_a_small_vocabulary_and_one_without_rare_characters_have_none():
@@ -42,14 +44,14 @@ def test_a_small_vocabulary_and_one_without_rare_characters_have_none():
 
 def test_the_frequent_characters_are_the_fewest_that_leave_a_thousandth_of_the_text():
     counts = np.array([5_000, 990, 4_000, 6, 4] + [0] * 2_000)
-    made = Shortlist.of(counts)
+    made = SampledSoftmax.of(counts)
     assert made is not None
     assert made.frequent.nonzero()[:, 0].tolist() == [0, 1, 2]
     assert made.width == 3 + SAMPLE
 
 
 def test_candidates_are_the_frequent_ones_the_targets_and_a_sample_that_stands_for_the_rest():
-    made = Shortlist(np.arange(2_000) < 50)
+    made = SampledSoftmax(np.arange(2_000) < 50)
     targets = torch.tensor([[3, 1_500, PAD], [1_999, 1_500, 0]])
     candidates, correction, places = made.draw(targets)
     assert len(candidates) == 52 + SAMPLE == len(set(candidates.tolist()))
@@ -60,7 +62,7 @@ def test_candidates_are_the_frequent_ones_the_targets_and_a_sample_that_stands_f
 
 
 def test_where_the_rest_is_smaller_than_the_sample_nothing_is_estimated():
-    made = Shortlist(np.arange(600) < 400)
+    made = SampledSoftmax(np.arange(600) < 400)
     targets = torch.randint(0, 600, (5, 4))
     logits = torch.randn(5, 4, 600)
     candidates, correction, places = made.draw(targets)
@@ -73,7 +75,7 @@ def test_where_the_rest_is_smaller_than_the_sample_nothing_is_estimated():
 def test_the_sum_of_exponentials_is_right_on_average():
     torch.manual_seed(0)
     logits = torch.randn(3_000)
-    made, targets = Shortlist(np.arange(3_000) < 40), torch.tensor([[7, 2_500]])
+    made, targets = SampledSoftmax(np.arange(3_000) < 40), torch.tensor([[7, 2_500]])
     estimates = []
     for _ in range(400):
         candidates, correction, _ = made.draw(targets)
@@ -109,7 +111,7 @@ def test_a_network_learns_by_it_what_it_learns_without(tmp_path, monkeypatch):
     text.write_text(text_of(20, 700, 1_000_000, 0.0002), encoding="utf-8")
     sampled = learned(text, tmp_path / "sampled")
     assert sampled.shortlist is not None
-    monkeypatch.setattr(shortlist, "RARE", 0.0)
+    monkeypatch.setattr(sampled_softmax, "RARE", 0.0)
     exact = learned(text, tmp_path / "exact")
     assert exact.shortlist is None
     ours, theirs = (run.history[-1]["validation_bits_per_character"] for run in (sampled, exact))

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from conftest import CORPORA, charrnn
 
-from charrnn import score
 from charrnn.checkpoint import FINGERPRINT, shapes, write
-from charrnn.corpus import Vocabulary
-from charrnn.heatmap import LEVELS, Heatmap, luminance, magma, palette, percent, surprise_line, written
-from charrnn.inference import Model
-from charrnn.reading import corpus_of
-from charrnn.records import prints
-from charrnn.surprise import Details, InOrder, Top, reading_of
+from charrnn.inference import score
+from charrnn.inference.model import Model
+from charrnn.inference.surprisal import Details, InOrder, Top, reading_of
+from charrnn.terminal.color import LEVELS, ink, luminance, magma, palette
+from charrnn.terminal.heatmap import Heatmap, percent, surprise_line
+from charrnn.text.reading import corpus_of
+from charrnn.text.records import prints
+from charrnn.text.vocabulary import Vocabulary
 
 BOOK = (CORPORA / "the-lamp.txt").read_text()
 LINES = (CORPORA / "birds.txt").read_text()[:9000]
@@ -78,7 +79,7 @@ def seen(model, text):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_mean_of_all_surprisals_is_evals_figure(kind, stretch, monkeypatch):
     monkeypatch.setattr(score, "STRETCH", stretch)
-    monkeypatch.setattr("charrnn.surprise.BLOCK", 777)
+    monkeypatch.setattr("charrnn.inference.surprisal.BLOCK", 777)
     model, text = KINDS[kind]
     scored, read, bits = seen(model, text)
     assert read == (model.whole(text) if model.records else text)
@@ -111,7 +112,7 @@ def test_each_surprisal_is_that_of_reading_on_one_character_at_a_time():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_most_surprising_characters_are_the_first_of_all_sorted(kind, monkeypatch):
-    monkeypatch.setattr("charrnn.surprise.BLOCK", 777)
+    monkeypatch.setattr("charrnn.inference.surprisal.BLOCK", 777)
     model, text = KINDS[kind]
     _, read, bits = seen(model, text)
     reading = reading_of(model, corpus_of(text))
@@ -193,7 +194,7 @@ def test_the_colours_rise_in_luminance_and_what_stands_on_them_is_readable():
     for r in range(0, 256, 51):
         for g in range(0, 256, 51):
             for b in range(0, 256, 51):
-                pair = sorted((luminance((r, g, b)), luminance(written((r, g, b)))))
+                pair = sorted((luminance((r, g, b)), luminance(ink((r, g, b)))))
                 assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5
     assert all(len(palette(system)) == LEVELS for system in ("truecolor", "256", "standard"))
     cube = [int(colour.split(";")[2]) - 16 for colour in palette("256")]

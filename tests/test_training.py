@@ -11,13 +11,16 @@ import pytest
 import torch
 from conftest import CORPORA
 
-from charrnn import load, train, training
-from charrnn.checkpoint import MODEL, STATE, read, read_model, write
+from charrnn import load, train
+from charrnn.checkpoint import read, read_model, write
 from charrnn.errors import CharrnnError
-from charrnn.optimizer import Optimizer
-from charrnn.recipe import Options, choose, parse_duration
-from charrnn.run import validated
-from charrnn.training import Run, Setback
+from charrnn.network.optimizer import Optimizer
+from charrnn.options import Options, parse_duration
+from charrnn.run_folder import MODEL, STATE
+from charrnn.training.events import Setback
+from charrnn.training.recipe import choose
+from charrnn.training.run import Run
+from charrnn.training.run_state import validation_length
 
 SMALL = dict(layers=2, hidden_size=12, embedding=8, batch_size=4, seq_length=20, dropout=0.2)
 
@@ -109,7 +112,7 @@ def test_a_gradient_is_clipped_to_the_largest_norm_and_a_smaller_one_left_alone(
     def look(*_):
         norms.append(torch.cat([p.grad.flatten() for p in run.model.parameters()]).norm().item())
 
-    monkeypatch.setattr(training, "CLIP", most)
+    monkeypatch.setattr(run, "CLIP", most)
     monkeypatch.setattr(run.optimizer, "step", look)
     run._learn(0.5)
     run.lock.close()
@@ -148,7 +151,7 @@ def test_the_model_kept_is_the_best_by_validation(corpus, tmp_path):
         "sample",
     }
     best = min(history, key=lambda line: line["validation_bits_per_character"])
-    assert model.header["training"]["step"] == best["step"]
+    assert model.header["run"]["step"] == best["step"]
 
 
 def test_validation_text_is_never_trained_on(tmp_path):
@@ -199,7 +202,7 @@ def test_validations_take_a_twentieth_of_the_time_and_the_last_one_still_ends_in
         taken.append(each)
         return 3.0 - 0.01 * len(taken)
 
-    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(run, "time", clock)
     monkeypatch.setattr(run, "_learn", learn)
     monkeypatch.setattr(run, "_validation_bits", validation_bits)
     list(run.events(options, 0.0))
@@ -293,7 +296,7 @@ def test_a_small_text_ends_a_run_before_its_time_and_a_longer_time_goes_on(tmp_p
     list(run.events(options))
     assert run.step == run.recipe.most_passes * run.windows.per_epoch
     assert run.seconds < 60
-    assert run.history[-1]["step"] == run.step  # it is annealed and validated at its end
+    assert run.history[-1]["step"] == run.step  # it is annealed and validation_length at its end
     again = Run.resume(tmp_path / "run", [])
     list(again.events(again.options))
     assert again.step == run.step
@@ -320,7 +323,7 @@ def test_less_is_validated_where_the_vocabulary_is_large(tmp_path):
     (tmp_path / "text.txt").write_text(characters * 60)
     run, _ = Run.create([tmp_path / "text.txt"], Options(steps=1, hidden_size=8, layers=1), tmp_path / "run")
     assert len(run.validation_ids) == 25_000
-    assert [validated(size) for size in (65, 5_000, 50_000)] == [250_000, 25_000, 20_000]
+    assert [validation_length(size) for size in (65, 5_000, 50_000)] == [250_000, 25_000, 20_000]
 
 
 def test_a_network_beyond_memory_is_refused_before_it_is_made():

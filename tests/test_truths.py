@@ -9,8 +9,9 @@ from conftest import CORPORA, charrnn
 
 from charrnn import load, train
 from charrnn.errors import CharrnnError
-from charrnn.inference import Model, Sampler
-from charrnn.score import ESCAPE, UNICODE, score
+from charrnn.inference.model import Model
+from charrnn.inference.sampler import Sampler
+from charrnn.inference.score import ESCAPE, UNICODE, score
 
 
 def write(path, text):

@@ -11,8 +11,8 @@ from typing import Any
 
 import typer
 
-from charrnn import display
 from charrnn.errors import CharrnnError
+from charrnn.terminal import output
 
 
 def option(*names: str, help: str, **more: Any) -> Any:
@@ -34,7 +34,7 @@ class Signals:
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         if self.signal and not self.again:
-            display.show_cursor()
+            output.show_cursor()
             os._exit(128 + number)
         self.signal = number
 
@@ -52,11 +52,11 @@ def require_extra(module: str, what: str, extra: str) -> None:
 
 
 def load_model(path: Path | None) -> Any:
-    from charrnn.inference import load
+    from charrnn.inference.model import load
 
     model = load(path)
     if path is None:
-        display.write_line(f"model: {model.path}")
+        output.write_line(f"model: {model.path}")
     return model
 
 
@@ -72,7 +72,7 @@ def text_writer() -> Any:
 
     def write(text: str) -> None:
         nonlocal flushed
-        raw.write((display.printable(text) if terminal else text).encode("utf-8", "surrogateescape"))
+        raw.write((output.printable(text) if terminal else text).encode("utf-8", "surrogateescape"))
         if (now := time.monotonic()) - flushed > 0.02:
             raw.flush()
             flushed = now

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from charrnn import display
 from charrnn.commands.common import load_model, option, piped
 from charrnn.errors import CharrnnError
+from charrnn.terminal import output, progress
 
 
 def eval(
@@ -37,9 +37,9 @@ def eval(
     ] = 0,
 ) -> None:
     """Say how well a model knows a text, in bits per character."""
-    from charrnn.reading import STDIN, read_corpus
-    from charrnn.records import split
-    from charrnn.score import STRETCH
+    from charrnn.inference.score import STRETCH
+    from charrnn.text.reading import STDIN, read_corpus
+    from charrnn.text.records import split
 
     sources = list(text or ([STDIN] if piped() else []))
     if not sources:
@@ -51,14 +51,14 @@ def eval(
     loaded = load_model(model)
     if worst and not loaded.records:
         raise CharrnnError(f"--worst: {loaded.path} is not a model of lines or paragraphs")
-    with display.WorkDisplay() as reading:
+    with progress.WorkDisplay() as reading:
         corpus = read_corpus(sources, encoding, reading.progress)
     records, notes = split(corpus.text(), loaded.records) if loaded.records else ([], [])
     for note in corpus.notes + notes:
-        display.write_line(f"note: {note}")
+        output.write_line(f"note: {note}")
     shown = _Shown(loaded, corpus, heatmap, top, as_json) if heatmap or top else None
     quiet = heatmap and len(corpus) > STRETCH  # then the text comes as it is scored
-    with display.WorkDisplay("scoring", "million characters", quiet) as scoring:
+    with progress.WorkDisplay("scoring", "million characters", quiet) as scoring:
         scored = loaded.score(shown.text if shown else corpus, scoring.progress, shown.observe if shown else None)
     if shown:
         shown.finish()
@@ -70,11 +70,11 @@ def eval(
             more["top"] = [surprise.to_dict() for surprise in shown.found()]
         print(("" if heatmap else "{") + json.dumps(figures | more)[1:])
         return
-    display.print_scores(
+    output.print_scores(
         {name.replace("_", " "): f"{value:,}" if isinstance(value, int) else f"{value:,.4f}" for name, value in figures.items()}
     )
     if surprising:
-        display.print_surprises(f"   bits {loaded.records}", [(found["bits"], found[loaded.records]) for found in surprising])
+        output.print_surprises(f"   bits {loaded.records}", [(found["bits"], found[loaded.records]) for found in surprising])
     if top and shown:
         shown.print_top()
 
@@ -83,8 +83,9 @@ class _Shown:
     """What is printed of single characters while a text is scored: the heat map, and the most surprising ones."""
 
     def __init__(self, model: Any, corpus: Any, heatmap: bool, top: int, as_json: bool):
-        from charrnn.heatmap import Heatmap, terminal_palette
-        from charrnn.surprise import InOrder, Top, reading_of
+        from charrnn.inference.surprisal import InOrder, Top, reading_of
+        from charrnn.terminal.color import terminal_palette
+        from charrnn.terminal.heatmap import Heatmap
 
         if sys.stdout is None:
             raise CharrnnError("standard output is closed", 1)
@@ -129,7 +130,7 @@ class _Shown:
 
     def print_top(self) -> None:
         """Print the most surprising characters."""
-        from charrnn.heatmap import surprise_line
+        from charrnn.terminal.heatmap import surprise_line
 
         found = [surprise.to_dict() for surprise in self.found()]
         width = max(len(f"{surprise['line']}:{surprise['column']}") for surprise in found)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from charrnn import display
 from charrnn.commands.common import option, require_extra
 from charrnn.errors import CharrnnError
+from charrnn.terminal import output
 
 
 def export(
@@ -27,7 +27,8 @@ def export(
 
     Other programs run it: ONNX Runtime, browsers, phones. Takes charrnn[onnx].
     """
-    from charrnn.checkpoint import find_model, read_model, write_atomically
+    from charrnn.checkpoint import read_model, write_atomically
+    from charrnn.run_folder import find_model
 
     path = find_model(model)
     out = out or path.with_suffix(".onnx")
@@ -35,8 +36,8 @@ def export(
         raise CharrnnError(f"--out {out}: name a file that ends in .onnx")
     tensors, header = read_model(path)
     require_extra("onnx", "export", "onnx")
-    from charrnn.export import to_onnx
+    from charrnn.export.onnx import to_onnx
 
     data = to_onnx(tensors, header)
     write_atomically(out, data)
-    display.write_line(f"{path} is written as {out}, {len(data):,} bytes")
+    output.write_line(f"{path} is written as {out}, {len(data):,} bytes")

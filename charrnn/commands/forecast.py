@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from charrnn import display
 from charrnn.commands.common import Signals, option, piped
 from charrnn.errors import CharrnnError
+from charrnn.terminal import output, progress
 
 
 def forecast(
@@ -64,15 +64,17 @@ def forecast(
 ) -> None:
     """Forecast a column of numbers, and say how well beside the naive forecast: the value stays as it is."""
     from charrnn.checkpoint import write_atomically
-    from charrnn.forecast import MODEL, Forecaster, Settings, training_rows
-    from charrnn.reading import STDIN
-    from charrnn.table import read_series, write_table
+    from charrnn.forecast.forecaster import MODEL, Forecaster, Settings, training_rows
+    from charrnn.forecast.plot import draw_plot, require_plotting
+    from charrnn.forecast.table import read_series, write_table
+    from charrnn.terminal.plot import print_plot
+    from charrnn.text.reading import STDIN
 
     source = table or (STDIN if piped() else None)
     if source is None:
         raise CharrnnError("no table: name a file, or pipe one in")
     if plot is not None:
-        display.require_plotting(plot)
+        require_plotting(plot)
     settings = Settings(window, horizon, cell, layers, hidden_size, steps, learning_rate, validation, seed)
     if out is not None:
         if out.exists() and not out.is_dir():
@@ -89,7 +91,7 @@ def forecast(
         series = read_series(source, network.target, network.columns, reverse, encoding)
     if not quiet:
         for note in series.notes:
-            display.write_line(f"note: {note}")
+            output.write_line(f"note: {note}")
     if model is None:
         if out is not None:
             try:
@@ -97,13 +99,13 @@ def forecast(
             except OSError as error:
                 raise CharrnnError(f"{out} can't be made: {error.strerror or error}", 1) from None
         interrupted = Signals()
-        with display.WorkDisplay("learning", "steps", quiet, scale=1) as working:
+        with progress.WorkDisplay("learning", "steps", quiet, scale=1) as working:
             for event in network.learn(series):
                 working.progress(event.step, event.steps)
                 if interrupted.signal:
                     break
         if interrupted.signal:
-            display.write_line(f"stopped at step {event.step}; nothing is kept")
+            output.write_line(f"stopped at step {event.step}; nothing is kept")
             raise typer.Exit(128 + interrupted.signal)
     forecasts = network.forecast(series)
     figures = network.report(series, forecasts, first)
@@ -113,10 +115,10 @@ def forecast(
     if save is not None:
         write_table(save, [series.moment, series.target_name, "forecast", "naive"], moments, lines)
     if plot is not None:
-        write_atomically(plot, display.draw_plot(plot.suffix, series.target_name, lines))
+        write_atomically(plot, draw_plot(plot.suffix, series.target_name, lines))
     if as_json:
         print(json.dumps(figures))
         return
-    display.print_forecast(figures, "held-out rows" if model is None else "rows")
+    output.print_forecast(figures, "held-out rows" if model is None else "rows")
     if sys.stdout.isatty():
-        display.print_plot(lines[0], lines[1])
+        print_plot(lines[0], lines[1])

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from charrnn import display
+from charrnn import run_folder
 from charrnn.commands.common import option
 from charrnn.errors import CharrnnError
+from charrnn.terminal import output
 
 LENGTHS = "seconds", "epochs", "steps"
 SHOWN = 100  # characters of a vocabulary that are printed; --json has all of them
@@ -30,7 +31,7 @@ def info(
 
     Sizes, vocabulary, how it was trained, its figures, and how to go on with it.
     """
-    from charrnn.checkpoint import find_model
+    from charrnn.run_folder import find_model
 
     facts = describe(find_model(model))
     if as_json:
@@ -49,7 +50,7 @@ def info(
         rows["records"] = f"each {facts['records']} a sequence of its own"
     if None not in (best["step"], best["characters"], best["seconds"]):
         rows["trained"] = (
-            f"{best['step']:,} steps, {best['characters']:,} characters, {display.duration(best['seconds'])}, its best figures:"
+            f"{best['step']:,} steps, {best['characters']:,} characters, {output.duration(best['seconds'])}, its best figures:"
         )
         figures = {"validation": best["validation_bits_per_character"], "training": best["train_bits_per_character"]}
         rows |= {f"  {name}": f"{bits:.4f} bits per character" for name, bits in figures.items() if bits is not None}
@@ -61,7 +62,7 @@ def info(
     rows |= {"began with": facts["command"] or "unknown", "go on with": facts["resume_command"] or facts["resume_obstacle"]}
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
-        print(f"{name:<{width}}{display.printable(str(value), keep='')}")
+        print(f"{name:<{width}}{output.printable(str(value), keep='')}")
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def describe(path: Path) -> dict[str, Any]:
     tensors, header = checkpoint.read_model(path)
     training = header["training"]
     sources, options, recipe = training.get("sources"), training.get("options"), training.get("recipe")
-    out = path.parent if path.name == checkpoint.MODEL else None
+    out = path.parent if path.name == run_folder.MODEL else None
     known = isinstance(sources, list) and isinstance(options, dict)
     going = _resuming(out) if out is not None else (None, "nothing: it lies in no run's folder")
     figures = ("step", "characters", "seconds", "train_bits_per_character", "validation_bits_per_character", "learning_rate")
@@ -107,7 +108,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _command(sources: list[Any], options: dict[str, Any], init_from: Any, out: Path | None) -> str:
     """The command that trains such a model, with the length that was asked for last; `init_from` None: none is known."""
-    from charrnn.recipe import Options
+    from charrnn.options import Options
 
     words = ["charrnn", "train", *map(str, sources)]
     for name, default in vars(Options()).items():
@@ -130,10 +131,10 @@ def _length(name: str, value: Any) -> str:
 def _resuming(folder: Path) -> tuple[str | None, str | None]:
     """The command that goes on with the run in `folder`, or why there is none. A run at its end goes on to twice its length."""
     from charrnn import checkpoint
-    from charrnn.reading import STDIN
-    from charrnn.texts import require_there
+    from charrnn.text.reading import STDIN
+    from charrnn.training.data import require_there
 
-    state = folder / checkpoint.STATE
+    state = folder / run_folder.STATE
     if not state.exists():
         return None, f"nothing: {state} does not exist"
     try:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from charrnn import display
 from charrnn.commands.common import load_model, option
 from charrnn.errors import CharrnnError
+from charrnn.terminal import output, progress
 
 
 def report(
@@ -35,9 +35,10 @@ def report(
     The file needs no network. Of a text the first 100,000 characters are coloured.
     """
     from charrnn.checkpoint import write_atomically
-    from charrnn.reading import read_corpus
-    from charrnn.report import page
-    from charrnn.subject import Subject, history, validation_text
+    from charrnn.report.page import page
+    from charrnn.report.source import ReportText, validation_text
+    from charrnn.run_folder import history
+    from charrnn.text.reading import read_corpus
 
     model = load_model(run)
     target = out if out is not None else model.path.parent / "report.html"
@@ -45,20 +46,20 @@ def report(
         raise CharrnnError(f"--out {target} is a folder; name a file")
     if target.exists() and not target.is_file():  # to replace a device by a file would harm more than this run
         raise CharrnnError(f"--out {target} is no regular file")
-    with display.WorkDisplay() as reading:
+    with progress.WorkDisplay() as reading:
         if text:
             corpus = read_corpus(text, encoding, reading.progress)
-            subject = Subject(corpus, ", ".join("standard input" if name == "-" else Path(name).name for name in text))
+            subject = ReportText(corpus, ", ".join("standard input" if name == "-" else Path(name).name for name in text))
         else:
             subject = validation_text(model, reading.progress)
     for note in subject.text.notes:
-        display.write_line(f"note: {note}")
+        output.write_line(f"note: {note}")
     records = []
     try:
         records = history(model.path.parent)
     except CharrnnError as error:
-        display.write_line(f"note: {error}")
-    with display.WorkDisplay("scoring", "million characters") as scoring:
+        output.write_line(f"note: {error}")
+    with progress.WorkDisplay("scoring", "million characters") as scoring:
         written = page(model, records, subject, scoring.progress).encode("utf-8", "backslashreplace")
     write_atomically(target, written)
-    display.write_line(f"wrote {target}, {len(written) / 1000:,.0f} kB; open it in a browser")
+    output.write_line(f"wrote {target}, {len(written) / 1000:,.0f} kB; open it in a browser")

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from charrnn import display
 from charrnn.commands.common import load_model, option, piped, require_extra, text_writer
 from charrnn.errors import CharrnnError
+from charrnn.terminal import output, progress
 
 TRIES = 20  # records that are drawn at most for each that is asked for, where only novel ones are printed
 
@@ -50,8 +50,8 @@ def sample(
     ] = 0,
 ) -> None:
     """Write text with a model."""
-    from charrnn.inference import Sampler
-    from charrnn.reading import STDIN, read_text
+    from charrnn.inference.sampler import Sampler
+    from charrnn.text.reading import STDIN, read_text
 
     if prime is not None and prime_file is not None:
         raise CharrnnError("--prime and --prime-file exclude each other")
@@ -87,7 +87,7 @@ def sample(
     unknown = loaded.unknown(prime)
     if unknown:
         fate = "skipped in the prime" if loaded.vocabulary.unknown is None else "read as its unknown symbol"
-        display.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
+        output.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
     if interactive:
         _write_together(loaded, prime, sampler, seed, suggest)
         return
@@ -121,7 +121,7 @@ def sample(
 
 def _write_records(model: Any, prime: str, length: int, sampler: Any, seed: int | None, count: int, novel: bool) -> None:
     """Print `count` records of a model of such, only novel ones where asked, out of at most TRIES times as many."""
-    from charrnn.records import SEPARATORS
+    from charrnn.text.records import SEPARATORS
 
     write, separator = text_writer(), SEPARATORS[model.records]
     prime = prime.removesuffix(separator)  # a pipe's last line break
@@ -136,24 +136,22 @@ def _write_records(model: Any, prime: str, length: int, sampler: Any, seed: int 
             break
     if novel:
         kind = f"{model.records} that stands" if dropped == 1 else f"{model.records}s that stand"
-        display.write_line(f"dropped {dropped:,} {kind} in the text that the model was given")
+        output.write_line(f"dropped {dropped:,} {kind} in the text that the model was given")
     if printed < count:
-        display.write_line(
-            f"warning: {printed:,} of {count:,}: the model repeats its text; it was asked {TRIES} times as often"
-        )
+        output.write_line(f"warning: {printed:,} of {count:,}: the model repeats its text; it was asked {TRIES} times as often")
 
 
 def _write_together(model: Any, prime: str, sampler: Any, seed: int | None, suggest: int) -> None:
     """Hold a session at the terminal; print the text that stands at its end, however it ends."""
-    from charrnn.interactive import Interactive
-    from charrnn.records import SEPARATORS
-    from charrnn.writing import READ_AT_ONCE, Writer
+    from charrnn.interactive.cowriter import READ_AT_ONCE, CoWriter
+    from charrnn.interactive.screen import Interactive
+    from charrnn.text.records import SEPARATORS
 
     if model.records:
         prime = prime.removesuffix(SEPARATORS[model.records])  # a pipe's last line break
-    write, writer = text_writer(), Writer(model, sampler, seed)
+    write, writer = text_writer(), CoWriter(model, sampler, seed)
     session = Interactive(writer, prime, suggest, [str(model.path)])
-    with display.WorkDisplay("reading the prime", "characters", scale=1) as reading:
+    with progress.WorkDisplay("reading the prime", "characters", scale=1) as reading:
         for at in range(0, len(prime), READ_AT_ONCE):
             writer.reader.read(prime[: at + READ_AT_ONCE])
             reading.progress(min(at + READ_AT_ONCE, len(prime)), len(prime))
@@ -167,7 +165,7 @@ def _write_together(model: Any, prime: str, sampler: Any, seed: int | None, sugg
             raise
         except OSError as error:
             for line in session.text.split("\n"):
-                display.write_line(line)
+                output.write_line(line)
             reason = error.strerror or error
             raise CharrnnError(f"standard output can't be written: {reason}; the text stands above", 1) from None
     if number:

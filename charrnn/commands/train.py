@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from charrnn import display, distributed
+from charrnn import run_folder
 from charrnn.commands.common import Signals, option, piped, require_extra
 from charrnn.errors import CharrnnError
+from charrnn.terminal import output, progress
+from charrnn.training import distributed
 
 STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
 
@@ -119,8 +121,8 @@ def train(
 
     Options that are not given are chosen from the size of the text and the length of the training.
     """
-    from charrnn.reading import STDIN
-    from charrnn.recipe import Options, parse_duration
+    from charrnn.options import Options, parse_duration
+    from charrnn.text.reading import STDIN
 
     if by_line and by_paragraph:
         raise CharrnnError("--by-line and --by-paragraph exclude each other")
@@ -177,10 +179,11 @@ def _run(
     tensorboard: bool,
 ) -> None:
     """Train as one of a group; the first rank of it shows how it goes."""
-    from charrnn.live import TrainingDisplay
-    from charrnn.training import Progress, Run, Setback
+    from charrnn.terminal.live import TrainingDisplay
+    from charrnn.training.events import Progress, Setback
+    from charrnn.training.run import Run
 
-    with group.together(), display.WorkDisplay(quiet=quiet) as reading:
+    with group.together(), progress.WorkDisplay(quiet=quiet) as reading:
         group.require_same({**asdict(options), "--resume": resume, "--force": force, "--init-from": init_from})
         begun = group.share(lambda: _run_folder(out, sources) if resume else _begun_by_this_job(out, sources))
         if begun is not None:
@@ -193,8 +196,8 @@ def _run(
         options = run.options  # on to the length that the run had
     if not quiet:
         for said in (*(f"note: {note}" for note in notes), _describe(run, folder)):
-            for line in display.wrapped(said):
-                display.write_line(line)
+            for line in output.wrap_line(said):
+                output.write_line(line)
     interrupted = Signals(again=group.size > 1 or distributed.job() is not None)
     with TrainingDisplay(quiet, run.history) as screen, _board(tensorboard and group.rank == 0, folder, run.step) as board:
         for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
@@ -211,12 +214,12 @@ def _run(
                     )
                 else:
                     screen.validation(event.record, event.fraction, event.best, event.sample)
-    signal, terminal = max(group.meet(interrupted.signal)), not quiet and display.on_terminal()
+    signal, terminal = max(group.meet(interrupted.signal)), not quiet and output.on_terminal()
     if signal and group.rank == 0:
         advice = "" if terminal else f"; continue with --resume -o {folder}"
-        display.write_line(f"stopped at step {run.step}; saved in {folder}{advice}")
+        output.write_line(f"stopped at step {run.step}; saved in {folder}{advice}")
     elif not quiet:
-        display.write_line(f"saved in {folder}" + ("" if terminal else f"; write with: charrnn sample -m {folder}"))
+        output.write_line(f"saved in {folder}" + ("" if terminal else f"; write with: charrnn sample -m {folder}"))
     if terminal:
         _print_next(run, folder, "" if signal else _twice(options))
     if signal:
@@ -225,7 +228,7 @@ def _run(
 
 def _print_next(run: Any, folder: Path, length: str) -> None:
     """What to type next, for the shell; `length` is how long a run that has ended may go on."""
-    from charrnn.reading import STDIN
+    from charrnn.text.reading import STDIN
 
     name = shlex.quote(str(folder))
     text = "- " if STDIN in run.origin["sources"] else ""
@@ -233,16 +236,16 @@ def _print_next(run: Any, folder: Path, length: str) -> None:
     if run.step:
         commands = [(f"sample -m {name}", "write"), (f"eval TEXT -m {name}", "score a text"), *commands]
     width = max(len(command) for command, _ in commands)
-    if width + len("  charrnn   # score a text") > display.terminal_size()[0]:
+    if width + len("  charrnn   # score a text") > output.terminal_size()[0]:
         width = 0
     for command, what in commands:
-        display.write_line(f"  charrnn {command:<{width}}  # {what}")
+        output.write_line(f"  charrnn {command:<{width}}  # {what}")
 
 
 def _twice(options: Any) -> str:
     """The option that says twice the length."""
     if options.seconds:
-        return f"--for {display.duration(2 * options.seconds).removesuffix('00s')} "
+        return f"--for {output.duration(2 * options.seconds).removesuffix('00s')} "
     return f"--epochs {2 * options.epochs:g} " if options.epochs else f"--steps {2 * options.steps} "
 
 
@@ -250,14 +253,14 @@ def _board(asked: bool, folder: Path, step: int) -> Any:
     """What writes for TensorBoard, where it is asked for: a context manager, which gives None otherwise."""
     if not asked:
         return contextlib.nullcontext()
-    from charrnn.tensorboard import Board
+    from charrnn.terminal.tensorboard import Board
 
     return Board(folder, step)
 
 
 def _run_folder(out: Path | None, sources: list[str]) -> Path:
     """The run that `--resume` can mean: in `out`, or the newest one of the named corpus, or of all."""
-    from charrnn.texts import name_of
+    from charrnn.training.data import name_of
 
     if out is not None:
         return out
@@ -271,13 +274,13 @@ def _run_folder(out: Path | None, sources: list[str]) -> Path:
 def _begun_by_this_job(out: Path | None, sources: list[str]) -> Path | None:
     """The folder of the run that torchrun's job has begun already, before its ranks were started anew."""
     from charrnn import checkpoint
-    from charrnn.texts import name_of
+    from charrnn.training.data import name_of
 
     if not distributed.job_goes_on():
         return None
     for folder in [out] if out is not None else Path("runs").glob(f"{glob.escape(name_of(sources))}*"):
         with contextlib.suppress(CharrnnError):
-            if checkpoint.read(folder / checkpoint.STATE)[1].get("job") == distributed.job():
+            if checkpoint.read(folder / run_folder.STATE)[1].get("job") == distributed.job():
                 return folder
     return None
 

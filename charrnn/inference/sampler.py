@@ -1,0 +1,72 @@
+"""How the next character is chosen: a `Sampler` turns logits into a draw. It knows no text. Letters: B batch, V vocabulary."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from charrnn.errors import CharrnnError
+from charrnn.inference.model import Array
+
+NOISE = 1 << 18  # random numbers that are drawn at a time
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How the next character is chosen from the logits."""
+
+    temperature: float = 1.0  # below 1 the likely becomes likelier, above 1 the text wilder; 0 is greedy
+    top_k: int = 0  # only the k likeliest characters; 0: all
+    top_p: float = 1.0  # only the likeliest characters that together reach this probability (Holtzman et al. 2020)
+    greedy: bool = False  # always the likeliest
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise CharrnnError(f"temperature {self.temperature} is not a number of 0 or more")
+        if self.top_k < 0:
+            raise CharrnnError(f"top-k {self.top_k} is not 0 (all) or more")
+        if not 0 < self.top_p <= 1:
+            raise CharrnnError(f"top-p {self.top_p} is not above 0 and at most 1")
+
+    def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        """Gumbel noise times the temperature, for `draw`; the next numbers of `generator`, however they are cut."""
+        if self.greedy or self.temperature == 0:
+            return np.zeros(shape, np.float32)
+        noise = generator.standard_exponential(shape).astype(np.float32)  # drawn as float64, which is never 0
+        np.log(noise, noise)
+        return np.multiply(noise, np.float32(-min(self.temperature, 1e30)), noise)  # finite, yet wilder than any logits
+
+    def draw(self, logits: Array, noise: Array, ids: Array) -> None:
+        """Draw `ids` (B,) from `logits` (B, V) by `noise` (B, V), which is overwritten.
+
+        The largest of the logits plus Gumbel noise is a draw from their softmax (Maddison et al. 2014).
+        """
+        if self.top_k or self.top_p < 1:
+            logits = self._kept(logits)
+        np.add(logits, noise, noise)
+        noise.argmax(1, ids)  # by position, and the array's own: a third of the time
+
+    def probabilities(self, logits: Array) -> Array:
+        """The chance of each character to be drawn, (V,) float64, for `logits` (V,)."""
+        if self.greedy or self.temperature == 0:
+            likeliest: Array = np.eye(len(logits))[logits.argmax()]
+            return likeliest
+        if self.top_k or self.top_p < 1:
+            logits = self._kept(logits[None])[0]
+        p: Array = np.exp((logits.astype(np.float64) - logits.max()) / max(self.temperature, 1e-290))
+        p /= p.sum()
+        return p
+
+    def _kept(self, logits: Array) -> Array:
+        """`logits` (B, V), minus infinity for all characters but those that top_k and top_p keep."""
+        order = np.argsort(-logits, axis=1, kind="stable")  # of equals the first
+        best = np.take_along_axis(logits, order, axis=1).astype(np.float64)
+        if self.top_k:
+            best[:, self.top_k :] = -np.inf
+        if self.top_p < 1 and self.temperature:
+            p = np.exp((best - best[:, :1]) / max(self.temperature, 1e-290))  # still a number for any logits
+            before = np.cumsum(p, axis=1) - p
+            best[before >= self.top_p * p.sum(axis=1, keepdims=True)] = -np.inf
+        kept = np.empty_like(logits)
+        np.put_along_axis(kept, order, best.astype(np.float32), axis=1)
+        return kept

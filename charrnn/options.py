@@ -1,0 +1,114 @@
+"""What a user asks of a training (`Options`), and everything that was decided for it (`Recipe`). Both are plain values."""
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from charrnn.errors import CharrnnError
+from charrnn.text.records import SEPARATORS
+
+CELLS = ("lstm", "gru", "rnn")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user says; None leaves the choice to `choose`. Exactly one of the three lengths is set."""
+
+    seconds: float | None = None  # --for
+    epochs: float | None = None
+    steps: int | None = None
+    cell: str = "lstm"
+    layers: int | None = None
+    hidden_size: int | None = None
+    embedding: int | None = None  # 0: one-hot
+    seq_length: int | None = None
+    batch_size: int | None = None
+    dropout: float | None = None
+    learning_rate: float | None = None
+    validation: str | float | None = None  # a fraction of the text, or the path of a file; None: see `texts`
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    encoding: str = "utf-8"
+    max_vocabulary: int | None = None  # the most frequent characters that are learned; None: all
+    records: str | None = None  # "line" or "paragraph": each of them a sequence of its own; None: the text is one
+
+    def __post_init__(self) -> None:
+        lengths = [self.seconds, self.epochs, self.steps]
+        require(sum(length is not None for length in lengths) <= 1, "--for, --epochs and --steps exclude each other")
+        for name, length in zip(("--for", "--epochs", "--steps"), lengths, strict=True):
+            require(length is None or (math.isfinite(length) and length > 0), f"{name} {length} is not above 0")
+        require(self.cell in CELLS, f"--cell {self.cell} is none of {', '.join(CELLS)}")
+        require(self.device in DEVICES, f"--device {self.device} is none of {', '.join(DEVICES)}")
+        require(self.precision in PRECISIONS, f"--precision {self.precision} is none of {', '.join(PRECISIONS)}")
+        require(self.records in (None, *SEPARATORS), f"records {self.records!r} are none of {', '.join(SEPARATORS)}")
+        for name, least, most in (
+            ("layers", 0, 64),
+            ("hidden_size", 1, 65536),
+            ("embedding", 0, 65536),
+            ("seq_length", 1, 65536),
+            ("batch_size", 1, 65536),
+            ("seed", 0, 2**63 - 1),
+            ("max_vocabulary", 1, 0x110000),
+        ):
+            value = getattr(self, name)
+            flag = "--" + name.replace("_", "-")
+            require(value is None or least <= value <= most, f"{flag} {value} is not between {least} and {most}")
+        require(self.dropout is None or 0 <= self.dropout < 1, f"--dropout {self.dropout} is not at least 0 and below 1")
+        rate = self.learning_rate
+        require(rate is None or (math.isfinite(rate) and 0 < rate <= 10), f"--learning-rate {rate} is not in (0, 10]")
+        if isinstance(self.validation, float):
+            require(0 <= self.validation < 1, f"--validation {self.validation:g} is not at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that training needs to know besides the text; kept with the model."""
+
+    cell: str
+    layers: int
+    hidden_size: int
+    embedding: int
+    seq_length: int
+    batch_size: int
+    dropout: float
+    learning_rate: float
+    seed: int
+    precision: str
+    residual: bool  # see model.Config
+    passes: float  # over the text, as far as could be told beforehand
+    weight_decay: float = 0.0  # of the matrices between hidden units
+    recurrent_dropout: float = 0.0  # the chance that one of their weights is silenced
+    most_passes: float = 0.0  # after which the run ends before its time; 0: at none
+    records: str | None = None  # then `batch_size` is in records of mean length, and no more than `seq_length` of one is read
+
+    def __post_init__(self) -> None:
+        require(0 <= self.weight_decay <= 10, f"weight decay {self.weight_decay} is not between 0 and 10")
+        require(0 <= self.recurrent_dropout < 0.99, f"recurrent dropout {self.recurrent_dropout} is not below 0.99")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in `text`: "90", "90s", "5m", "1h30m", "0.5h". Raises: CharrnnError where it is none, or not above 0."""
+    match = re.fullmatch(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text.strip())
+    try:
+        parts = [float(part or 0) for part in match.groups()] if match and text.strip() else []
+    except ValueError:
+        parts = []
+    if not parts:
+        raise CharrnnError(f"--for {text!r} is no length of time; write 30s, 5m or 1h30m")
+    seconds = sum(part * unit for part, unit in zip(parts, (86400, 3600, 60, 1), strict=True))
+    if not 0 < seconds <= 3650 * 86400:
+        raise CharrnnError(f"--for {text!r} is not above 0 and at most ten years")
+    return seconds
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise CharrnnError(message)

@@ -1,0 +1,143 @@
+"""Batches cut from a text of ids: `Windows` of running text, `RecordBatches` of lines or paragraphs.
+
+Given ids and a seed, batch number `step` is the same on every machine. It knows nothing of networks.
+Letters: T time steps, B batch.
+"""
+
+import numpy as np
+
+from charrnn.errors import CharrnnError
+from charrnn.text.corpus import Sliced
+from charrnn.text.records import bounds
+from charrnn.text.vocabulary import Ids
+from charrnn.training.distributed import ALONE, Group
+
+
+def fit_windows(characters: int, batch_size: int, seq_length: int) -> tuple[int, int]:
+    """The largest (batch_size, seq_length) no larger than asked for that a text of so many characters fills."""
+    steps = characters - 1  # each character but the last is an input
+    seq_length = max(1, min(seq_length, steps))
+    return max(1, min(batch_size, steps // seq_length)), seq_length
+
+
+AHEAD = 16  # windows that are read at once
+FRESH = 50  # windows between two fresh starts of a stream, on average
+BY_HEART = 2_000  # characters; a shorter text is read in one piece, to be learned by heart
+
+
+class Windows:
+    """Windows of T characters cut from B contiguous streams of one text, epoch after epoch.
+
+    Window k of a stream follows window k - 1, so the state at the end of one is the state at the start of the next; the
+    last window of an epoch is as short as what is left of the streams. A stream ends where the next one starts, so that
+    from one epoch to the next the states move on by one stream: the text is read as one piece, from the zero state.
+
+    In a text of some length each stream also begins afresh after FRESH windows on average: a network that has hardly met
+    the zero state would write nonsense from it.
+
+    Of several ranks each cuts the windows of its `group`'s part of the streams, and reads no other text.
+    """
+
+    def __init__(self, ids: Sliced, batch_size: int, seq_length: int, seed: int, group: Group = ALONE):
+        self.ids, self.seq_length, self.seed = ids, seq_length, seed
+        self.mine = group.part(batch_size)
+        steps = len(ids) - 1
+        self.starts = np.arange(batch_size) * steps // batch_size  # where streams don't divide the text, some share a step
+        self.stream_length = -(-steps // batch_size)
+        self.per_epoch = -(-self.stream_length // seq_length)
+        self._piece, self._ahead = -1, np.empty((0, 0), np.int32)
+
+    def _read(self, piece: int) -> Ids:
+        """What AHEAD windows are cut from: read at once, since reads by streams take a small network's time."""
+        if piece != self._piece:
+            first, last = (min(k * AHEAD * self.seq_length, self.stream_length) for k in (piece, piece + 1))
+            streams = [self.ids[start + first : start + last + 1] for start in self.starts[self.mine]]
+            self._piece, self._ahead = piece, np.stack(streams, axis=1)
+        return self._ahead
+
+    def __getitem__(self, step: int) -> tuple[Ids, Ids, np.ndarray, bool, int]:
+        """Window number `step` of the run.
+
+        Returns: inputs (T, B), targets (T, B), which streams begin with it from the zero state (B,), whether the states
+        first move on by one stream, and how many characters all ranks learn of it. B is here the number of a rank's streams.
+        """
+        epoch, window = divmod(step, self.per_epoch)
+        first = window * self.seq_length
+        length = min(self.seq_length, self.stream_length - first)
+        ids = self._read(window // AHEAD)[first % (AHEAD * self.seq_length) :][: length + 1]  # (T + 1, B)
+        begins = np.zeros(len(self.starts), bool)
+        if len(self.ids) >= BY_HEART:
+            begins |= np.random.default_rng((self.seed, epoch, window)).random(len(begins)) < 1 / FRESH
+        begins[0] |= window == 0
+        return ids[:-1], ids[1:], begins[self.mine], window == 0, length * len(self.starts)
+
+
+POOL = 8  # batches among which records of near lengths come together
+PAD = -1  # the target after a record's end: nothing to learn, nothing lost
+
+
+class RecordBatches:
+    """Batches of whole records of near lengths, epoch after epoch; each step is that of `corpus.Windows`.
+
+    Each epoch shuffles the records, sorts them by length within pools of POOL batches, cuts batches of about as many
+    characters as `batch_size` records have on average, and shuffles these. All of it follows from (seed, epoch). A record
+    longer than `seq_length` is learned so far and no further; its end is not taught then. Of several ranks each takes every
+    n-th record of a batch, so that their lengths are alike.
+    """
+
+    def __init__(
+        self, ids: Sliced, line_break: int, kind: str, batch_size: int, seq_length: int, seed: int, group: Group = ALONE
+    ):
+        self.ids, self.line_break, self.seed, self.group = ids[0 : len(ids)], line_break, seed, group
+        self.starts, stops = bounds(self.ids, line_break, kind)
+        if not len(stops):
+            raise CharrnnError(f"the text has no {kind} with a character that the model knows")
+        self.lengths = np.minimum(stops - self.starts, seq_length)
+        self.cut = int(np.count_nonzero(stops - self.starts > seq_length))  # how many are longer
+        self.total = int(self.lengths.sum())
+        self.per_epoch = max(1, int(self.total // max(batch_size * self.lengths.mean(), self.lengths.max())))
+        self.unit = max(1, batch_size // 8)  # of it batches hold multiples, since each shape of theirs takes memory and time
+        self._epoch, self._batches = -1, list[np.ndarray]()
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Which records stand in each batch of an epoch."""
+        if epoch != self._epoch:
+            generator = np.random.default_rng((self.seed, epoch))
+            pools = np.array_split(generator.permutation(len(self.starts)), max(1, self.per_epoch // POOL))
+            for k, pool in enumerate(pools):
+                by_length = pool[np.argsort(self.lengths[pool], kind="stable")]
+                pools[k] = by_length[::-1] if k % 2 else by_length  # where pools meet, lengths are near as well
+            order = np.concatenate(pools)
+            before = np.cumsum(self.lengths[order]) - self.lengths[order]
+            # No record is longer than a batch's share of the characters: one starts in every share.
+            cuts = np.searchsorted(before * self.per_epoch // self.total, np.arange(1, self.per_epoch))
+            even = (cuts / self.unit).round().astype(np.int64) * self.unit
+            if (np.diff(even, prepend=0, append=len(order)) > 0).all():
+                cuts = even
+            batches = np.split(order, cuts)
+            self._epoch, self._batches = epoch, [batches[k] for k in generator.permutation(self.per_epoch)]
+        return self._batches
+
+    def __getitem__(self, step: int) -> tuple[Ids, Ids, np.ndarray, bool, int]:
+        """Batch number `step` of the run.
+
+        Returns: inputs (T, B), targets (T, B) with PAD after a record's end, that all begin from the zero state (B,), that
+        no state moves on, and how many characters all ranks learn of it.
+        """
+        epoch, batch = divmod(step, self.per_epoch)
+        whole = self.batches(epoch)[batch]
+        chosen = whole[self.group.rank :: self.group.size]
+        lengths = self.lengths[chosen]
+        if not len(chosen):  # more ranks than records: this one learns nothing of one of them
+            chosen, lengths = whole[:1], np.zeros(1, np.int64)
+        at = np.arange(max(1, lengths.max()))[:, None]
+        places = np.minimum(self.starts[chosen] + at, len(self.ids) - 1)
+        targets = np.where(at < lengths, self.ids[places], PAD)
+        inputs = np.concatenate([np.full((1, len(chosen)), self.line_break), targets[:-1]])
+        inputs = np.where(inputs == PAD, self.line_break, inputs)
+        return inputs, targets, np.ones(len(chosen), bool), False, int(self.lengths[whole].sum())
+
+    def padding(self, epoch: int = 0) -> float:
+        """The share of an epoch's steps that lie after a record's end."""
+        steps = sum(len(batch) * int(self.lengths[batch].max()) for batch in self.batches(epoch))
+        return 1 - self.total / steps

@@ -1,0 +1,302 @@
+"""The processes that train one model together: its ranks, on one machine or several, as `torchrun` starts them.
+
+`join` gives the `Group` that this process belongs to. Without torchrun that is a group of one, whose meetings are empty, and
+nothing of `torch.distributed` is reached. It knows nothing of text, networks or files.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import charrnn
+from charrnn.errors import CharrnnError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+TIMEOUT = 300.0  # seconds for which a rank waits for another one; the variable CHARRNN_TIMEOUT says another number
+MISSED = 20.0  # seconds, at most, until the agents of torchrun miss one of them: three of its signs of life and a little
+T = TypeVar("T")
+
+
+class Group:
+    """A group of one: this process is rank 0 of 1, and every meeting is empty."""
+
+    rank, size = 0, 1
+    local_rank = 0  # among the ranks of its machine
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def part(self, items: int) -> slice:
+        """Which of so many items are this rank's: a contiguous part, of one size with the others or one apart."""
+        return slice(self.rank * items // self.size, (self.rank + 1) * items // self.size)
+
+    def meet(self, value: T) -> list[T]:
+        """What each rank brings, in their order. Raises: CharrnnError on all ranks, where one has failed (`together`)."""
+        return [value]
+
+    def share(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes, for all ranks; a CharrnnError of its making is raised on all."""
+        return make()
+
+    def sum(self, numbers: "np.ndarray") -> "np.ndarray":
+        """The sum of each number over the ranks, (n,) float64: the quick meeting of every step."""
+        return numbers
+
+    def averaging(self, model: Any) -> Any:
+        """`model` as a module whose gradients are averaged over the ranks."""
+        return model
+
+    def averaging_seconds(self, gradients: Any) -> float:
+        """How long it takes to average a tensor of so many gradients over the ranks."""
+        return 0.0
+
+    def require_same(self, facts: dict[str, Any]) -> None:
+        """Raise CharrnnError on all ranks where they don't agree in `facts`: what each is called, and what it is here."""
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A CharrnnError inside is raised on all ranks, at their next meeting; one of them says what it is."""
+        yield
+
+    @contextlib.contextmanager
+    def patiently(self) -> Iterator[None]:
+        """What is done inside may take longer than TIMEOUT: then all wait until each of them has done it, or failed."""
+        yield
+
+
+ALONE = Group()
+
+
+class SharedError(CharrnnError):
+    """An error that all ranks have heard of. Its message is empty where another rank says it."""
+
+
+class Ranks(Group):
+    """Several processes, by PyTorch's engine: gloo between processors, NCCL between GPUs.
+
+    Raises: CharrnnError where the others can't be reached, or don't come within TIMEOUT.
+    """
+
+    def __init__(self, rank: int, size: int, local_rank: int):
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what its warnings tell, our error line does
+        import torch
+        import torch.distributed as dist
+        from torch.distributed.rendezvous import rendezvous
+
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+        self._waits, timeout = 0, timedelta(seconds=_seconds())
+        if "OMP_NUM_THREADS" not in os.environ:  # torchrun says one, unless the user says how many
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        backends = "cpu:gloo"
+        if local_rank < torch.cuda.device_count():
+            torch.cuda.set_device(local_rank)
+            backends += ",cuda:nccl"
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        try:
+            store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
+            name = _agree_on_a_round(store, rank, size)
+            self._store = dist.PrefixStore(name, store)  # type: ignore[attr-defined]
+            dist.init_process_group(backends, store=self._store, rank=rank, world_size=size, timeout=timeout)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise CharrnnError(
+                f"rank {rank} of {size} did not meet the others at {where} within {_seconds():g} s: {reason}; "
+                "are all of them started, and can this machine reach that one?",
+                1,
+            ) from None
+        _joined.add(rank)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        import torch.distributed as dist
+
+        message = self._explain(str(error)) if isinstance(error, RuntimeError) else None
+        if message is not None:
+            with contextlib.suppress(RuntimeError):  # nobody can be asked: then this rank speaks
+                message = message if self._store.add("lost", 1) == 1 else ""
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+        if message is not None:
+            if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":  # agents that met too early would count on one that is gone
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                time.sleep(min(MISSED, _seconds()))
+            raise CharrnnError(message, 1) from None
+
+    def _explain(self, error: str) -> str | None:
+        """A line for what the engine says of a lost rank; None where it is something else."""
+        words = error.lower()
+        saved = "what was saved is whole, and --resume goes on from it, as torchrun --max-restarts does by itself"
+        if "timed out" in words or "timeout" in words:
+            quiet = f"rank {self.rank} has heard nothing of another rank for {_seconds():g} s"
+            return f"{quiet}: that hangs, or its machine can't be reached; {saved}"
+        if any(sign in words for sign in ("closed by peer", "reset by peer", "broken pipe", "refused", "nccl", "gloo")):
+            return f"rank {self.rank} has lost another rank, which ended before the run did; {saved}"
+        return None
+
+    def meet(self, value: T) -> list[T]:
+        return self._meet(value, None)
+
+    def _meet(self, value: T, failed: CharrnnError | None) -> list[T]:
+        import torch.distributed as dist
+
+        brought: list[Any] = [None] * self.size
+        error = None if failed is None else (str(failed), failed.exit_status)
+        dist.all_gather_object(brought, (error, value))
+        errors = {rank: error for rank, (error, _) in enumerate(brought) if error is not None}
+        if errors:
+            first = min(errors)
+            message, status = errors[first]
+            raise SharedError("" if self.rank != first else f"rank {first}: {message}" if first else message, status)
+        return [value for _, value in brought]
+
+    def share(self, make: Callable[[], T]) -> T:
+        import torch.distributed as dist
+
+        made: list[Any] = [None]
+        with self.together():
+            if self.rank == 0:
+                made = [make()]
+        self.meet(None)
+        dist.broadcast_object_list(made)
+        shared: T = made[0]
+        return shared
+
+    def sum(self, numbers: "np.ndarray") -> "np.ndarray":
+        import torch
+        import torch.distributed as dist
+
+        tensor = torch.from_numpy(numbers.astype("float64"))
+        dist.all_reduce(tensor)
+        return tensor.numpy()
+
+    def averaging(self, model: Any) -> Any:
+        from torch.nn.parallel import DistributedDataParallel
+
+        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+    def averaging_seconds(self, gradients: Any) -> float:
+        import torch.distributed as dist
+
+        took = []
+        for _ in range(3):
+            began = time.perf_counter()
+            dist.all_reduce(gradients)
+            gradients[:1].sum().item()  # waits for a GPU
+            took.append(time.perf_counter() - began)
+        return min(took)
+
+    def require_same(self, facts: dict[str, Any]) -> None:
+        first, *others = self.meet(facts | {"charrnn's version": charrnn.__version__})
+        for name, value in first.items():
+            for rank, other in enumerate(others, 1):
+                if other.get(name) != value:
+                    here, there = str(value)[:60], str(other.get(name))[:60]
+                    message = f"the ranks differ in {name}: it is {here} on rank 0 and {there} on rank {rank}"
+                    raise SharedError("" if self.rank else f"{message}; start all with one command, on one text")
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        try:
+            yield
+        except SharedError:
+            raise
+        except CharrnnError as error:
+            self._meet(None, error)
+
+    @contextlib.contextmanager
+    def patiently(self) -> Iterator[None]:
+        self._waits += 1
+        try:
+            yield
+        finally:
+            self._store.set(f"done {self._waits} {self.rank}", "")
+            self._store.wait([f"done {self._waits} {rank}" for rank in range(self.size)], timedelta(days=1))
+
+
+_joined: set[int] = set()  # this process's rank, once it has met the others
+
+
+def join() -> Group:
+    """The group that torchrun's environment variables tell of; without them, a group of one.
+
+    Raises: CharrnnError where they are not what torchrun sets, or the others can't be met.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1":
+        return ALONE
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise CharrnnError(f"WORLD_SIZE is {size} but {missing[0]} is not set; start ranks with torchrun, or unset WORLD_SIZE")
+    place = [os.environ["RANK"], size, os.environ.get("LOCAL_RANK", "0"), os.environ["MASTER_PORT"]]
+    if not all(number.isdecimal() for number in place) or not int(place[0]) < int(size):
+        raise CharrnnError(f"RANK {place[0]} of WORLD_SIZE {size} is no place in a group; start ranks with torchrun")
+    return Ranks(int(place[0]), int(size), int(place[2]))
+
+
+def _agree_on_a_round(store: Any, rank: int, size: int) -> str:
+    """A name for this meeting of the ranks, which rank 0 makes up and hands to the others.
+
+    torchrun's store outlives the ranks that it starts anew, and what they told each other in it before would be believed: each
+    rank asks under a name that is new, rank 0 answers all that it finds, and is done when all have heard. Raises: RuntimeError
+    where they don't within TIMEOUT.
+    """
+    if rank:
+        mine = uuid.uuid4().hex
+        store.set(f"ask {rank}", mine)
+        answer = store.get(f"answer {mine}").decode()
+        store.set(f"heard {answer} {rank}", "")
+        return str(answer)
+    name, waiting, end = uuid.uuid4().hex, set(range(1, size)), time.monotonic() + _seconds()
+    while waiting:
+        for other in list(waiting):
+            if store.check([f"heard {name} {other}"]):
+                waiting.remove(other)
+            elif store.check([f"ask {other}"]):
+                store.set(f"answer {store.get(f'ask {other}').decode()}", name)
+        if waiting and time.monotonic() > end:
+            raise RuntimeError(f"{size - len(waiting)} of {size} ranks came")
+        time.sleep(0.01)
+    return name
+
+
+def several() -> bool:
+    """Whether this process is one of several ranks."""
+    return bool(os.environ.get("RANK")) and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def speaks() -> bool:
+    """Whether an error of this process is to be printed: before the ranks have met, those of each machine's first one."""
+    return bool(_joined) or not several() or os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def job() -> str | None:
+    """What one start of torchrun is known by, its --rdzv-id or else its process; None without torchrun."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    return f"{socket.gethostname()} {os.getppid()}" if name == "none" else name
+
+
+def job_goes_on() -> bool:
+    """Whether this job may have begun its run already: its ranks were started anew, or it has a name of its own."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" or os.environ.get("TORCHELASTIC_RUN_ID", "none") != "none"
+
+
+def _seconds() -> float:
+    try:
+        seconds = float(os.environ.get("CHARRNN_TIMEOUT", TIMEOUT))
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e7:
+        raise CharrnnError(f"CHARRNN_TIMEOUT {os.environ['CHARRNN_TIMEOUT']} is no number of seconds")
+    return seconds
