@@ -1,6 +1,6 @@
 """Kills many runs and breaks many files: `make soak` prints how many runs came out identical and how many mutants were refused.
 
-Runs are forked from one process that has torch imported already, so that nearly every kill falls into run or saving.
+Runs are forked from one process that has torch imported already, so that nearly every kill falls into training or saving.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def outcome(folder: Path) -> Any:
     """The model, the state and the history of a run, less the seconds that it took."""
     files = [checkpoint.read(folder / name) for name in (run_folder.MODEL, run_folder.STATE)]
     history = [json.loads(line) for line in (folder / run_folder.HISTORY).read_text().splitlines()]
-    for record in [files[0][1]["run"], files[1][1]["place"], *files[1][1]["history"], *history]:
+    for record in [files[0][1]["training"], files[1][1]["place"], *files[1][1]["history"], *history]:
         del record["seconds"]
     return [{name: t.tobytes() for name, t in tensors.items()} for tensors, _ in files], [h for _, h in files], history
 

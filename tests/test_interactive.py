@@ -1,4 +1,4 @@
-"""`charrnn sample --screen`: what the network remembers of a text that changes, and the real program at a terminal."""
+"""`charrnn sample --interactive`: what the network remembers of a text that changes, and the real program at a terminal."""
 
 import contextlib
 import fcntl
@@ -162,7 +162,7 @@ class Terminal:
             os.closerange(3, 64)
             os.environ.update({"TERM": "xterm-256color", "LANG": "C.UTF-8"})
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            os.execv(sys.executable, [sys.executable, "-m", "charrnn", "sample", "--screen", *map(str, arguments)])
+            os.execv(sys.executable, [sys.executable, "-m", "charrnn", "sample", "--interactive", *map(str, arguments)])
         os.close(self.out)
         self.out = out_of
         self.sent = b""
@@ -330,11 +330,11 @@ def test_a_line_of_a_model_of_lines_ends(names_run, terminal):
 
 def test_what_goes_not_with_it_gets_one_line(book_run):
     for arguments, words in (
-        (["--screen"], "needs a terminal; there is none"),
-        (["--screen", "--count", "2"], "--count and --screen exclude each other"),
-        (["--screen", "-n", "2"], "--length and --screen"),
-        (["--screen", "--suggest", "10"], "--suggest 10 is not between 0 and 9"),
-        (["--suggest", "3"], "--suggest goes with --screen"),
+        (["--interactive"], "needs a terminal; there is none"),
+        (["--interactive", "--count", "2"], "--count and --interactive exclude each other"),
+        (["--interactive", "-n", "2"], "--length and --interactive"),
+        (["--interactive", "--suggest", "10"], "--suggest 10 is not between 0 and 9"),
+        (["--suggest", "3"], "--suggest goes with --interactive"),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "charrnn", "sample", "-m", "runs/book", *arguments],
@@ -352,10 +352,10 @@ def test_what_goes_not_with_it_gets_one_line(book_run):
 
 
 def test_without_the_extra_it_says_what_to_install(book_run):
-    code = "import sys; sys.modules['prompt_toolkit'] = None; sys.argv[1:] = ['sample', '--screen']; "
+    code = "import sys; sys.modules['prompt_toolkit'] = None; sys.argv[1:] = ['sample', '--interactive']; "
     code += "from charrnn.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=book_run, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
     assert done.returncode == 2
     assert done.stderr.decode() == (
-        "error: --screen takes prompt_toolkit, which is not installed: pip install 'charrnn[write]'\n"
+        "error: --interactive takes prompt_toolkit, which is not installed: pip install 'charrnn[write]'\n"
     )

@@ -1,4 +1,4 @@
-"""RecordBatches: lines and paragraphs as sequences with lengths of their own, in batches, in scores and in samples."""
+"""Records: lines and paragraphs as sequences with lengths of their own, in batches, in scores and in samples."""
 
 import json
 import math

@@ -151,7 +151,7 @@ def test_the_model_kept_is_the_best_by_validation(corpus, tmp_path):
         "sample",
     }
     best = min(history, key=lambda line: line["validation_bits_per_character"])
-    assert model.header["run"]["step"] == best["step"]
+    assert model.header["training"]["step"] == best["step"]
 
 
 def test_validation_text_is_never_trained_on(tmp_path):
@@ -296,7 +296,7 @@ def test_a_small_text_ends_a_run_before_its_time_and_a_longer_time_goes_on(tmp_p
     list(run.events(options))
     assert run.step == run.recipe.most_passes * run.windows.per_epoch
     assert run.seconds < 60
-    assert run.history[-1]["step"] == run.step  # it is annealed and validation_length at its end
+    assert run.history[-1]["step"] == run.step  # it is annealed and validated at its end
     again = Run.resume(tmp_path / "run", [])
     list(again.events(again.options))
     assert again.step == run.step

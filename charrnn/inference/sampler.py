@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from charrnn.errors import CharrnnError
-from charrnn.inference.model import Array
+
+Array = np.ndarray
 
 NOISE = 1 << 18  # random numbers that are drawn at a time
 

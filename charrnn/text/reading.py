@@ -1,6 +1,6 @@
 """Bytes in, a `Corpus` out: reads files, folders and pipes of any size, once, in blocks, at hundreds of megabytes a second.
 
-The ids of a long text are written to a file in the user's id_cache folder as they are made, so that memory does not grow with
+The ids of a long text are written to a file in the user's cache folder as they are made, so that memory does not grow with
 the text. That file is found again by the hash of the sources' bytes, and used again only where its own hash is right.
 Files that end in .gz or .zst are unpacked as they are read.
 """
@@ -73,7 +73,7 @@ def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: W
         return [dict(file=f, bytes=n, hash=h) for f, n, h in zip(where, sizes, digests, strict=True)]
 
     notes: list[str] = []
-    kept = None  # where the id_cache keeps this text, its hash still to be added
+    kept = None  # where the cache keeps this text, its hash still to be added
     if total is not None and (total >= id_cache.IN_MEMORY or any(map(_compressed, names))):
         kept = id_cache.cache_folder() / f"v{id_cache.FORMAT}-{total}-{codec.name}"
         if list(kept.parent.glob(f"{kept.name}-*.ids")):  # else there is nothing to find, and the text is read only once
