@@ -21,15 +21,15 @@ ASCII = "It was the best of times, it was the worst of times; in 1775 there were
 MIXED = "Zażółć gęślą jaźń. Съешь же ещё этих мягких булок. 我能吞下玻璃而不伤身体。いろはにほへと A plain line, too. 🦉🎉\n"
 READ = """
 import sys, time
-from charrnn.reading import read_corpus
+from charrnn.text.reading import read_corpus
 begun = time.perf_counter()
 corpus = read_corpus([sys.argv[1]])
-print(time.perf_counter() - begun, len(corpus), corpus._all[0:1].itemsize)
+print(time.perf_counter() - begun, len(corpus), corpus[0:1].itemsize)
 """
 WINDOWS = """
 import sys, time
-from charrnn.reading import read_corpus
-from charrnn.corpus import Windows
+from charrnn.text.reading import read_corpus
+from charrnn.training.batches import Windows
 corpus = read_corpus([sys.argv[1]])
 windows = Windows(corpus.encoded(corpus.vocabulary()), 32, 48, 0)
 begun = time.perf_counter()
@@ -128,7 +128,7 @@ def memory(folder: Path, size: int, env: dict[str, str]) -> None:
 def softmax(folder: Path, size: int, env: dict[str, str]) -> None:
     """Characters per second in training, by the size of the vocabulary."""
     from charrnn.training.events import Progress
-    from charrnn.training.run import train
+    from charrnn.training.train import train
 
     print("| vocabulary | characters/s, 1 x 256 LSTM, all cores |\n| --- | --- |")
     for vocabulary in (65, 1_000, 5_000, 20_000):

@@ -20,7 +20,7 @@ from typing import Any
 
 from engine import processor, table
 
-SIZES = {"layers": 1, "hidden_size": 256, "batch_size": 32, "seq_length": 48}  # what charrnn takes for half a minute
+SIZES = {"hidden_size": 256, "batch_size": 32, "seq_length": 48}  # what charrnn takes for half a minute
 STREAMS, WINDOW = 32, 64  # of each rank, on paper
 MICROSECONDS = 30  # that a message takes between machines, on paper
 SPEEDS = {"one core as here": None, "a rank of 2 TFLOP/s": 2e12, "a rank of 200 TFLOP/s": 2e14}  # FLOP/s
@@ -40,7 +40,7 @@ def measured(command: list[str], threads: int, *arguments: str) -> dict[str, flo
 def learn(text: str, seconds: float, folder: str, streams: int) -> None:
     """As one process or one of two ranks: print, in JSON, what was learned."""
     from charrnn.training.events import Progress
-    from charrnn.training.run import train
+    from charrnn.training.train import train
 
     seen: list[Progress] = []
 
@@ -48,9 +48,10 @@ def learn(text: str, seconds: float, folder: str, streams: int) -> None:
         if isinstance(event, Progress):
             seen.append(event)
 
-    model = train(text, out=folder, seconds=seconds, dropout=0.0, watch=watch, **SIZES | {"batch_size": streams})
+    sizes = SIZES | {"batch_size": streams}
+    model = train(text, out=folder, seconds=seconds, layers=1, dropout=0.0, watch=watch, **sizes)
     if os.environ.get("RANK", "0") == "0":
-        last, bits = seen[-1], model.header["training"]["validation_bits_per_character"]
+        last, bits = seen[-1], model.header.training.metrics.validation_bits_per_character
         print(json.dumps({"characters": last.characters, "speed": last.characters_per_second, "bits": bits}))
 
 
@@ -61,7 +62,8 @@ def step(text: str, streams: int) -> None:
     from charrnn.options import Options
     from charrnn.training.device import keep_memory
     from charrnn.training.distributed import join
-    from charrnn.training.run import MUON_RATE, Run
+    from charrnn.training.learner import MUON_RATE
+    from charrnn.training.run import Run
 
     def seconds(call: Callable[[], Any], times: int) -> float:
         took = []
@@ -72,22 +74,23 @@ def step(text: str, streams: int) -> None:
         return statistics.median(took)
 
     with join() as group, tempfile.TemporaryDirectory() as folder:
-        folder = group.share(lambda: folder)
-        options = Options(steps=10**6, dropout=0.0, **SIZES | {"batch_size": streams})
-        run, _ = Run.create([text], options, Path(folder, "run"), group=group)
-        run._started = time.monotonic()
+        folder = group.broadcast(lambda: folder)
+        options = Options(steps=10**6, num_layers=1, dropout=0.0, **SIZES | {"batch_size": streams})
+        run = Run.create([text], options=options, out=Path(folder, "run"), group=group)
+        learner = run.learner
         keep_memory()
         for _ in range(5):
             run._learn(0.5)
         whole = seconds(lambda: run._learn(0.5), 60)
-        quiet = run.network.no_sync() if group.size > 1 else contextlib.nullcontext()
+        quiet = learner.network.no_sync() if group.size > 1 else contextlib.nullcontext()
         with quiet:
             alone = seconds(lambda: run._learn(0.5), 60)
             numbers = itertools.count(run.step)  # Muon finds a direction at every fourth of them
-            update = seconds(lambda: [run.optimizer.step(next(numbers), 1e-5, MUON_RATE * 1e-5) for _ in range(4)], 15) / 4
-        count = sum(parameter.numel() for parameter in run.model.parameters())
+            rates = {"rate": 1e-5, "muon_rate": MUON_RATE * 1e-5}
+            update = seconds(lambda: [learner.optimizer.step(next(numbers), **rates) for _ in range(4)], 15) / 4
+        count = sum(parameter.numel() for parameter in learner.model.parameters())
         small, large = group.averaging_seconds(torch.zeros(1)), group.averaging_seconds(torch.zeros(count))
-        agree = seconds(run._agree, 60)
+        agree = seconds(lambda: run._synchronize(time.monotonic(), lambda: False), 60)
         figures = dict(whole=whole, alone=alone, update=update, count=count, small=small, large=large, agree=agree)
         if group.rank == 0:
             print(json.dumps(figures))

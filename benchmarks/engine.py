@@ -22,9 +22,11 @@ import numpy as np
 import torch
 
 from charrnn import checkpoint, load
+from charrnn.headers import ModelHeader
 from charrnn.inference.model import Model
 from charrnn.inference.score import ESCAPE
-from charrnn.network.char_rnn import CharRNN, Config
+from charrnn.network.char_rnn import CharRNN
+from charrnn.network.config import Config
 
 CHARACTERS = "".join(sorted("\n !$&',-.3:;?" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "abcdefghijklmnopqrstuvwxyz"))
 ROUNDS = 5  # each contestant is timed in each round; the median counts
@@ -37,7 +39,7 @@ def write_model(folder: Path, layers: int, hidden_size: int, cell: str = "lstm",
     torch.nn.init.normal_(network.softmax.weight, std=0.1)
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     path = folder / f"{cell}-{layers}x{hidden_size}.safetensors"
-    checkpoint.write(path, tensors, {"config": network.config.to_dict(), "vocabulary": characters, "start": "\n"})
+    checkpoint.write_model(path, tensors, ModelHeader(config=network.config, vocabulary=characters, start="\n"))
     return path
 
 
@@ -85,10 +87,10 @@ def generation(model: Model, count: int = 1) -> Callable[[int], None]:
 def torch_loop(model: Model, path: Path, one_dnn: bool) -> Callable[[int], None]:
     """torch's own modules, a character at a time, drawing with torch.multinomial."""
     tensors, header = checkpoint.read_model(path)
-    c = header["config"]
-    V, H, layers = c["vocabulary_size"], c["hidden_size"], c["num_layers"]
-    embedding, softmax = torch.nn.Embedding(V, c["embedding_size"]), torch.nn.Linear(H, V)
-    lstm = torch.nn.LSTM(c["embedding_size"], H, layers)
+    c = header.config
+    V, H, layers = c.vocabulary_size, c.hidden_size, c.num_layers
+    embedding, softmax = torch.nn.Embedding(V, c.embedding_size), torch.nn.Linear(H, V)
+    lstm = torch.nn.LSTM(c.embedding_size, H, layers)
     weights = {name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}
     embedding.load_state_dict({"weight": weights["embedding.weight"]})
     softmax.load_state_dict({"weight": weights["softmax.weight"], "bias": weights["softmax.bias"]})
@@ -118,7 +120,7 @@ def onnx_loop(path: Path, threads: int) -> Callable[[int], None] | None:
     except ImportError:
         return None
     tensors, header = checkpoint.read_model(path)
-    V, H, layers = (header["config"][key] for key in ("vocabulary_size", "hidden_size", "num_layers"))
+    V, H, layers = header.config.vocabulary_size, header.config.hidden_size, header.config.num_layers
 
     def ordered(tensor: np.ndarray) -> np.ndarray:  # onnx has i, o, f, c
         i, f, g, o = np.split(tensor, 4)

@@ -20,12 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from charrnn.inference import score
+from charrnn.inference.score import TextBlocks, score
 from charrnn.network import optimizer
-from charrnn.network.char_rnn import CharRNN, Config
+from charrnn.network.char_rnn import CharRNN
+from charrnn.network.config import Config
 from charrnn.network.optimizer import Optimizer, orthogonalize
 from charrnn.text.corpus import Corpus, frequencies
 from charrnn.text.reading import read_corpus
+from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import Windows
 from charrnn.training.device import keep_memory
 
@@ -135,7 +137,7 @@ class Network(CharRNN):
     """The project's network and beginning, with a forward pass that has all the knobs."""
 
     def __init__(self, trial: Trial, vocabulary: int):
-        super().__init__(Config(vocabulary, "lstm", trial.L, trial.H, trial.E))
+        super().__init__(Config(vocabulary, cell="lstm", num_layers=trial.L, hidden_size=trial.H, embedding_size=trial.E))
         self.trial, self.dtype, self.readings = trial, getattr(torch, trial.precision), 0.0
         for layer in self.layers:
             layer.bias_ih_l0.data[trial.H : 2 * trial.H] = trial.fb
@@ -236,18 +238,26 @@ class Muon:
         return x.float()
 
 
-def validate(network: Network, ids: np.ndarray, start: int) -> float:
-    """Nats per character of the held-out text, as the program scores it."""
+class Scored:
+    """The network as the program scores one: arrays go in and come out."""
 
-    def forward(ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        with torch.no_grad():
-            logits, state = network(torch.from_numpy(ids.astype(np.int64)), state)
+    def __init__(self, network: Network):
+        self.network = network
+        self.initial_state = network.initial_state
+
+    @torch.no_grad()
+    def forward(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        logits, state = self.network(torch.from_numpy(ids.astype(np.int64)), state)
         return logits.numpy(), state
 
+
+def validate(network: Network, ids: np.ndarray, vocabulary: Vocabulary) -> float:
+    """Nats per character of the held-out text, as the program scores it."""
+    start = max(0, int(vocabulary.encode("\n")[0]))
     network.eval()
-    result = score.score(forward, network.initial_state, ids, start, network.config.vocabulary_size)
+    result = score(Scored(network), TextBlocks(ids, start), vocabulary)
     network.train()
-    return result.bits_per_character * math.log(2)
+    return result.nats_per_character
 
 
 def run(trial: Trial, corpus: Corpus) -> list[str]:
@@ -262,10 +272,10 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
     windows = Windows(ids, trial.B, trial.T, trial.seed)
     short = Windows(ids, trial.B, trial.T0 or trial.T, trial.seed)
     behind = trial.n0 - trial.n0 * short.seq_length // trial.T  # windows that the short ones are ahead in number
-    known, start = held_out.encoded(vocabulary)[:], max(0, int(vocabulary.encode("\n")[0]))
+    known = held_out.encoded(vocabulary)[:]
     network, draw = Network(trial, len(vocabulary)), np.random.default_rng(trial.seed)
     if trial.uni:
-        network.guess(torch.from_numpy(frequencies(ids, len(vocabulary))))
+        network.init_output_bias(torch.from_numpy(frequencies(ids, len(vocabulary))))
     matrices = [w for layer in network.layers for w in layer.all_weights[0][:2]][0 if trial.emuon else 1 :]
     muon = Muon(matrices if trial.muon else [], trial)
     others = [p for p in network.parameters() if not any(p is m for m in muon.matrices)]
@@ -277,12 +287,12 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
     marks = {trial.steps * k // trial.val for k in range(1, trial.val + 1)} if trial.val else set()
     began = time.perf_counter()
     for step in range(trial.steps):
-        inputs, targets, _, moves_on, _ = short[step] if step < trial.n0 else windows[step - behind]
-        if moves_on:
+        batch = short[step] if step < trial.n0 else windows[step - behind]
+        if batch.shifts:
             state = [tuple(part.roll(1, 0) for part in parts) for parts in state]
         if trial.fresh and (fresh := torch.from_numpy(draw.random(trial.B) < 1 / trial.fresh)[:, None]).any():
             state[1:] = [tuple(part.masked_fill(fresh, 0) for part in parts) for parts in state[1:]]
-        x, y = (torch.from_numpy(ids.astype(np.int64)) for ids in (inputs, targets))  # (T, B)
+        x, y = (torch.from_numpy(ids.astype(np.int64)) for ids in (batch.inputs, batch.targets))  # (T, B)
         network.readings = characters / len(ids)
         logits, state = network(x, state)
         error = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), label_smoothing=trial.lsm)
@@ -293,7 +303,7 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
         with torch.no_grad():
             if trial.wd:
                 torch._foreach_mul_(others, 1 - share * trial.adam * trial.wd)
-            adam.step(step + 1, share * trial.adam, 0)
+            adam.step(step + 1, rate=share * trial.adam, muon_rate=0)
             muon.step(share * trial.muon)
             if trial.ema:
                 average = average or [p.clone() for p in params]
@@ -302,7 +312,7 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
         characters += x.numel()
         if step + 1 in marks:
             paused = time.perf_counter()
-            figure = validate(network, known, start)
+            figure = validate(network, known, vocabulary)
             cells = ", ".join(f"{parts[1].float().abs().mean():.2f}" for parts in state[1:])
             print(f"step {step + 1}: train {loss:.4f}, val {figure:.4f}, mean size of cells {cells}", file=sys.stderr)
             if figure < best:
@@ -313,11 +323,11 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
                     tensor.copy_(copy)
             began += time.perf_counter() - paused
     seconds = time.perf_counter() - began
-    figures = f"{validate(network, known, start):.4f}"
+    figures = f"{validate(network, known, vocabulary):.4f}"
     if trial.ema:
         for p, mean in zip(params, average, strict=True):
             p.data.copy_(mean)
-        figures += f", averaged {validate(network, known, start):.4f}"
+        figures += f", averaged {validate(network, known, vocabulary):.4f}"
     return [figures, f"{loss:.4f}", f"{trial.steps:,}", f"{seconds:.1f}", f"{characters / seconds:,.0f}"]
 
 

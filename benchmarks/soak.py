@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import test_fuzz
 
 from charrnn import checkpoint, cli
-from charrnn.training import run
+from charrnn.training import schedule
 
 KINDS = (
     "--cell lstm --hidden-size 64 --layers 2 --dropout 0.2",
@@ -36,7 +36,7 @@ def start(arguments: list[str]) -> int:
     """Run the program in a child; returns its process id."""
     pid = os.fork()
     if not pid:
-        run.SAVE_EVERY = run.SAVING = 0.1
+        schedule.SAVE_EVERY = schedule.SAVING = 0.1
         sys.argv = ["charrnn", *arguments]
         try:
             cli.main()

@@ -32,8 +32,9 @@ from charrnn.network.optimizer import EVERY, ITERATIONS
 from charrnn.options import Options, Recipe
 from charrnn.text.reading import read_corpus
 from charrnn.training import device
-from charrnn.training.recipe import choose
-from charrnn.training.run import CLIP, Run
+from charrnn.training.learner import CLIP
+from charrnn.training.recipe import Facts, choose
+from charrnn.training.run import Run
 
 ROUNDS = 24  # in each of them each contestant is timed, in turn; what counts is the ratio within a round, and of those the
 # median: the speed of two threads that wait for each other drifts by a quarter in seconds, on a machine that is shared
@@ -51,19 +52,20 @@ KINDS = (  # of the profiler's events, told by their names or by those that they
 def sizes(text: str, precision: str) -> Recipe:
     """What charrnn takes for a minute on a million characters."""
     options = Options(seconds=60.0, precision=precision)
-    return choose(options, 1_000_000, len(read_corpus([text]).vocabulary()), precision)[0]
+    vocabulary_size = len(read_corpus([text]).vocabulary())
+    return choose(options, Facts(characters=1_000_000, vocabulary_size=vocabulary_size, precision=precision))[0]
 
 
 @contextmanager
 def opened(text: str, recipe: Recipe) -> Iterator[Run]:
     """A run of these sizes in a folder of its own, ready to learn."""
-    names = ("layers", "hidden_size", "embedding", "seq_length", "batch_size", "dropout", "learning_rate", "precision")
+    names = ("num_layers", "hidden_size", "embedding_size", "seq_length", "batch_size", "dropout", "learning_rate", "precision")
     with tempfile.TemporaryDirectory() as folder:
         options = Options(steps=1_000_000, device="cpu", **{name: getattr(recipe, name) for name in names})
-        run, _ = Run.create([text], options, Path(folder) / "run")
+        run = Run.create([text], options=options, out=Path(folder) / "run")
         device.keep_memory()
         yield run
-        run.lock.close()
+        run.folder.unlock()
 
 
 def plain_step(text: str, recipe: Recipe) -> Callable[[], None]:
@@ -73,10 +75,10 @@ def plain_step(text: str, recipe: Recipe) -> Callable[[], None]:
     V, H, B, T = len(vocabulary), recipe.hidden_size, recipe.batch_size, recipe.seq_length
     data = torch.from_numpy(corpus.ids(vocabulary)).long()
     streams = data[: len(data) // B * B].view(B, -1).t().contiguous()  # (steps, B)
-    embedding, lstm, softmax = nn.Embedding(V, H), nn.LSTM(H, H, recipe.layers), nn.Linear(H, V)
+    embedding, lstm, softmax = nn.Embedding(V, H), nn.LSTM(H, H, recipe.num_layers), nn.Linear(H, V)
     model = nn.ModuleList([embedding, lstm, softmax])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.002)
-    zeros = torch.zeros(recipe.layers, B, H)
+    zeros = torch.zeros(recipe.num_layers, B, H)
     at, state = 0, (zeros, zeros)
 
     def step() -> None:
@@ -122,7 +124,7 @@ def race(text: str, recipes: dict[str, Recipe]) -> dict[str, list[float]]:
     """Steps per second of each contestant in each round."""
     running = {}
     for name, recipe in recipes.items():
-        command = [sys.executable, __file__, text, "--contestant", name, "--recipe", json.dumps(recipe.to_dict())]
+        command = [sys.executable, __file__, text, "--contestant", name, "--recipe", json.dumps(vars(recipe))]
         running[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
     for process in running.values():
         process.stdout.readline()
@@ -155,22 +157,23 @@ def operations(run: Run) -> tuple[float, float]:
     character. Muon works on blocks (H, H); each iteration is three products of 2 H^3, at
     every EVERY-th step.
     """
-    matrices = [w for layer in run.model.layers for w in layer.all_weights[0][:2]] + [run.model.softmax.weight]
+    matrices = [w for layer in run.learner.model.layers for w in layer.all_weights[0][:2]]
+    matrices.append(run.learner.model.softmax.weight)
     characters = run.recipe.batch_size * run.recipe.seq_length
     network = 6 * sum(w.numel() for w in matrices) * characters
-    muon = sum(w.shape[0] // w.shape[1] * ITERATIONS * 6 * w.shape[1] ** 3 for w in run.optimizer.matrices)
+    muon = sum(w.shape[0] // w.shape[1] * ITERATIONS * 6 * w.shape[1] ** 3 for w in run.learner.optimizer.matrices)
     return network / 1e9, muon / EVERY / 1e9
 
 
 def profiled(run: Run, steps: int = 20) -> list[list[str]]:
     """Where the time of a step goes, by kind of operation: rows of kind, milliseconds and share."""
-    step, spent = run.optimizer.step, dict.fromkeys([kind for kind, _ in KINDS], 0.0)
+    step, spent = run.learner.optimizer.step, dict.fromkeys([kind for kind, _ in KINDS], 0.0)
 
-    def named(*arguments: Any) -> None:
+    def named(*arguments: Any, **more: Any) -> None:
         with record_function("optimizer"):
-            step(*arguments)
+            step(*arguments, **more)
 
-    run.optimizer.step = named
+    run.learner.optimizer.step = named
     for _ in range(3):
         run._learn(0.5)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -178,7 +181,7 @@ def profiled(run: Run, steps: int = 20) -> list[list[str]]:
         for _ in range(steps):
             run._learn(0.5)
         whole = (time.perf_counter() - began) * 1e6
-    run.optimizer.step = step
+    run.learner.optimizer.step = step
     for event in profiler.events():
         lineage, parent = event.name, event.cpu_parent
         while parent is not None:
@@ -234,7 +237,7 @@ def main() -> None:
     peaks = {name: peak(getattr(torch, name)) for name in dict.fromkeys(("float32", precision))}
     recipes = {name: sizes(asked.text, name) for name in peaks}
     recipe = recipes[precision]
-    shape = f"{recipe.layers} x {recipe.hidden_size}, {recipe.batch_size} streams, windows of {recipe.seq_length}"
+    shape = f"{recipe.num_layers} x {recipe.hidden_size}, {recipe.batch_size} streams, windows of {recipe.seq_length}"
     seen = race(asked.text, {"plain": recipes["float32"], **recipes})
     characters = recipe.batch_size * recipe.seq_length
     names = {"plain": "torch.nn.LSTM and Adam, float32"} | {name: f"charrnn, {name}" for name in recipes}
@@ -255,14 +258,15 @@ def main() -> None:
         heads = ["precision", f"peak, product of {SIZE}, GFLOP/s", "a step, network + Muon, GFLOP", "reached, GFLOP/s", "share"]
         table("Of the peak", heads, rows)
         table(f"Where a step's time goes, {precision}", ["kind", "ms", "share"], profiled(run))
+        schedule = run._schedule(run.origin.options)
         rows = [
             [
                 "measuring the speed, where --for is given",
-                seconds(lambda: device.measure_speed("cpu", precision, len(run.vocabulary))),
+                seconds(lambda: device.measure_speed("cpu", precision, len(run.dataset.vocabulary))),
             ],
             [
-                f"validation on {len(run.validation_ids):,} characters, with its save and its sample",
-                seconds(lambda: run._validate(1.0)),
+                f"validation on {len(run.dataset.validation_ids):,} characters, with its save and its sample",
+                seconds(lambda: run._validate(schedule, lambda: False)),
             ],
             ["saving alone", seconds(run.save)],
         ]

@@ -13,10 +13,10 @@ from charrnn.version import __version__
 if TYPE_CHECKING:
     from charrnn.errors import CharrnnError
     from charrnn.inference.model import Model, load
-    from charrnn.training.run import train
+    from charrnn.training.train import train
 
 __all__ = ["CharrnnError", "Model", "__version__", "load", "train"]
-_HOMES = {"CharrnnError": "errors", "Model": "inference.model", "load": "inference.model", "train": "training.run"}
+_HOMES = {"CharrnnError": "errors", "Model": "inference.model", "load": "inference.model", "train": "training.train"}
 
 
 def __getattr__(name: str) -> Any:

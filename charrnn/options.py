@@ -1,35 +1,52 @@
-"""What a user asks of a training (`Options`), and everything that was decided for it (`Recipe`). Both are plain values."""
+"""What a user asks of a training (`Options`), and everything that was decided for it (`Recipe`). Both are plain values.
 
-import dataclasses
+They stand in the headers of a run's files. There, and on the command line, some fields have another name: see `KEYS`.
+"""
+
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 from charrnn.errors import CharrnnError
+from charrnn.network.cells import CELLS
 from charrnn.text.records import SEPARATORS
 
-CELLS = ("lstm", "gru", "rnn")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
+KEYS = {"num_layers": "layers", "embedding_size": "embedding"}  # names in files and flags that are not the field's
+LIMITS = {  # the least and the largest value of each whole number
+    "num_layers": (0, 64),
+    "hidden_size": (1, 65536),
+    "embedding_size": (0, 65536),
+    "seq_length": (1, 65536),
+    "batch_size": (1, 65536),
+    "seed": (0, 2**63 - 1),
+    "max_vocabulary": (1, 0x110000),
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user says; None leaves the choice to `choose`. Exactly one of the three lengths is set."""
+    """What the user asks for. None leaves the choice to `training.recipe.choose`. At most one of the three lengths is set.
+
+    Raises: CharrnnError for a value that can't be used.
+    """
+
+    KEYS: ClassVar = KEYS
 
     seconds: float | None = None  # --for
     epochs: float | None = None
     steps: int | None = None
     cell: str = "lstm"
-    layers: int | None = None
+    num_layers: int | None = None
     hidden_size: int | None = None
-    embedding: int | None = None  # 0: one-hot
+    embedding_size: int | None = None  # 0: one-hot
     seq_length: int | None = None
     batch_size: int | None = None
     dropout: float | None = None
     learning_rate: float | None = None
-    validation: str | float | None = None  # a fraction of the text, or the path of a file; None: see `texts`
+    validation: str | float | None = None  # a fraction of the text, or the path of a file; None: see `training.data`
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -38,26 +55,21 @@ class Options:
     records: str | None = None  # "line" or "paragraph": each of them a sequence of its own; None: the text is one
 
     def __post_init__(self) -> None:
-        lengths = [self.seconds, self.epochs, self.steps]
-        require(sum(length is not None for length in lengths) <= 1, "--for, --epochs and --steps exclude each other")
-        for name, length in zip(("--for", "--epochs", "--steps"), lengths, strict=True):
-            require(length is None or (math.isfinite(length) and length > 0), f"{name} {length} is not above 0")
-        require(self.cell in CELLS, f"--cell {self.cell} is none of {', '.join(CELLS)}")
-        require(self.device in DEVICES, f"--device {self.device} is none of {', '.join(DEVICES)}")
-        require(self.precision in PRECISIONS, f"--precision {self.precision} is none of {', '.join(PRECISIONS)}")
-        require(self.records in (None, *SEPARATORS), f"records {self.records!r} are none of {', '.join(SEPARATORS)}")
-        for name, least, most in (
-            ("layers", 0, 64),
-            ("hidden_size", 1, 65536),
-            ("embedding", 0, 65536),
-            ("seq_length", 1, 65536),
-            ("batch_size", 1, 65536),
-            ("seed", 0, 2**63 - 1),
-            ("max_vocabulary", 1, 0x110000),
+        lengths = {"--for": self.seconds, "--epochs": self.epochs, "--steps": self.steps}
+        given = [length for length in lengths.values() if length is not None]
+        require(len(given) <= 1, "--for, --epochs and --steps exclude each other")
+        for flag, length in lengths.items():
+            require(length is None or (math.isfinite(length) and length > 0), f"{flag} {length} is not above 0")
+        for flag, value, allowed in (
+            ("--cell", self.cell, tuple(CELLS)),
+            ("--device", self.device, DEVICES),
+            ("--precision", self.precision, PRECISIONS),
         ):
+            require(value in allowed, f"{flag} {value} is none of {', '.join(allowed)}")
+        require(self.records in (None, *SEPARATORS), f"records {self.records!r} are none of {', '.join(SEPARATORS)}")
+        for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
-            flag = "--" + name.replace("_", "-")
-            require(value is None or least <= value <= most, f"{flag} {value} is not between {least} and {most}")
+            require(value is None or least <= value <= most, f"{flag_of(name)} {value} is not between {least} and {most}")
         require(self.dropout is None or 0 <= self.dropout < 1, f"--dropout {self.dropout} is not at least 0 and below 1")
         rate = self.learning_rate
         require(rate is None or (math.isfinite(rate) and 0 < rate <= 10), f"--learning-rate {rate} is not in (0, 10]")
@@ -65,33 +77,46 @@ class Options:
             require(0 <= self.validation < 1, f"--validation {self.validation:g} is not at least 0 and below 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that training needs to know besides the text; kept with the model."""
 
+    KEYS: ClassVar = KEYS | {"epochs": "passes", "max_epochs": "most_passes"}
+
     cell: str
-    layers: int
+    num_layers: int
     hidden_size: int
-    embedding: int
+    embedding_size: int
     seq_length: int
     batch_size: int
     dropout: float
-    learning_rate: float
+    learning_rate: float  # Adam's highest
     seed: int
     precision: str
-    residual: bool  # see model.Config
-    passes: float  # over the text, as far as could be told beforehand
+    residual: bool = False  # see network.config.Config
+    epochs: float = 0.0  # over the training text, as far as could be told beforehand
     weight_decay: float = 0.0  # of the matrices between hidden units
-    recurrent_dropout: float = 0.0  # the chance that one of their weights is silenced
-    most_passes: float = 0.0  # after which the run ends before its time; 0: at none
+    recurrent_dropout: float = 0.0  # the probability that one of their weights is silenced
+    max_epochs: float = 0.0  # after which the run ends before its time; 0: never
     records: str | None = None  # then `batch_size` is in records of mean length, and no more than `seq_length` of one is read
 
     def __post_init__(self) -> None:
         require(0 <= self.weight_decay <= 10, f"weight decay {self.weight_decay} is not between 0 and 10")
         require(0 <= self.recurrent_dropout < 0.99, f"recurrent dropout {self.recurrent_dropout} is not below 0.99")
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+
+def to_json(values: Options | Recipe) -> dict[str, str | float | None]:
+    """The values as a JSON object, under the keys that files have for them."""
+    return {values.KEYS.get(name, name): value for name, value in vars(values).items()}
+
+
+def flag_of(name: str) -> str:
+    """The command line's flag for an option.
+
+    >>> flag_of("num_layers"), flag_of("hidden_size")
+    ('--layers', '--hidden-size')
+    """
+    return "--" + KEYS.get(name, name).replace("_", "-")
 
 
 def parse_duration(text: str) -> float:
@@ -110,5 +135,6 @@ def parse_duration(text: str) -> float:
 
 
 def require(condition: bool, message: str) -> None:
+    """Raise CharrnnError with `message` where `condition` does not hold."""
     if not condition:
         raise CharrnnError(message)

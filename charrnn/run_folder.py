@@ -1,26 +1,134 @@
-"""A run's folder: its lock, who may begin in it, what is found in it."""
+"""A run's folder: its lock, who may begin in it, and the files that are found and written in it."""
 
 import contextlib
 import json
-import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from charrnn import checkpoint
-from charrnn.checkpoint import temporary_path
+from charrnn.checkpoint import Tensors, temporary_path, write_atomically
 from charrnn.errors import CharrnnError
+from charrnn.headers import Metrics, ModelHeader, StateHeader, parse_metrics
+from charrnn.text.corpus import SourceFile
 
 try:
     import fcntl
 except ImportError:  # Windows: two runs in one folder are not noticed there
     fcntl = None  # type: ignore[assignment]
 
+MODEL = "model.safetensors"
+STATE = "state.safetensors"
+HISTORY = "history.jsonl"
+CORPUS = "corpus.json"
 
-FIGURES = "step", "characters", "seconds", "train_bits_per_character", "learning_rate"  # that each validation has
+
+class RunFolder:
+    """A run's folder. While it is locked, one process holds it; the system ends the lock with the process."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._descriptor = -1
+
+    @classmethod
+    def claim(cls, out: Path | None, name: str, force: bool) -> Self:
+        """Make the folder of a new run and lock it: `out`, or `runs/NAME`, numbered where a run stands there already.
+
+        Of two runs that want one folder at the same moment, one gets it. With `force` a run in it is replaced.
+        Raises: CharrnnError.
+        """
+        number = 1
+        while True:
+            path = out if out is not None else Path("runs") / (name if number == 1 else f"{name}-{number}")
+            number += 1
+            fixed = out is not None or force
+            if fixed or not path.exists() or (path.is_dir() and not _is_used(path)):
+                try:
+                    path.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise CharrnnError(f"{path} can't be made: {error.strerror or error}", 1) from None
+                folder = cls(path)
+                try:
+                    folder.lock()
+                except CharrnnError:
+                    if fixed:
+                        raise
+                    continue
+                if force or not _is_used(path):
+                    return folder
+                folder.unlock()  # another run came first, and has ended since we looked
+                if fixed:
+                    require_unused(path)
+
+    def lock(self) -> None:
+        """Hold the folder, and clear what a killed run left half written. Raises: CharrnnError where another run holds it."""
+        if self._descriptor >= 0:
+            return
+        try:
+            if fcntl is not None:
+                self._descriptor = os.open(self.path, os.O_RDONLY)
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.unlock()
+            raise CharrnnError(
+                f"another run is at work in {self.path}; wait for it or name another folder with --out"
+            ) from None
+        except OSError as error:
+            if self._descriptor < 0:
+                raise CharrnnError(f"{self.path} can't be opened: {error.strerror or error}") from None
+        for name in (MODEL, STATE, HISTORY, CORPUS):
+            with contextlib.suppress(OSError):
+                temporary_path(self.path / name).unlink(missing_ok=True)
+
+    def unlock(self) -> None:
+        """Let others have the folder."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def require_there(self) -> None:
+        """Raise CharrnnError (status 1) where the folder is no longer the one that was locked."""
+        try:
+            same = self._descriptor < 0 or os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except OSError:
+            same = False
+        if not same:
+            raise CharrnnError(f"{self.path} has been deleted or moved under the run; nothing more can be saved in it", 1)
+
+    def save_state(self, tensors: Tensors, header: StateHeader) -> None:
+        """Write the state. Raises: CharrnnError (status 1) where it can't be written."""
+        self.require_there()
+        checkpoint.write_state(self.path / STATE, tensors, header)
+
+    def save_model(self, tensors: Tensors, header: ModelHeader) -> None:
+        """Write the model. Raises: CharrnnError (status 1) where it can't be written."""
+        checkpoint.write_model(self.path / MODEL, tensors, header)
+
+    def save_history(self, history: Sequence[Metrics]) -> None:
+        """Write a line for each validation. Raises: CharrnnError (status 1) where it can't be written."""
+        lines = "".join(json.dumps(metrics.to_dict()) + "\n" for metrics in history)
+        write_atomically(self.path / HISTORY, lines.encode())
+
+    def save_manifest(self, corpus_hash: str, files: Sequence[SourceFile]) -> None:
+        """Write which files the run is trained on. Raises: CharrnnError (status 1) where it can't be written."""
+        manifest = {"fingerprint": corpus_hash, "files": [vars(file) for file in files]}
+        write_atomically(self.path / CORPUS, json.dumps(manifest, indent=1).encode())
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
+def _is_used(folder: Path) -> bool:
+    return (folder / MODEL).exists() or (folder / STATE).exists()
+
+
+def require_unused(folder: Path) -> None:
+    """Raise CharrnnError where a new run can't begin in `folder`."""
+    if _is_used(folder):
+        raise CharrnnError(f"{folder} holds a run already; continue it with --resume, or replace it with --force")
+    if folder.exists() and not folder.is_dir():
+        raise CharrnnError(f"--out {folder} is a file; name a folder")
+
+
+def read_history(folder: Path) -> list[Metrics]:
     """The validations of the run in `folder`, in order; none where it keeps no history.
 
     Raises: CharrnnError where the file is damaged.
@@ -31,110 +139,22 @@ def history(folder: Path) -> list[dict[str, Any]]:
         return []
     except (OSError, ValueError) as error:
         raise CharrnnError(f"{folder / HISTORY} can't be read: {getattr(error, 'strerror', None) or error}") from None
-    records: list[dict[str, Any]] = []
+    history = []
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
-            figures = [record[key] for key in FIGURES]
-            if record["validation_bits_per_character"] is not None:
-                figures.append(record["validation_bits_per_character"])
-            if not all(math.isfinite(checkpoint.number(figure)) for figure in figures):
-                raise ValueError("a figure is none")
-            if not isinstance(record.get("sample", ""), str):
-                raise TypeError("its sample is no text")
+            history.append(parse_metrics(json.loads(line)))
         except (ValueError, KeyError, TypeError, RecursionError):
             raise CharrnnError(
                 f"{folder / HISTORY} is damaged in line {number}; without it the report leaves the curves out"
             ) from None
-        records.append(record)
-    return records
+    return history
 
 
-MODEL, STATE, HISTORY, CORPUS = "model.safetensors", "state.safetensors", "history.jsonl", "corpus.json"
-
-
-class Lock:
-    """Holds a run's folder for one process; the system ends it with the process, however that ends.
-
-    What an earlier process left half written is cleared. Raises: CharrnnError where another run holds the folder.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder, self._descriptor = folder, -1
-        try:
-            if fcntl is not None:
-                self._descriptor = os.open(folder, os.O_RDONLY)
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise CharrnnError(f"another run is at work in {folder}; wait for it or name another folder with --out") from None
-        except OSError as error:
-            if self._descriptor < 0:
-                raise CharrnnError(f"{folder} can't be opened: {error.strerror or error}") from None
-        for name in (MODEL, STATE, HISTORY, CORPUS):
-            with contextlib.suppress(OSError):
-                temporary_path(folder / name).unlink(missing_ok=True)
-
-    def check(self) -> None:
-        """Raise CharrnnError (status 1) where the folder is no longer the one that was locked."""
-        try:
-            same = self._descriptor < 0 or os.path.samestat(os.stat(self.folder), os.fstat(self._descriptor))
-        except OSError:
-            same = False
-        if not same:
-            raise CharrnnError(f"{self.folder} has been deleted or moved under the run; nothing more can be saved in it", 1)
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = -1
-
-
-def _used(folder: Path) -> bool:
-    return (folder / MODEL).exists() or (folder / STATE).exists()
-
-
-def require_unused(folder: Path) -> None:
-    """Raise CharrnnError where a new run can't begin in `folder`."""
-    if _used(folder):
-        raise CharrnnError(f"{folder} holds a run already; continue it with --resume, or replace it with --force")
-    if folder.exists() and not folder.is_dir():
-        raise CharrnnError(f"--out {folder} is a file; name a folder")
-
-
-def claim(out: Path | None, name: str, force: bool) -> tuple[Path, Lock]:
-    """Make the folder of a new run and lock it: `out`, or `runs/NAME`, numbered where a run stands there already.
-
-    Of two runs that want one folder at the same moment, one gets it. Raises: CharrnnError.
-    """
-    number = 1
-    while True:
-        folder = out if out is not None else Path("runs") / (name if number == 1 else f"{name}-{number}")
-        number += 1
-        fixed = out is not None or force
-        if fixed or not folder.exists() or (folder.is_dir() and not _used(folder)):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise CharrnnError(f"{folder} can't be made: {error.strerror or error}", 1) from None
-            try:
-                lock = Lock(folder)
-            except CharrnnError:
-                if fixed:
-                    raise
-                continue
-            if force or not _used(folder):
-                return folder, lock
-            lock.close()  # another run came first, and has ended since we looked
-            if fixed:
-                require_unused(folder)
-
-
-def read_manifest(folder: Path) -> list[dict[str, Any]]:
+def read_manifest(folder: Path) -> list[SourceFile]:
     """The files that the run in `folder` was trained on, as far as can be told; see `Corpus.files`."""
     try:
         files = json.loads((folder / CORPUS).read_bytes())["files"]
-        return [dict(facts) for facts in files]
+        return [SourceFile(**facts) for facts in files]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
 

@@ -5,13 +5,14 @@ import os
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from charrnn import checkpoint, train
 from charrnn.errors import CharrnnError
-from charrnn.inference.score import score, scoring_blocks
+from charrnn.inference.score import TextBlocks, score
 from charrnn.options import Options
 from charrnn.text import reading
 from charrnn.text.reading import read_corpus, read_text
@@ -102,8 +103,13 @@ def test_windows_are_cut_to_what_fits(n, asked, fits):
 @pytest.mark.parametrize(
     ("length", "streams", "stretch"), [(1, 1, 9), (1000, 1, 1000), (10_000, 4, 20_000), (10_001, 3, 20_000), (10_001, 3, 4000)]
 )
-def test_each_step_is_scored_once_and_stretches_come_in_order(length, streams, stretch):
-    scored = np.concatenate([at[counts] for at, counts in scoring_blocks(length, streams, 256, 64, stretch)])
+def test_each_step_is_scored_once_and_stretches_come_in_order(length, streams, stretch, monkeypatch):
+    monkeypatch.setattr("charrnn.inference.score.STREAMS", streams)
+    monkeypatch.setattr("charrnn.inference.score.STRETCH", stretch)
+    blocks = list(TextBlocks(np.arange(length), 0).cut(64 * streams))
+    assert all(block.places.shape[0] <= 64 and block.places.shape[1] == streams for block in blocks)
+    assert all((block.targets == np.maximum(block.places, 0)).all() for block in blocks)
+    scored = np.concatenate([block.places[block.counts] for block in blocks])
     assert sorted(scored.tolist()) == list(range(length))
     assert (np.diff(scored // stretch) >= 0).all()
 
@@ -144,14 +150,14 @@ def test_bytes_take_each_byte_for_a_character(tmp_path):
     assert read_text([put(tmp_path, "t.bin", data)], "bytes")[0] == data.decode("latin-1")
 
 
-def test_a_text_has_one_fingerprint_however_it_is_read(cache, tmp_path, monkeypatch):
+def test_a_text_has_one_hash_however_it_is_read(cache, tmp_path, monkeypatch):
     whole = read_corpus([put(tmp_path, "t.txt", LONG.encode())])
     utf16 = read_corpus([put(tmp_path, "u.txt", LONG.encode("utf-16"))], "utf-16")
     halves = read_corpus([put(tmp_path, "a.txt", LONG[:99].encode()), put(tmp_path, "b.txt", LONG[99:].encode())])
     other = read_corpus([put(tmp_path, "o.txt", LONG.replace("d\n", "d!").encode())])
-    assert whole.fingerprint == utf16.fingerprint == halves.fingerprint != other.fingerprint
+    assert whole.corpus_hash == utf16.corpus_hash == halves.corpus_hash != other.corpus_hash
     swapped = read_corpus([put(tmp_path, "s.txt", LONG.replace("a", "A").encode())])  # the same ids, other characters
-    assert swapped.fingerprint != whole.fingerprint
+    assert swapped.corpus_hash != whole.corpus_hash
 
 
 def test_a_long_text_is_found_again_by_its_content(cache, tmp_path, monkeypatch):
@@ -161,7 +167,7 @@ def test_a_long_text_is_found_again_by_its_content(cache, tmp_path, monkeypatch)
     (kept,) = cache.iterdir()
     monkeypatch.setattr(reading, "_decode", lambda *_: pytest.fail("it was read a second time"))
     second = read_corpus([path.rename(tmp_path / "elsewhere.txt")])
-    assert (second.text(), second.fingerprint, second.notes) == (LONG, first.fingerprint, [])
+    assert (second.text(), second.corpus_hash, second.notes) == (LONG, first.corpus_hash, [])
     assert list(cache.iterdir()) == [kept]
 
 
@@ -210,13 +216,13 @@ def test_files_that_turn_out_not_to_be_text_leave_no_trace(cache, tmp_path, monk
     put(folder, "b.bin", b"begins like text, " * 9 + bytes(300))
     put(folder, "c.txt", "".join(chr(0x1000 + k) for k in range(700)).encode() + b"\xff and on" * 9)
     put(folder, "d.txt", b"last")
-    expected = read_corpus([put(tmp_path, "t.txt", (LONG + "last").encode())]).fingerprint
+    expected = read_corpus([put(tmp_path, "t.txt", (LONG + "last").encode())]).corpus_hash
     for _ in range(2):  # the second time from the cache
         corpus = read_corpus([folder])
         assert corpus.text() == LONG + "last"
         assert [note.split()[0] for note in corpus.notes[:2]] == [str(folder / "b.bin"), str(folder / "c.txt")]
         monkeypatch.setattr(reading, "_decode", lambda *_: pytest.fail("it was read a second time"))
-    assert corpus.fingerprint == expected
+    assert corpus.corpus_hash == expected
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
     monkeypatch.setattr("charrnn.text.id_cache.IN_MEMORY", 50)
@@ -309,9 +315,10 @@ def test_with_the_symbol_the_probabilities_of_all_of_unicode_sum_to_one():
     def forward(ids, state):
         return np.broadcast_to(logits, (*ids.shape, 4)), state
 
+    network = SimpleNamespace(initial_state=lambda streams: [], forward=forward)
+
     def probability(character):
-        ids = vocabulary.encode(character)
-        result = score(forward, lambda streams: [], ids, 0, 4, vocabulary.unknown)
+        result = score(network, TextBlocks(vocabulary.encode(character), start=0), vocabulary=vocabulary)
         assert result.unknown_characters == (character not in "abc")
         return math.exp(-result.nats)
 
@@ -323,19 +330,18 @@ def test_with_the_symbol_the_probabilities_of_all_of_unicode_sum_to_one():
 def test_a_limited_vocabulary_trains_samples_without_the_symbol_and_is_carried_on(tmp_path):
     path = put(tmp_path, "t.txt", ("abcdefgh\n" * 40 + "stuvwxyz" * 60).encode())
     model = train(path, out=tmp_path / "run", steps=3, max_vocabulary=6, hidden_size=8, validation=0.2)
-    assert model.header["unknown"] is True
+    assert model.header.unknown is True
     assert len(model.vocabulary) == 7
     assert "\ufffd" not in model.sample(length=3000, temperature=50.0, seed=1)
     assert model.unknown("saQ") == "".join(c for c in "saQ" if c not in model.vocabulary.characters)
     assert model.score("🦉" * 5).unknown_characters == 5
-    assert Run.resume(tmp_path / "run", []).vocabulary.unknown == model.vocabulary.unknown
-    run, notes = Run.create(
-        [put(tmp_path, "o.txt", b"QQQsss" * 30)], Options(steps=1, validation=0.1), tmp_path / "b", tmp_path / "run"
-    )
-    assert len(run.ids) == 162
-    assert "read as its unknown symbol" in "".join(notes)
+    assert Run.resume(tmp_path / "run").dataset.vocabulary.unknown == model.vocabulary.unknown
+    other = put(tmp_path, "o.txt", b"QQQsss" * 30)
+    run = Run.create([other], Options(steps=1, validation=0.1), out=tmp_path / "b", init_from=tmp_path / "run")
+    assert len(run.dataset.ids) == 162
+    assert "read as its unknown symbol" in "".join(run.notes)
     with pytest.raises(CharrnnError, match="--max-vocabulary"):
-        Run.create([path], Options(steps=1, max_vocabulary=3), tmp_path / "c", tmp_path / "run")
+        Run.create([path], Options(steps=1, max_vocabulary=3), out=tmp_path / "c", init_from=tmp_path / "run")
 
 
 def test_training_from_the_cache_gives_the_same_bytes_as_from_memory(cache, tmp_path, monkeypatch):

@@ -13,18 +13,19 @@ from conftest import CORPORA, ROOT
 from charrnn import train
 from charrnn.options import Options
 from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.events import Validation
 from charrnn.training.run import Run
 
 LN2 = math.log(2)
 PHRASE = "few owls own bows"  # 17 characters: 16 next ones; "w" is followed by a space, by "l", "n" and "s"
 
 
-def learn(tmp_path, text, until=math.inf, **options):
+def learn(tmp_path, text, until=math.inf, layers=None, embedding=None, **options):
     """Train on all of `text`; give back the run, with the weights of its last step or of step `until`."""
     corpus = tmp_path / "corpus.txt"
     corpus.write_text(text)
-    asked = Options(validation=0.0, **options)
-    run, _ = Run.create([corpus], asked, tmp_path / "run")
+    asked = Options(validation=0.0, num_layers=layers, embedding_size=embedding, **options)
+    run = Run.create([corpus], asked, out=tmp_path / "run")
     list(run.events(asked, stop=lambda: run.step >= until))
     return run
 
@@ -32,8 +33,9 @@ def learn(tmp_path, text, until=math.inf, **options):
 @torch.no_grad()
 def next_characters(run, text):
     """(mean loss in nats, how many next characters of `text` are the top guess), read from the zero state."""
-    ids = torch.from_numpy(run.vocabulary.encode(text)).long()[:, None]
-    logits, _ = run.model(ids[:-1], run.model.initial_state(1))
+    ids = torch.from_numpy(run.dataset.vocabulary.encode(text)).long()[:, None]
+    model = run.learner.model
+    logits, _ = model(ids[:-1], model.initial_state(1))
     loss = torch.nn.functional.cross_entropy(logits[:, 0], ids[1:, 0]).item()
     return loss, int((logits[:, 0].argmax(1) == ids[1:, 0]).sum())
 
@@ -81,7 +83,7 @@ def test_two_layers_learn_a_sentence_by_heart(tmp_path, cell, steps):
         validation=0.0,
         cell=cell,
         steps=steps,
-        watch=lambda event: bits.append(event.record["train_bits_per_character"]) if hasattr(event, "record") else None,
+        watch=lambda event: bits.append(event.metrics.train_bits_per_character) if isinstance(event, Validation) else None,
         **sizes,
     )
     assert bits[-1] * LN2 < 0.23

@@ -3,6 +3,7 @@
 import json
 import math
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ import torch
 from conftest import CORPORA, DATA, charrnn
 
 from charrnn import load, train
-from charrnn.checkpoint import FINGERPRINT, read, read_model, write
+from charrnn.checkpoint import RECORD_HASHES, read, read_model, write
 from charrnn.errors import CharrnnError
-from charrnn.inference.score import score_records
-from charrnn.network.char_rnn import CharRNN, Config
+from charrnn.inference.score import RecordBlocks, score
+from charrnn.network.char_rnn import CharRNN
+from charrnn.network.config import Config
 from charrnn.options import Options
 from charrnn.run_folder import MODEL, STATE
-from charrnn.text.records import SEPARATORS, bounds, hold_out, join, prints, split
+from charrnn.text.records import SEPARATORS, find_records, hash_records, hold_out, join, split
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import PAD, RecordBatches
 from charrnn.training.run import Run
@@ -24,6 +26,11 @@ from charrnn.training.run import Run
 SMALL = dict(layers=2, hidden_size=12, embedding=8, batch_size=16)
 PEOPLE = "ann anna annabel bea beatrice cleo dora eve evelyn fay flo florence gil gus hal ida iris ivy jo june kay kit"
 NAMES = PEOPLE.split(" ")
+
+
+def options_of(**more):
+    """Options with the sizes of SMALL."""
+    return Options(num_layers=2, hidden_size=12, embedding_size=8, batch_size=16, **more)
 
 
 @pytest.fixture
@@ -51,8 +58,8 @@ def batch_of(texts, kind="line", batch_size=100, seq_length=100):
     text = join(texts, kind)
     vocabulary = Vocabulary(text)
     ids = vocabulary.encode(text)
-    line_break = int(vocabulary.encode("\n")[0])
-    return vocabulary, RecordBatches(ids, line_break, kind, batch_size, seq_length, 0)
+    records = find_records(ids, kind=kind, line_break=int(vocabulary.encode("\n")[0]))
+    return vocabulary, RecordBatches(records, batch_size=batch_size, seq_length=seq_length, seed=0)
 
 
 def network(vocabulary, cell="lstm", layers=2):
@@ -149,7 +156,7 @@ def test_names_are_padded_by_less_than_15_percent():
     if not path.exists():
         pytest.skip(f"{path} is not here")
     _, records = batch_of(split(path.read_text(), "line")[0], batch_size=281)
-    assert len(records.starts) == 32_033
+    assert len(records.text) == 32_033
     assert records.padding() < 0.15
     steps = [records[k][1] for k in range(records.per_epoch)]
     assert records.padding() == pytest.approx(sum((y == PAD).sum() for y in steps) / sum(y.size for y in steps))
@@ -169,8 +176,8 @@ def test_lines_and_paragraphs_are_split_as_they_stand():
     assert split("a\r\nb\r\n", "line")[0] == ["a", "b"]
     assert split("\n\na\nb\n \t\n\n\nc\n\nd\n", "paragraph") == (["a\nb", "c", "d"], [])
     ids = Vocabulary("\nab").encode("a\n\na\nb\n\n\n\nab")
-    starts, stops = bounds(ids, 0, "paragraph")
-    assert list(zip(starts.tolist(), stops.tolist(), strict=True)) == [(0, 3), (3, 8)]
+    records = find_records(ids, kind="paragraph", line_break=0)
+    assert list(zip(records.starts.tolist(), records.stops.tolist(), strict=True)) == [(0, 3), (3, 8)]
 
 
 def test_held_out_lines_are_whole_drawn_by_seed_and_never_in_the_training_text():
@@ -186,33 +193,34 @@ def test_held_out_lines_are_whole_drawn_by_seed_and_never_in_the_training_text()
 
 
 def test_a_run_learns_whole_lines_and_validates_on_others(names, tmp_path):
-    run, notes = Run.create([names], Options(steps=1, records="line", **SMALL), tmp_path / "run")
-    held_out = run.vocabulary.decode(run.validation_ids).split("\n")[:-1]
-    training = run.vocabulary.decode(run.ids[0 : len(run.ids)]).split("\n")[:-1]
+    run = Run.create([names], options_of(steps=1, records="line"), out=tmp_path / "run")
+    data = run.dataset
+    held_out = data.vocabulary.decode(data.validation_ids).split("\n")[:-1]
+    training = data.vocabulary.decode(data.ids[0 : len(data.ids)]).split("\n")[:-1]
     lines = names.read_text().split("\n")[:-1]
     assert 5 <= len(held_out) <= len(lines) // 10
     assert not set(held_out) & set(training)
     assert set(held_out) | set(training) == set(lines)
-    assert any("too" in note for note in notes) == (len(held_out) < len(lines) // 10)
+    assert any("too" in note for note in run.notes) == (len(held_out) < len(lines) // 10)
 
 
 def test_a_validation_file_is_freed_of_what_is_trained_on(names, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("anna\nzoe\n")
-    run, notes = Run.create([names], Options(steps=1, records="line", validation=str(other)), tmp_path / "run")
-    assert len(run.validation_ids) == len("zoe\n")
-    assert any("1 lines were drawn" in note for note in notes)
+    run = Run.create([names], Options(steps=1, records="line", validation=str(other)), out=tmp_path / "run")
+    assert len(run.dataset.validation_ids) == len("zoe\n")
+    assert any("1 lines were drawn" in note for note in run.notes)
 
 
 @pytest.mark.parametrize("kind", ["line", "paragraph"])
 def test_a_run_of_records_stopped_and_resumed_ends_as_one_that_never_stopped(names, tmp_path, kind):
     if kind == "paragraph":
         names.write_text(names.read_text().replace("a\n", "a\n\n"))
-    options = Options(steps=30, records=kind, dropout=0.3, **SMALL)
-    list(Run.create([names], options, tmp_path / "whole")[0].events(options))
-    stopped, _ = Run.create([names], options, tmp_path / "parts")
+    options = options_of(steps=30, records=kind, dropout=0.3)
+    list(Run.create([names], options, out=tmp_path / "whole").events(options))
+    stopped = Run.create([names], options, out=tmp_path / "parts")
     list(stopped.events(options, stop=lambda: stopped.step >= 11))
-    resumed = Run.resume(tmp_path / "parts", [])
+    resumed = Run.resume(tmp_path / "parts")
     assert resumed.step == 11
     list(resumed.events(options))
     for name in (STATE, MODEL):
@@ -225,52 +233,56 @@ def test_a_run_of_records_stopped_and_resumed_ends_as_one_that_never_stopped(nam
 def test_init_from_goes_on_with_the_records_of_the_model_and_refuses_others(names, tmp_path):
     train(names, out=tmp_path / "lines", steps=3, records="line", **SMALL)
     train(names, out=tmp_path / "stream", steps=3, **SMALL)
-    run, _ = Run.create([names], Options(steps=2), tmp_path / "more", init_from=tmp_path / "lines")
+    run = Run.create([names], Options(steps=2), out=tmp_path / "more", init_from=tmp_path / "lines")
     assert run.recipe.records == "line"
-    list(run.events(run.options))
-    assert Run.resume(tmp_path / "more", []).recipe.records == "line"
+    list(run.events(run.origin.options))
+    assert Run.resume(tmp_path / "more").recipe.records == "line"
     for kind, base, words in (("paragraph", "lines", "learned lines"), ("line", "stream", "one sequence")):
         with pytest.raises(CharrnnError, match=words):
-            Run.create([names], Options(steps=2, records=kind), tmp_path / "no", init_from=tmp_path / base)
+            Run.create([names], Options(steps=2, records=kind), out=tmp_path / "no", init_from=tmp_path / base)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_line_scores_alike_alone_and_among_others_and_by_either_engine(names, tmp_path, cell):
     model = train(names, out=tmp_path / "run", steps=20, records="line", cell=cell, **SMALL)
     text = names.read_text() + "unknown ☃\n" + "long" * 70 + "\n"
-    score = model.score(text)
+    scored = model.score(text)
     lines = text.split("\n")[:-1]
-    assert len(score.each) == len(lines)
-    assert score.nats == pytest.approx(score.each.sum())
-    assert score.characters == len(text)
-    assert score.unknown_characters == 2 + sum(c not in model.vocabulary.characters for c in "unknown" + "long" * 70)
+    assert len(scored.each) == len(lines)
+    assert scored.nats == pytest.approx(scored.each.sum())
+    assert scored.characters == len(text)
+    assert scored.unknown_characters == 2 + sum(c not in model.vocabulary.characters for c in "unknown" + "long" * 70)
     for k in (0, 7, len(lines) - 2, len(lines) - 1):
-        assert model.score(lines[k] + "\n").nats == pytest.approx(score.each[k], rel=1e-5)
+        assert model.score(lines[k] + "\n").nats == pytest.approx(scored.each[k], rel=1e-5)
     ids = model.vocabulary.encode(text)
-    torch_model = CharRNN(Config(**model.header["config"]))
+    torch_model = CharRNN(model.header.config)
     tensors = read_model(tmp_path / "run" / MODEL)[0]
-    torch_model.load_state_dict({n: torch.from_numpy(t) for n, t in tensors.items() if n != FINGERPRINT})
+    torch_model.load_state_dict({n: torch.from_numpy(t) for n, t in tensors.items() if n != RECORD_HASHES})
 
     @torch.no_grad()
     def forward(ids, state):
         logits, state = torch_model(torch.from_numpy(ids.astype(np.int64)), state)
         return logits.numpy(), state
 
-    start, V = model.start, len(model.vocabulary)
-    theirs = score_records(forward, torch_model.initial_state, ids, bounds(ids, start, "line"), start, V)
-    np.testing.assert_allclose(theirs.each, score.each, rtol=1e-4)
+    network = SimpleNamespace(initial_state=torch_model.initial_state, forward=forward)
+    blocks = RecordBlocks(find_records(ids, kind="line", line_break=model.start))
+    theirs = score(network, blocks, vocabulary=model.vocabulary)
+    np.testing.assert_allclose(theirs.each, scored.each, rtol=1e-4)
     for k in (0, 50):  # the naive way: character after character, from the zero state
         line = torch.from_numpy(model.vocabulary.encode("\n" + lines[k] + "\n").astype(np.int64))[:, None]
         logits = torch_model(line[:-1], torch_model.initial_state(1))[0].log_softmax(-1).detach()
-        assert -logits[:, 0].gather(1, line[1:]).sum().item() == pytest.approx(score.each[k], rel=1e-4)
+        assert -logits[:, 0].gather(1, line[1:]).sum().item() == pytest.approx(scored.each[k], rel=1e-4)
 
 
 def test_eval_of_a_uniform_model_costs_each_character_of_a_line_and_its_end_alike():
-    ids = Vocabulary("\nabc").encode("ab\nabcabc\n")
-    uniform = lambda ids, state: (np.zeros((*ids.shape, 4), np.float32), state)  # noqa: E731
-    score = score_records(uniform, lambda B: [], ids, bounds(ids, 0, "line"), 0, 4)
-    np.testing.assert_allclose(score.each / math.log(4), [3, 7], rtol=1e-4)
-    assert score.worst(1) == [(1, pytest.approx(14, rel=1e-4))]
+    vocabulary = Vocabulary("\nabc")
+    text = find_records(vocabulary.encode("ab\nabcabc\n"), kind="line", line_break=0)
+    uniform = SimpleNamespace(
+        initial_state=lambda B: [], forward=lambda ids, state: (np.zeros((*ids.shape, 4), np.float32), state)
+    )
+    scored = score(uniform, RecordBlocks(text), vocabulary=vocabulary)
+    np.testing.assert_allclose(scored.each / math.log(4), [3, 7], rtol=1e-4)
+    assert scored.worst(1) == [(1, pytest.approx(14, rel=1e-4))]
 
 
 def test_the_program_samples_whole_lines(names_run):
@@ -319,10 +331,10 @@ def test_novel_lines_are_not_in_the_text_and_the_dropped_are_counted(names_run):
     assert "warning: 0 of 2" in errors
 
 
-def test_the_fingerprint_takes_five_bytes_a_distinct_line():
-    assert prints(["a", "b", "a"]).shape == (2, 5)
-    digests = [row.tobytes() for row in prints(NAMES)]
-    assert digests == sorted(digests)
+def test_record_hashes_take_five_bytes_a_distinct_line():
+    assert hash_records(["a", "b", "a"]).shape == (2, 5)
+    hashes = [row.tobytes() for row in hash_records(NAMES)]
+    assert hashes == sorted(hashes)
 
 
 def test_eval_prints_the_lines_that_surprise_the_model_most(names_run):
@@ -398,11 +410,11 @@ def test_what_only_records_have_is_refused_of_a_model_of_one_text(book_run):
 
 @pytest.mark.parametrize("damage", ["missing", "shape", "kind", "start", "no kind"])
 def test_a_model_of_records_that_contradicts_itself_is_refused(names_run, tmp_path, damage):
-    tensors, header = read_model(names_run / "runs" / "names" / MODEL)
+    tensors, header = read(names_run / "runs" / "names" / MODEL)
     if damage == "missing":
-        del tensors[FINGERPRINT]
+        del tensors[RECORD_HASHES]
     elif damage == "shape":
-        tensors[FINGERPRINT] = tensors[FINGERPRINT][:, :4].copy()
+        tensors[RECORD_HASHES] = tensors[RECORD_HASHES][:, :4].copy()
     elif damage == "kind":
         header["records"] = "stanza"
     elif damage == "start":

@@ -17,22 +17,23 @@ from conftest import charrnn
 from test_surprise import BOOK, LINES, header_of, model_of, tensors_of
 
 from charrnn import load
-from charrnn.checkpoint import write
+from charrnn.checkpoint import write, write_model
 from charrnn.errors import CharrnnError
+from charrnn.headers import Metrics, Origin, Training, model_to_json
 from charrnn.inference.model import Model
 from charrnn.inference.surprisal import Details, reading_of
-from charrnn.options import Options
-from charrnn.report.charts import Line, curves, reliability, ticks
-from charrnn.report.page import LIMIT, page
-from charrnn.report.source import ReportText, validation_text
-from charrnn.run_folder import history
+from charrnn.options import Options, Recipe
+from charrnn.report.charts import Line, choose_ticks, draw_curves, draw_reliability
+from charrnn.report.page import LIMIT, render_page
+from charrnn.report.source import ReportText, find_validation_text
+from charrnn.run_folder import read_history
 from charrnn.text.reading import corpus_of
 from charrnn.training.data import read_texts
 
 MANY = "".join(chr(0x4E00 + k) for k in range(700))
 LONG = (BOOK * 2)[:120_000]
 HOSTILE = "</script><script>hacked = 1</script><img src=x onerror='hacked = 2'>&lt;\u202e\x07\"'`{{facts}}\n"
-RECORD = dict(
+METRICS = Metrics(
     step=1,
     characters=100,
     seconds=1.5,
@@ -43,8 +44,18 @@ RECORD = dict(
 )
 
 
-def page_of(model, text, records=(), what="a text"):
-    return page(model, records, ReportText(corpus_of(text), what))
+def page_of(model, text, history=(), what="a text"):
+    return render_page(model, history, ReportText(corpus_of(text), what))
+
+
+def trained(model, **training):
+    """The model with a header that says how it was trained."""
+    model.header = dataclasses.replace(model.header, training=Training(**training))
+    return model
+
+
+def origin_of(*sources, corpus_hash="0", **options):
+    return Origin(sources=list(sources), corpus_hash=corpus_hash, options=Options(steps=1, **options))
 
 
 def visible(document):
@@ -56,7 +67,7 @@ def visible(document):
 @pytest.fixture(scope="module")
 def long_page(book_run):
     model = load(book_run / "runs/book")
-    return page_of(model, LONG, history(book_run / "runs/book"))
+    return page_of(model, LONG, read_history(book_run / "runs/book"))
 
 
 def test_a_report_of_100_000_characters_is_under_a_megabyte_and_says_how_many_it_colours(long_page):
@@ -95,13 +106,33 @@ def test_nothing_in_a_page_can_reach_a_network_and_only_its_own_script_may_run(l
 
 
 def test_text_from_files_and_models_stands_in_the_page_as_text():
-    model = model_of(HOSTILE + BOOK)
-    model.header["training"] = {"sources": [f"/x/{HOSTILE}"], "options": {"validation": HOSTILE}, "recipe": {"seed": HOSTILE}}
-    document = page_of(model, HOSTILE * 9, [RECORD | {"sample": HOSTILE}], HOSTILE)
+    recipe = Recipe(
+        cell="lstm",
+        num_layers=1,
+        hidden_size=7,
+        embedding_size=0,
+        seq_length=64,
+        batch_size=16,
+        dropout=0.0,
+        learning_rate=0.002,
+        seed=0,
+        precision=HOSTILE,
+    )
+    model = trained(model_of(HOSTILE + BOOK), origin=origin_of(f"/x/{HOSTILE}", validation=HOSTILE), recipe=recipe)
+    document = page_of(model, HOSTILE * 9, [dataclasses.replace(METRICS, sample=HOSTILE)], HOSTILE)
     assert document.count("<script") == 3
     assert document.count("</script") == 3
     assert "<img" not in document
     assert "hacked = 1</script>" in visible(document)
+
+
+def test_what_a_file_says_of_its_training_in_no_usable_way_is_left_out(tmp_path):
+    header = header_of(BOOK)
+    damaged = {"sources": 3, "recipe": {"seed": HOSTILE}, "options": [], "step": "one", "seconds": HOSTILE}
+    write(tmp_path / "model.safetensors", tensors_of(header), model_to_json(header) | {"training": damaged})
+    document = page_of(load(tmp_path), BOOK[:99])
+    assert "hacked" not in document
+    assert visible(document)[-500:].count("Its training Written by charrnn") == 1  # nothing between the heading and the end
 
 
 @pytest.mark.parametrize(
@@ -146,20 +177,21 @@ def test_of_records_whole_ones_are_coloured():
 
 def test_ticks_are_round_and_cover_what_is_shown():
     for low, high in ((0, 1), (0.0, 7.3), (1.93, 4.87), (0, 1_003_855), (0.011, 0.012), (3, 3)):
-        found = ticks(low, high, 5)
+        found = choose_ticks(low, high, 5)
         assert 1 <= len(found) <= 6
         assert all(low <= tick <= high for tick in found)
         assert high == low or (found[-1] - found[0]) >= 0.4 * (high - low)
-    chart = curves("Loss", [Line("train", [(0.0, 2.0)])], "bits", [(0.0, "1s")])
+    chart = draw_curves("Loss", [Line("train", [(0.0, 2.0)])], y_name="bits", times=[(0.0, "1s")])
     assert "NaN" not in chart
-    assert "nan" not in chart + reliability([(0, 0.0, 0.0)] * 9 + [(3, 0.95, 1.0)], 0.05)
+    assert "nan" not in chart + draw_reliability([(0, 0.0, 0.0)] * 9 + [(3, 0.95, 1.0)], 0.05)
 
 
 def test_histories_of_old_and_of_no_samples_and_damaged_ones(tmp_path):
-    assert history(tmp_path) == []
-    old = {key: value for key, value in RECORD.items() if key != "sample"} | {"validation_bits_per_character": None}
+    assert read_history(tmp_path) == []
+    old = dataclasses.replace(METRICS, sample=None, validation_bits_per_character=None).to_dict()
+    assert "sample" not in old
     (tmp_path / "history.jsonl").write_text(json.dumps(old) + "\n")
-    document = page_of(model_of(BOOK), BOOK[:99], history(tmp_path))
+    document = page_of(model_of(BOOK), BOOK[:99], read_history(tmp_path))
     assert 'id="learning"' in document
     assert 'id="samples"' not in document
     for damage in (
@@ -168,13 +200,13 @@ def test_histories_of_old_and_of_no_samples_and_damaged_ones(tmp_path):
         "null",
         json.dumps(old | {"step": "one"}),
         json.dumps(old | {"sample": 3}),
-        json.dumps(RECORD | {"seconds": math.nan}),
+        json.dumps(METRICS.to_dict() | {"seconds": math.nan}),
         "{}",
         "[" * 9999,
     ):
         (tmp_path / "history.jsonl").write_text(json.dumps(old) + "\n" + damage + "\n")
         with pytest.raises(CharrnnError, match="damaged in line 2"):
-            history(tmp_path)
+            read_history(tmp_path)
 
 
 def test_the_program_finds_the_validation_text_again_and_never_imports_torch(book_run):
@@ -197,15 +229,14 @@ def test_each_kind_of_validation_text_is_found_again(tmp_path, monkeypatch, opti
     (tmp_path / "birds.txt").write_text(LINES)
     (tmp_path / "other.txt").write_text(LINES[:700])
     texts = read_texts(["birds.txt"], options, None)
-    held_out, fingerprint = texts.held_out, texts.fingerprint
-    header = header_of(LINES, records=options.records)
     options = dataclasses.replace(options, validation=texts.validation)
-    header["training"] = {"sources": ["birds.txt"], "fingerprint": fingerprint, "options": dataclasses.asdict(options)}
+    origin = Origin(sources=["birds.txt"], corpus_hash=texts.corpus_hash, options=options)
+    header = dataclasses.replace(header_of(LINES, records=options.records), training=Training(origin=origin))
     model = Model(tensors_of(header), header, tmp_path / "model.safetensors")
-    assert validation_text(model).text.text() == held_out.text()
+    assert find_validation_text(model).text.text() == texts.held_out.text()
     (tmp_path / "birds.txt").write_text(LINES + "!")
     with pytest.raises(CharrnnError, match="is not the one that"):
-        validation_text(model)
+        find_validation_text(model)
 
 
 def test_a_pipe_can_be_named_and_another_place(bad_folder, tmp_path):
@@ -237,17 +268,17 @@ def bad_folder(tmp_path_factory):
     (folder / "t.txt").write_text("some good text, " * 40)
     (folder / "empty.txt").write_text("")
     (folder / "binary.bin").write_bytes(bytes(range(256)))
-    origin = {"fingerprint": "0", "options": {"steps": 1, "validation": 0.1}}
-    for name, training in {
-        "used": {},
-        "pipe": origin | {"sources": ["-"]},
-        "moved": origin | {"sources": ["/nowhere/x.txt"]},
-        "changed": origin | {"sources": [str(folder / "t.txt")]},
-        "all": origin | {"sources": [str(folder / "t.txt")], "options": {"steps": 1, "validation": 0.0}},
+    text = str(folder / "t.txt")
+    for name, origin in {
+        "used": None,
+        "pipe": origin_of("-", validation=0.1),
+        "moved": origin_of("/nowhere/x.txt", validation=0.1),
+        "changed": origin_of(text, validation=0.1),
+        "all": origin_of(text, validation=0.0),
     }.items():
-        header = header_of("some good text,\n") | {"training": training}
+        header = dataclasses.replace(header_of("some good text,\n"), training=Training(origin=origin))
         (folder / name).mkdir()
-        write(folder / name / "model.safetensors", tensors_of(header), header)
+        write_model(folder / name / "model.safetensors", tensors_of(header), header)
     return folder
 
 
@@ -376,7 +407,8 @@ def test_keys_and_taps_show_guesses_as_pointing_does(opened, book_run, long_page
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_words_stand_out_from_what_is_behind_them(opened, scheme):
-    tab = opened(page_of(model_of(BOOK), BOOK[:3000], [RECORD, RECORD | {"characters": 300}]), color_scheme=scheme)
+    history = [METRICS, dataclasses.replace(METRICS, characters=300)]
+    tab = opened(page_of(model_of(BOOK), BOOK[:3000], history), color_scheme=scheme)
     tab.locator("#text span").nth(3).hover()
     worst = tab.evaluate(
         """() => {
@@ -407,7 +439,7 @@ def test_all_words_stand_out_from_what_is_behind_them(opened, scheme):
 
 
 def test_a_page_prints_to_pdf_with_all_of_its_text(opened, book_run):
-    tab = opened(page_of(load(book_run / "runs/book"), BOOK[:30_000], history(book_run / "runs/book")))
+    tab = opened(page_of(load(book_run / "runs/book"), BOOK[:30_000], read_history(book_run / "runs/book")))
     pdf = tab.pdf()
     assert pdf.startswith(b"%PDF")
     pages = len(re.findall(rb"/Type\s*/Page\b", pdf))
@@ -415,9 +447,8 @@ def test_a_page_prints_to_pdf_with_all_of_its_text(opened, book_run):
 
 
 def test_hostile_text_runs_nothing_in_a_browser(opened):
-    model = model_of(HOSTILE + BOOK)
-    model.header["training"] = {"sources": [HOSTILE]}
-    tab = opened(page_of(model, HOSTILE * 20, [RECORD | {"sample": HOSTILE}], HOSTILE))
+    model = trained(model_of(HOSTILE + BOOK), origin=origin_of(HOSTILE))
+    tab = opened(page_of(model, HOSTILE * 20, [dataclasses.replace(METRICS, sample=HOSTILE)], HOSTILE))
     for place in range(0, len(HOSTILE), 20):
         tab.locator("#text span").nth(place).hover()
     assert tab.evaluate("typeof hacked") == "undefined"
@@ -429,5 +460,4 @@ def test_a_model_of_an_old_format_has_a_report(tmp_path, opened):
     from conftest import ROOT
 
     model = load(ROOT / "tests/formats/format-1.safetensors")
-    document = page(model, [], ReportText(corpus_of("some good text"), "a text"))
-    assert opened(document).locator("#text span").count() == 14
+    assert opened(page_of(model, "some good text")).locator("#text span").count() == 14

@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 from conftest import CORPORA, charrnn
 
-from charrnn.checkpoint import FINGERPRINT, shapes, write
+from charrnn.checkpoint import RECORD_HASHES, write_model
+from charrnn.headers import ModelHeader
 from charrnn.inference import score
 from charrnn.inference.model import Model
 from charrnn.inference.surprisal import Details, InOrder, Top, reading_of
+from charrnn.network.config import Config
 from charrnn.terminal.color import LEVELS, ink, luminance, magma, palette
 from charrnn.terminal.heatmap import Heatmap, percent, surprise_line
 from charrnn.text.reading import corpus_of
-from charrnn.text.records import prints
+from charrnn.text.records import hash_records
 from charrnn.text.vocabulary import Vocabulary
 
 BOOK = (CORPORA / "the-lamp.txt").read_text()
@@ -32,14 +34,13 @@ STRANGE = "ein Löwe, 三 lions\nand ☃\n\n\n" + BOOK[:3000] + "☃☃ the end 
 
 def header_of(characters, cell="lstm", layers=1, hidden=7, records=None, unknown=False):
     vocabulary = Vocabulary(characters, unknown).characters
-    config = dict(vocabulary_size=len(vocabulary), cell=cell, num_layers=layers, hidden_size=hidden, embedding_size=0)
-    header = {"config": config, "vocabulary": vocabulary, "start": "\n", "training": {}}
-    return header | ({"records": records} if records else {}) | ({"unknown": True} if unknown else {})
+    config = Config(len(vocabulary), cell, num_layers=layers, hidden_size=hidden, embedding_size=0, residual=False)
+    return ModelHeader(config=config, vocabulary=vocabulary, start="\n", records=records, unknown=unknown)
 
 
 def tensors_of(header, seed=1):
     generator = np.random.default_rng(seed)
-    return {name: generator.normal(0, 0.7, shape).astype(np.float32) for name, shape in shapes(header).items()}
+    return {name: generator.normal(0, 0.7, shape).astype(np.float32) for name, shape in header.config.shapes().items()}
 
 
 def model_of(*arguments, **more):
@@ -82,7 +83,7 @@ def test_the_mean_of_all_surprisals_is_evals_figure(kind, stretch, monkeypatch):
     monkeypatch.setattr("charrnn.inference.surprisal.BLOCK", 777)
     model, text = KINDS[kind]
     scored, read, bits = seen(model, text)
-    assert read == (model.whole(text) if model.records else text)
+    assert read == (model.extract_records(text) if model.records else text)
     assert len(bits) == scored.characters
     assert bits.mean(dtype=np.float64) == pytest.approx(scored.bits_per_character, rel=1e-6)
     assert scored == model.score(text)
@@ -254,8 +255,8 @@ def runs(tmp_path_factory):
         "line": header_of(LINES, records="line"),
     }.items():
         (folder / name).mkdir()
-        given = {FINGERPRINT: prints(LINES.splitlines())} if name == "line" else {}
-        write(folder / name / "model.safetensors", tensors_of(header) | given, header)
+        given = {RECORD_HASHES: hash_records(LINES.splitlines())} if name == "line" else {}
+        write_model(folder / name / "model.safetensors", tensors_of(header) | given, header)
     (folder / "strange.txt").write_text(STRANGE)
     (folder / "lines.txt").write_text("\n" + LINES[:600] + "\n")
     return folder

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from charrnn import load, train
 from charrnn.errors import CharrnnError
 from charrnn.inference.model import Model
 from charrnn.inference.sampler import Sampler
-from charrnn.inference.score import ESCAPE, UNICODE, score
+from charrnn.inference.score import ESCAPE, UNICODE, TextBlocks, score
+from charrnn.text.vocabulary import Vocabulary
 
 
 def write(path, text):
@@ -77,12 +79,18 @@ def test_unknown_characters_are_charged_an_escape_and_a_choice_among_unicode():
     def uniform(ids, state):
         return np.zeros((*ids.shape, 4), np.float32), state
 
-    known = score(uniform, lambda B: [], np.array([0, 1, 2, 3] * 50), 0, 4)
-    assert known.bits_per_character == pytest.approx(2.0, abs=1e-5)
-    mixed = score(uniform, lambda B: [], np.array([0, 1, -1, 3]), 0, 4)
+    vocabulary = Vocabulary("abcd")
+    network = SimpleNamespace(initial_state=lambda B: [], forward=uniform)
+
+    def scored(text):
+        ids = vocabulary.encode_known(text)
+        return score(network, TextBlocks(ids, start=0, unknown=len(text) - len(ids)), vocabulary=vocabulary)
+
+    assert scored("abcd" * 50).bits_per_character == pytest.approx(2.0, abs=1e-5)
+    mixed = scored("ab?d")
     assert mixed.unknown_characters == 1
     assert mixed.nats == pytest.approx(3 * math.log(4) + math.log(UNICODE - 4) - math.log(ESCAPE), abs=1e-4)
-    assert score(uniform, lambda B: [], np.array([-1, -1]), 0, 4).bits_per_character == pytest.approx(40.085, abs=0.01)
+    assert scored("??").bits_per_character == pytest.approx(40.085, abs=0.01)
 
 
 def test_the_probabilities_of_all_characters_add_up_to_one():

@@ -35,9 +35,9 @@ def report(
     The file needs no network. Of a text the first 100,000 characters are coloured.
     """
     from charrnn.checkpoint import write_atomically
-    from charrnn.report.page import page
-    from charrnn.report.source import ReportText, validation_text
-    from charrnn.run_folder import history
+    from charrnn.report.page import render_page
+    from charrnn.report.source import ReportText, find_validation_text
+    from charrnn.run_folder import read_history
     from charrnn.text.reading import read_corpus
 
     model = load_model(run)
@@ -51,15 +51,16 @@ def report(
             corpus = read_corpus(text, encoding, reading.progress)
             subject = ReportText(corpus, ", ".join("standard input" if name == "-" else Path(name).name for name in text))
         else:
-            subject = validation_text(model, reading.progress)
+            subject = find_validation_text(model, reading.progress)
     for note in subject.text.notes:
         output.write_line(f"note: {note}")
-    records = []
+    history = []
     try:
-        records = history(model.path.parent)
+        history = read_history(model.path.parent)
     except CharrnnError as error:
         output.write_line(f"note: {error}")
     with progress.WorkDisplay("scoring", "million characters") as scoring:
-        written = page(model, records, subject, scoring.progress).encode("utf-8", "backslashreplace")
-    write_atomically(target, written)
-    output.write_line(f"wrote {target}, {len(written) / 1000:,.0f} kB; open it in a browser")
+        page = render_page(model, history, subject, watch=scoring.progress)
+    data = page.encode("utf-8", "backslashreplace")
+    write_atomically(target, data)
+    output.write_line(f"wrote {target}, {len(data) / 1000:,.0f} kB; open it in a browser")

@@ -1,41 +1,42 @@
-"""A trained model: it writes, and says how well it knows a text. It starts at once, since it never imports torch.
+"""A trained model: it generates text, and scores one. It starts at once, since it never imports torch.
 
-`load` gives a `Model`, which has the vocabulary; the `Network` under it knows only ids. Letters: B streams, V vocabulary.
+`load` gives a `Model`, which has the vocabulary; the `Network` under it knows only ids. Letters: B batch, V vocabulary.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
 from charrnn import checkpoint, run_folder
+from charrnn.checkpoint import Tensors
 from charrnn.errors import CharrnnError
+from charrnn.headers import ModelHeader
 from charrnn.inference.sampler import NOISE, Sampler
-from charrnn.inference.score import STREAMS, Observe, Score, score, score_records
-from charrnn.network.engine import Network
+from charrnn.inference.score import Observe, RecordBlocks, Score, TextBlocks, score
+from charrnn.network.engine import Network, Stepper
 from charrnn.text.corpus import Corpus
-from charrnn.text.records import SEPARATORS, bounds, digest, join, split
+from charrnn.text.records import SEPARATORS, find_records, hash_record, join, split
 from charrnn.text.vocabulary import Vocabulary
-
-Array = np.ndarray
 
 
 class Model:
-    """A trained model: it writes (`sample`, `generate`) and says how well it knows a text (`score`, `bits_per_character`)."""
+    """A trained model: it generates text (`sample`, `generate`) and scores one (`score`, `bits_per_character`)."""
 
-    def __init__(self, tensors: checkpoint.Tensors, header: checkpoint.Header, path: Path | None = None):
-        self.header, self.path = header, path
-        self.vocabulary = Vocabulary(header["vocabulary"], header.get("unknown", False))
-        self.start = int(self.vocabulary.encode(header["start"])[0])
-        self.network = Network(header["config"], tensors)
-        self.records: str | None = header.get("records")  # "line" or "paragraph", where each is a sequence of its own
-        self._prints = tensors.get(checkpoint.FINGERPRINT)
+    def __init__(self, tensors: Tensors, header: ModelHeader, path: Path | None = None):
+        self.header = header
+        self.path = path
+        self.vocabulary = Vocabulary(header.vocabulary, header.unknown)
+        self.start = int(self.vocabulary.encode(header.start)[0])
+        self.network = Network(header.config, tensors)
+        self.records = header.records  # "line" or "paragraph", where each is a sequence of its own
+        self._record_hashes = tensors.get(checkpoint.RECORD_HASHES)
 
     def __repr__(self) -> str:
-        c = self.header["config"]
-        return f"<Model {self.path}: {c['num_layers']} x {c['hidden_size']} {c['cell']}, {len(self.vocabulary)} characters>"
+        c = self.header.config
+        return f"<Model {self.path}: {c.num_layers} x {c.hidden_size} {c.cell}, {len(self.vocabulary)} characters>"
 
     def unknown(self, text: str) -> str:
         """The characters of `text` that the model has never seen, each once."""
@@ -51,27 +52,21 @@ class Model:
         seed: int | np.random.SeedSequence | None = None,
         count: int = 1,
     ) -> Iterator[list[str]]:
-        """Write `count` texts side by side: yields, `length` times, a list of the next character of each.
+        """Generate `count` texts side by side: yields, `length` times, a list of the next character of each.
 
         The network first reads `prime`; its unknown characters are skipped. Without a prime it begins as after a line
         break (or, where there is none in its vocabulary, after the most frequent character). Text k depends on the seed
         and on k alone, not on `count` (but for the rounding of the products, which can tip a rare near-tie).
+        Raises: CharrnnError for a negative length or no texts.
         """
         sampler = sampler or Sampler()
         if length < 0 or count < 1:
             raise CharrnnError(f"can't write {count} texts of {length} characters")
         seeds = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         generators = [np.random.default_rng(child) for child in seeds.spawn(count)]
-        ids = self.vocabulary.encode(prime)
-        ids = ids[ids >= 0]
-        first = self.network.initial_state(1)
-        for i in [*([self.start] if self.records or not len(ids) else []), *ids.tolist()]:
-            first.step([i])
-        state = self.network.initial_state(count)
-        state.logits[:] = first.logits
-        for part, known in zip(chain.from_iterable(state), chain.from_iterable(first), strict=True):
-            part[:] = known
-        V, characters = len(self.vocabulary), self.vocabulary.characters
+        state = self._read_prime(prime, count)
+        V = len(self.vocabulary)
+        characters = self.vocabulary.characters
         block = max(1, min(64, NOISE // (count * V)))  # steps
         noise = np.empty((block, count, V), np.float32)
         for n in range(length):
@@ -85,6 +80,20 @@ class Model:
             sampler.draw(state.logits, noise[n % block], state.ids)
             yield [characters[i] for i in state.ids.tolist()]
 
+    def _read_prime(self, prime: str, count: int) -> Stepper:
+        """The state of `count` streams that have read `prime`."""
+        ids = self.vocabulary.encode_known(prime).tolist()
+        if self.records or not ids:
+            ids = [self.start, *ids]
+        first = self.network.initial_state(1)
+        for i in ids:
+            first.step([i])
+        state = self.network.initial_state(count)
+        state.logits[:] = first.logits
+        for part, read in zip(chain.from_iterable(state), chain.from_iterable(first), strict=True):
+            part[:] = read
+        return state
+
     def sample(
         self,
         prime: str = "",
@@ -95,17 +104,18 @@ class Model:
         greedy: bool = False,
         seed: int | None = None,
     ) -> str:
-        """Write `length` characters on from `prime` and return them, without the prime.
+        """Generate `length` characters that follow `prime`; they are returned without it.
 
-        A model of records writes on to the end of one, and no more than `length` characters.
+        A model of records ends with the record, after at most `length` characters.
 
         >>> load("runs/hihello").sample("h", length=6, greedy=True)  # doctest: +SKIP
         'ihello'
         """
-        sampler = Sampler(temperature, top_k, top_p, greedy)
+        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, greedy=greedy)
         if self.records:
-            return next(self.write_records(prime, length, sampler, seed, 1))[len(prime) :]
-        return "".join(step[0] for step in self.generate(prime, length, sampler, seed))
+            records = self.write_records(prime, length, sampler=sampler, seed=seed, together=1)
+            return next(records)[len(prime) :]
+        return "".join(step[0] for step in self.generate(prime, length, sampler=sampler, seed=seed))
 
     def write_records(
         self,
@@ -113,11 +123,13 @@ class Model:
         length: int = 1000,
         sampler: Sampler | None = None,
         seed: int | None = None,
-        together: int = STREAMS,
+        together: int = 64,
     ) -> Iterator[str]:
-        """Write one record after the other, without end: each begins with `prime`, is up to `length` characters longer, and
-        stops where the model ends it, its separator left out. `together` are written side by side; record k depends on the
-        seed and on k alone. Raises: CharrnnError where the prime holds a separator, or the model knows no records.
+        """Generate one record after the other, without end.
+
+        Each begins with `prime`, is up to `length` characters longer, and stops where the model ends it; its separator is
+        left out. `together` of them are generated side by side; record k depends on the seed and on k alone.
+        Raises: CharrnnError where the prime holds a separator, or the model is not one of records.
         """
         if self.records is None:
             raise CharrnnError(f"{self.path} is not a model of lines or paragraphs")
@@ -126,33 +138,36 @@ class Model:
             raise CharrnnError(f"the prime {prime!r} is more than the beginning of one {self.records}")
         seeds = np.random.SeedSequence(seed)
         while True:
-            texts, open_ = [prime] * together, set(range(together))
-            for characters in self.generate(prime, length, sampler, seeds, together):
-                for k in list(open_):
+            texts = [prime] * together
+            unfinished = set(range(together))
+            for characters in self.generate(prime, length, sampler=sampler, seed=seeds, count=together):
+                for k in list(unfinished):
                     texts[k] += characters[k]
                     if texts[k].endswith(separator):
-                        open_.remove(k)
+                        unfinished.remove(k)
                         texts[k] = texts[k].removesuffix(separator)
-                if not open_:
+                if not unfinished:
                     break
             yield from texts
 
     def is_novel(self, record: str) -> bool:
-        """Whether a record was not in the text that the model was given; of n there, one in 2^40 / n is missed."""
-        if self._prints is None:
+        """Whether a record was not in the text that the model was trained on; of n there, one in 2^40 / n is missed.
+
+        Raises: CharrnnError where the model is not one of records.
+        """
+        hashes = self._record_hashes  # sorted
+        if hashes is None:
             raise CharrnnError(f"{self.path} is not a model of lines or paragraphs")
-        key = digest(record)
-        rows, low, high = self._prints, 0, len(self._prints)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if rows[middle].tobytes() < key else (low, middle)
-        return not (low < len(rows) and rows[low].tobytes() == key)
+        own = hash_record(record)
+        place = bisect_left(range(len(hashes)), own, key=lambda k: hashes[k].tobytes())
+        return place == len(hashes) or hashes[place].tobytes() != own
 
     def preview(self, seed: int) -> str:
         """A few lines for whoever watches a training."""
         if self.records is None:
             return self.sample(length=160, temperature=0.8, seed=seed)
-        return SEPARATORS[self.records].join(islice(self.write_records("", 160, Sampler(0.8), seed, 5), 5))
+        records = self.write_records(length=160, sampler=Sampler(temperature=0.8), seed=seed, together=5)
+        return SEPARATORS[self.records].join(islice(records, 5))
 
     def score(
         self,
@@ -160,35 +175,36 @@ class Model:
         watch: Callable[[int, int], None] = lambda done, total: None,
         observe: Observe | None = None,
     ) -> Score:
-        """Score every character of `text`; `watch` is told how far it is. Raises: CharrnnError where it is empty.
+        """Score every character of `text`; `watch` is told how many are done, and of how many.
 
-        A model of records scores each by itself, and what stands in no record not at all. `observe` is told of each known
-        character.
+        A model of records scores each by itself; what stands in no record is left out. `observe` is told of each character
+        of the vocabulary. Raises: CharrnnError where there is nothing to score.
         """
         if not len(text):
             raise CharrnnError("nothing to score: the text is empty")
-        vocabulary, network = self.vocabulary, self.network
-        known = len(vocabulary), vocabulary.unknown
+        vocabulary = self.vocabulary
+        blocks: TextBlocks | RecordBlocks
         if self.records:
-            encoded = vocabulary.encode(self.whole(text))
-            outlines = bounds(encoded, self.start, self.records)
-            engine = network.forward, network.initial_state
-            result = score_records(*engine, encoded, outlines, self.start, *known, watch, observe)
-            return replace(result, kind=self.records)
-        ids = vocabulary.encode(text) if isinstance(text, str) else text.encoded(vocabulary)
-        left_out = len(text) - len(ids)
-        return score(network.forward, network.initial_state, ids, self.start, *known, left_out, watch, observe)
+            ids = vocabulary.encode(self.extract_records(text))
+            blocks = RecordBlocks(find_records(ids, kind=self.records, line_break=self.start))
+        else:
+            known = vocabulary.encode_known(text) if isinstance(text, str) else text.encoded(vocabulary)
+            blocks = TextBlocks(known, start=self.start, unknown=len(text) - len(known))
+        return score(self.network, blocks, vocabulary=vocabulary, watch=watch, observe=observe)
 
-    def whole(self, text: str | Corpus) -> str:
-        """What a model of records reads of `text`: the records, each ended by its separator. Raises: CharrnnError."""
+    def extract_records(self, text: str | Corpus) -> str:
+        """What a model of records reads of `text`: its records, each ended by the separator.
+
+        Raises: CharrnnError where there are none.
+        """
         assert self.records is not None
-        whole = join(split(text if isinstance(text, str) else text.text(), self.records)[0], self.records)
-        if not whole:
+        records, _ = split(text if isinstance(text, str) else text.text(), self.records)
+        if not records:
             raise CharrnnError(f"nothing to score: the text has no {self.records}s")
-        return whole
+        return join(records, self.records)
 
     def bits_per_character(self, text: str) -> float:
-        """The cross-entropy of `text` under the model in bits per character: lower is better, 0 is known by heart."""
+        """The cross-entropy of `text` under the model in bits per character: the lower, the better it is predicted."""
         return self.score(text).bits_per_character
 
 
@@ -198,4 +214,5 @@ def load(path: str | Path | None = None) -> Model:
     Raises: CharrnnError where there is none or it can't be read.
     """
     found = run_folder.find_model(path)
-    return Model(*checkpoint.read_model(found), found)
+    tensors, header = checkpoint.read_model(found)
+    return Model(tensors, header, path=found)

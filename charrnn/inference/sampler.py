@@ -1,4 +1,4 @@
-"""How the next character is chosen: a `Sampler` turns logits into a draw. It knows no text. Letters: B batch, V vocabulary."""
+"""How the next character is chosen: a `Sampler` draws it from logits. It knows no text. Letters: B batch, V vocabulary."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ import numpy as np
 from charrnn.errors import CharrnnError
 
 Array = np.ndarray
-
 NOISE = 1 << 18  # random numbers that are drawn at a time
 
 
@@ -16,9 +15,9 @@ NOISE = 1 << 18  # random numbers that are drawn at a time
 class Sampler:
     """How the next character is chosen from the logits."""
 
-    temperature: float = 1.0  # below 1 the likely becomes likelier, above 1 the text wilder; 0 is greedy
+    temperature: float = 1.0  # below 1 likely characters become likelier, above 1 less likely; 0 is greedy
     top_k: int = 0  # only the k likeliest characters; 0: all
-    top_p: float = 1.0  # only the likeliest characters that together reach this probability (Holtzman et al. 2020)
+    top_p: float = 1.0  # nucleus sampling: only the likeliest, with this probability in total (Holtzman et al. 2020)
     greedy: bool = False  # always the likeliest
 
     def __post_init__(self) -> None:
@@ -30,7 +29,7 @@ class Sampler:
             raise CharrnnError(f"top-p {self.top_p} is not above 0 and at most 1")
 
     def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
-        """Gumbel noise times the temperature, for `draw`; the next numbers of `generator`, however they are cut."""
+        """Gumbel noise times the temperature, for `draw`; the next numbers of `generator`, in whatever shapes."""
         if self.greedy or self.temperature == 0:
             return np.zeros(shape, np.float32)
         noise = generator.standard_exponential(shape).astype(np.float32)  # drawn as float64, which is never 0
@@ -43,7 +42,7 @@ class Sampler:
         The largest of the logits plus Gumbel noise is a draw from their softmax (Maddison et al. 2014).
         """
         if self.top_k or self.top_p < 1:
-            logits = self._kept(logits)
+            logits = self._mask(logits)
         np.add(logits, noise, noise)
         noise.argmax(1, ids)  # by position, and the array's own: a third of the time
 
@@ -53,14 +52,14 @@ class Sampler:
             likeliest: Array = np.eye(len(logits))[logits.argmax()]
             return likeliest
         if self.top_k or self.top_p < 1:
-            logits = self._kept(logits[None])[0]
+            logits = self._mask(logits[None])[0]
         p: Array = np.exp((logits.astype(np.float64) - logits.max()) / max(self.temperature, 1e-290))
         p /= p.sum()
         return p
 
-    def _kept(self, logits: Array) -> Array:
-        """`logits` (B, V), minus infinity for all characters but those that top_k and top_p keep."""
-        order = np.argsort(-logits, axis=1, kind="stable")  # of equals the first
+    def _mask(self, logits: Array) -> Array:
+        """Copy `logits` (B, V) with minus infinity for all characters but those that top_k and top_p keep."""
+        order = np.argsort(-logits, axis=1, kind="stable")  # the first among equals
         best = np.take_along_axis(logits, order, axis=1).astype(np.float64)
         if self.top_k:
             best[:, self.top_k :] = -np.inf

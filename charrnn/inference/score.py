@@ -1,65 +1,167 @@
-"""How well a model knows a text, in bits per character: honest figures, which compare between models and engines.
+"""How well a model predicts a text, in bits per character. Figures compare between models and between engines.
 
-Letters: T time steps, S streams, V vocabulary, N characters of a text, R records.
+`score` is the one loop: a network reads a text in blocks and each character is charged its surprisal. `TextBlocks` cuts the
+blocks from running text, `RecordBlocks` from lines or paragraphs.
+Letters: T time steps, S streams, V vocabulary, N characters of a text, R records, n characters of a block.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from charrnn.text.corpus import Sliced
-from charrnn.training.distributed import ALONE, Group
-
-
-def scoring_blocks(
-    length: int, streams: int, warm_up: int, block: int, stretch: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Cut each `stretch` of `length` steps into parallel streams, each warmed up by the steps before its own part.
-
-    Yields (positions (T, S), counts (T, S)) with T <= `block`: where each stream stands, and whether the step is its own
-    to score. Positions below 0 are those of a stream that has not begun.
-    """
-    for begin in range(0, length, stretch):
-        stop = min(begin + stretch, length)
-        part = -(-(stop - begin) // streams)
-        starts = begin + part * np.arange(streams)
-        for first in range(-warm_up if streams > 1 else 0, part, block):
-            offset = np.arange(first, min(first + block, part))[:, None]
-            at = starts + offset
-            yield np.minimum(at, stop - 1), (offset >= 0) & (at < stop)
-
+from charrnn.text.records import RecordText
+from charrnn.text.vocabulary import Ids, Vocabulary
 
 Array = np.ndarray
 
 # What a character outside the vocabulary costs: an escape, then the choice among the rest of Unicode's scalar values.
-# The escape's probability is the same for every model, so that figures compare; known characters pay for it too.
+# The escape's probability is the same for every model, so that figures compare. All other characters pay for it too.
 ESCAPE = 2.0**-20
 UNICODE = 0x110000 - 0x800
 
-STREAMS = 64  # that a long text is scored in, side by side
-STRETCH = 1 << 22  # characters that are cut into streams at a time, so that what is known of a text comes in its order
+STREAMS = 64  # into which a long text is cut, scored side by side
+STREAM_LENGTH = 2048  # characters of a stream, at least
+WARM_UP = 256  # characters that a stream reads before those that it scores
+STRETCH = 1 << 22  # characters that are cut into streams at a time, so that scores come nearly in the order of the text
 SIDE_BY_SIDE = 256  # records that are scored at a time
-BLOCK = 1 << 20  # logits that scoring works on at a time
+BLOCK = 1 << 20  # logits that are computed at a time
 
-# Told of some characters of the text, in any order: their places among its known ones (n,), the logits that foretold them
-# (n, V), their ids (n,) and what each costs by these logits, in nats (n,).
+# Is given the characters of each block: their places (n,) in the text without its unknown characters, the logits that
+# predicted them (n, V), their ids (n,), and the surprisal of each by these logits, in nats (n,).
 Observe = Callable[[Array, Array, Array, Array], None]
+
+
+State = TypeVar("State", bound=Iterable[Iterable[Any]])  # a network's state: of each layer some arrays or tensors (S, H)
+
+
+class Scorable(Protocol[State]):
+    """A network of either engine. `forward` reads ids (T, S) on from a state: logits (T, S, V) and the state after them."""
+
+    def initial_state(self, batch_size: int) -> State: ...
+    def forward(self, ids: Array, state: State) -> tuple[Array, State]: ...
+
+
+@dataclass(frozen=True)
+class Block:
+    """T characters of each of S streams, which the network reads at once."""
+
+    inputs: Ids  # (T, S)
+    targets: Ids  # (T, S), the character after each input
+    places: Array  # (T, S), of the targets in the text without its unknown characters
+    counts: Array  # (T, S) bool: whether the target is scored; others are of a warm-up, or padding
+    fresh: int  # the first so many streams begin from the zero state
+    records: Array | None = None  # (S,), which record each stream is; None: all are of one text
+
+    def add(self, values: Array, sums: Array) -> None:
+        """Add `values` (n,), of the characters that count, to the `sums` (R,) of their records, or to that of the text (1,)."""
+        if self.records is None:
+            sums += values.sum(dtype=np.float64)
+        else:
+            sums[self.records] += np.bincount(np.nonzero(self.counts)[1], values, len(self.records))
+
+
+class TextBlocks:
+    """Cuts running text into blocks of parallel streams.
+
+    Each STRETCH of a long text is cut into up to STREAMS streams of STREAM_LENGTH characters or more, each warmed up by the
+    WARM_UP characters before it. The first one begins from the zero state, after the character `start`.
+    """
+
+    kind = ""
+
+    def __init__(self, ids: Sliced, start: int, unknown: int = 0, part: Callable[[int], slice] = slice):
+        """Take the `ids` (N,) of a text without its `unknown` characters, of which there are so many.
+
+        The ids may be more than memory holds. Where several processes share the text, `part` says which of so many streams
+        are scored in this one, and one process alone is told of unknown characters: the sums over all are the text's.
+        """
+        self.ids = ids
+        self.start = start
+        self.unknown = np.array([unknown])
+        self.part = part
+
+    def cut(self, characters: int) -> Iterator[Block]:
+        """Yield blocks of about so many `characters`."""
+        length = len(self.ids)
+        streams = max(1, min(STREAMS, length // STREAM_LENGTH))
+        steps = 1 << min(8, max(1, characters // streams).bit_length() - 1)  # a power of two divides the warm-up
+        begun = False
+        for begin in range(0, length, STRETCH):
+            stop = min(begin + STRETCH, length)
+            part = -(-(stop - begin) // streams)
+            starts = (begin + part * np.arange(streams))[self.part(streams)]
+            if not len(starts):
+                return
+            for first in range(-WARM_UP if streams > 1 else 0, part, steps):
+                offset = np.arange(first, min(first + steps, part))[:, None]
+                counts = (offset >= 0) & (starts + offset < stop)
+                places = np.minimum(starts + offset, stop - 1)
+                read = self._gather(np.concatenate([places[:1] - 1, places]))  # (T + 1, S)
+                inputs = np.where(places > 0, read[:-1], self.start)
+                fresh = int(places[0, 0] == 0) if begun else len(starts)  # the first stream after its warm-up, or all
+                yield Block(inputs=inputs, targets=read[1:], places=places, counts=counts, fresh=fresh)
+                begun = True
+
+    def _gather(self, places: Array) -> Ids:
+        """The ids at `places` (T, S), each column a stretch of the text; the first one for places before the beginning."""
+        places = np.maximum(places, 0)
+        return np.stack([self.ids[at[0] : at[-1] + 1][at - at[0]] for at in places.T], axis=1)
+
+
+class RecordBlocks:
+    """Cuts a text of records into blocks, each of records of near lengths side by side, all from the zero state."""
+
+    def __init__(self, text: RecordText):
+        inside = text.ids >= 0
+        before = np.concatenate([[0], np.cumsum(inside)])  # (N + 1,), characters of the vocabulary before each place
+        self.kind = text.kind
+        self.start = text.line_break
+        self.ids = text.ids[inside]
+        self.starts = before[text.starts]  # (R,), among these
+        self.lengths = before[text.stops] - self.starts  # (R,)
+        self.unknown = text.stops - text.starts - self.lengths  # (R,), how many characters the vocabulary lacks
+
+    def cut(self, characters: int) -> Iterator[Block]:
+        """Yield blocks of about so many `characters`."""
+        order = np.argsort(-self.lengths, kind="stable")
+        done = 0
+        while done < len(order) and self.lengths[order[done]]:
+            longest = int(self.lengths[order[done]])
+            chosen = order[done : done + max(1, min(SIDE_BY_SIDE, characters // longest))]
+            done += len(chosen)
+            offset = np.arange(longest)[:, None]
+            places = self.starts[chosen] + offset
+            counts = offset < self.lengths[chosen]
+            targets = self.ids[np.minimum(places, len(self.ids) - 1)]
+            inputs = np.where(counts, np.concatenate([np.full((1, len(chosen)), self.start), targets[:-1]]), self.start)
+            steps = max(1, characters // len(chosen))
+            for first in range(0, longest, steps):
+                part = slice(first, first + steps)
+                yield Block(
+                    inputs=inputs[part],
+                    targets=targets[part],
+                    places=places[part],
+                    counts=counts[part],
+                    fresh=0 if first else len(chosen),
+                    records=chosen,
+                )
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well a model knows a text; every character counts, unknown ones too."""
+    """How well a model predicts a text; every character counts, unknown ones too."""
 
     characters: int
-    unknown_characters: int  # characters outside the vocabulary, each charged ESCAPE and a choice among Unicode's rest
+    unknown_characters: int  # outside the vocabulary: each is charged ESCAPE and a choice among Unicode's rest
     nats: float  # in all
     correct: int  # characters that were the model's top guess
     each: Array | None = field(default=None, compare=False)  # nats of each record, (R,), where the model reads records
-    kind: str = ""  # what these records are
+    kind: str = ""  # of these records
 
     @property
     def nats_per_character(self) -> float:
@@ -92,138 +194,72 @@ class Score:
 
 
 def score(
-    forward: Callable[[Array, Any], tuple[Array, Any]],
-    initial_state: Callable[[int], Any],
-    ids: Sliced,
-    start: int,
-    vocabulary_size: int,
-    unknown: int | None = None,
-    left_out: int = 0,
+    network: Scorable[State],
+    blocks: TextBlocks | RecordBlocks,
+    vocabulary: Vocabulary,
     watch: Callable[[int, int], None] = lambda done, total: None,
     observe: Observe | None = None,
-    group: Group = ALONE,
 ) -> Score:
-    """Score a text of `ids` (N,), -1 for unknown ones, read after the character `start` from the zero state.
+    """Score the text that `blocks` are cut from.
 
-    Ids that are no array may be more than memory holds; they have no -1 among them, and `left_out` says how many unknown
-    characters the text has besides. `watch` is told how many characters of how many are done. `observe` is told of each known
-    character; all of a STRETCH come before those of the next.
-
-    Where the vocabulary has a symbol for the unknown, of the id `unknown`, these characters are read as that symbol and
-    charged its probability and a uniform choice among the rest of Unicode's characters, and there is no escape.
-
-    `forward` reads ids (T, B) on from a state and gives back logits (T, B, V) and the state after them, by either engine.
-
-    Unknown characters leave the state as it was. Each STRETCH of a long text is cut into up to STREAMS parallel streams of
-    2,048 characters or more, each warmed up by the 256 characters before it. Of several ranks each scores its `group`'s part
-    of the streams, the first one the unknown characters too: the figures of all add up to the text's.
+    `watch` is told how many characters of how many are done. `observe` is told of each character of the vocabulary; in
+    running text all of a STRETCH come before those of the next. Unknown characters are not read: they leave the state as it
+    was. But where the vocabulary has a symbol for them, they are read as that symbol, and charged its probability and a
+    uniform choice among the rest of Unicode's characters; there is no escape then.
     """
-    known, missing = ids, left_out
-    if isinstance(ids, np.ndarray):
-        known = ids[ids >= 0]
-        missing += len(ids) - len(known)
-    streams = max(1, min(STREAMS, len(known) // 2048))
-    mine = group.part(streams)
-    missing, outside = (missing, missing) if group.rank == 0 else (0, 0)
-    fit = max(1, BLOCK // (streams * vocabulary_size))
-    block = 1 << min(8, fit.bit_length() - 1)  # steps; a power of two, so that one begins after the warm-up
-    state = initial_state(mine.stop - mine.start)
-    nats, correct, scored = 0.0, 0, 0
-    for at, counts in scoring_blocks(len(known), streams, 256, block, STRETCH) if mine.stop > mine.start else ():
-        at, counts = at[:, mine], counts[:, mine]
-        if at[0, 0] == 0:  # the first stream has no text before it: it begins here, from the zero state
+    V = len(vocabulary)
+    unknown = blocks.unknown.astype(np.float64)  # (R,), or (1,) of running text
+    known = np.zeros_like(unknown)
+    nats = np.zeros_like(unknown)
+    correct = 0
+    done = 0
+    for block in blocks.cut(BLOCK // V):
+        if block.fresh == block.inputs.shape[1]:
+            state = network.initial_state(block.fresh)
+        elif block.fresh:
             for part in chain.from_iterable(state):
-                part[0] = 0
-        read = _gather(known, np.concatenate([at[:1] - 1, at]))  # (T + 1, S): what is read, and after it what follows
-        logits, state = forward(np.where(at > 0, read[:-1], start), state)
-        scored += int(np.count_nonzero(counts))
-        watch(scored, len(known))
-        if not counts.any():
+                part[: block.fresh] = 0
+        logits, state = network.forward(block.inputs, state)
+        done += int(np.count_nonzero(block.counts))
+        watch(done, len(blocks.ids))
+        if not block.counts.any():
             continue
-        targets = read[1:]
-        if not counts.all():
-            logits, targets, at = logits[counts], targets[counts], at[counts]
-        logits, targets = logits.reshape(-1, vocabulary_size), targets.reshape(-1)
-        cost, right = _costs(logits, targets)
+        chosen = slice(None) if block.counts.all() else block.counts  # a slice copies nothing
+        logits = logits[chosen].reshape(-1, V)
+        targets = block.targets[chosen].reshape(-1)
+        surprisals, right = _surprisals(logits, targets)
         if observe is not None:
-            observe(at.reshape(-1), logits, targets, cost)
-        nats += float(cost.sum(dtype=np.float64))
+            observe(block.places[chosen].reshape(-1), logits, targets, surprisals)
+        block.add(surprisals, nats)
+        block.add(np.ones_like(targets), known)
+        if vocabulary.unknown is not None:
+            symbols = targets == vocabulary.unknown
+            block.add(symbols, unknown)
+            right &= ~symbols
         correct += int(np.count_nonzero(right))
-        if unknown is not None:
-            missing += int(np.count_nonzero(targets == unknown))
-            correct -= int(np.count_nonzero(right & (targets == unknown)))
-    nats += float(unknown_cost(scored, missing, unknown, vocabulary_size))
-    return Score(scored + outside, missing, nats, correct)
+    of_known, of_unknown = escape_costs(vocabulary)
+    nats += unknown * of_unknown + known * of_known
+    return Score(
+        characters=int(known.sum() + blocks.unknown.sum()),
+        unknown_characters=int(unknown.sum()),
+        nats=float(nats.sum()),
+        correct=correct,
+        each=nats if blocks.kind else None,
+        kind=blocks.kind,
+    )
 
 
-def score_records(
-    forward: Callable[[Array, Any], tuple[Array, Any]],
-    initial_state: Callable[[int], Any],
-    ids: Array,
-    bounds: tuple[Array, Array],
-    start: int,
-    vocabulary_size: int,
-    unknown: int | None = None,
-    watch: Callable[[int, int], None] = lambda done, total: None,
-    observe: Observe | None = None,
-) -> Score:
-    """Score the records of a text of `ids` (N,), each read after `start` from the zero state; `bounds` are theirs.
-
-    All else is as in `score`. Records of near lengths are read side by side.
-    """
-    begin, stop = bounds  # (R,) each
-    before = np.concatenate([[0], np.cumsum(ids >= 0)])
-    length = before[stop] - before[begin]  # known characters of each record
-    missing = stop - begin - length
-    text = ids[ids >= 0]
-    nats, correct, done = np.zeros(len(begin)), 0, 0
-    order = np.argsort(-length, kind="stable")
-    while done < len(order):
-        longest = max(1, int(length[order[done]]))
-        chosen = order[done : done + max(1, min(SIDE_BY_SIDE, BLOCK // (longest * vocabulary_size)))]
-        done += len(chosen)
-        at = np.arange(longest)[:, None]
-        counts = at < length[chosen]  # (T, S)
-        if not counts.any():
-            break
-        targets = text[np.minimum(before[begin[chosen]] + at, len(text) - 1)]
-        inputs = np.where(counts, np.concatenate([np.full((1, len(chosen)), start), targets[:-1]]), start)
-        state, block = initial_state(len(chosen)), max(1, BLOCK // (len(chosen) * vocabulary_size))
-        for first in range(0, longest, block):
-            part = slice(first, first + block)
-            logits, state = forward(inputs[part], state)
-            mine = counts[part]
-            follows = targets[part][mine]
-            logits = logits[mine]
-            cost, right = _costs(logits, follows)
-            if observe is not None:
-                observe((before[begin[chosen]] + at[part])[mine], logits, follows, cost)
-            nats[chosen] += np.bincount(np.nonzero(mine)[1], cost, len(chosen))
-            if unknown is not None:
-                missing[chosen] += np.bincount(np.nonzero(mine)[1], follows == unknown, len(chosen)).astype(np.int64)
-                right &= follows != unknown
-            correct += int(np.count_nonzero(right))
-        watch(int(length[order[:done]].sum()), len(text))
-    nats += unknown_cost(length, missing, unknown, vocabulary_size)
-    return Score(int((stop - begin).sum()), int(missing.sum()), float(nats.sum()), correct, nats)
+def escape_costs(vocabulary: Vocabulary) -> tuple[float, float]:
+    """What a character costs besides its surprisal by the logits, in nats: (one of the vocabulary, one outside it)."""
+    if vocabulary.unknown is not None:
+        return 0.0, math.log(UNICODE - (len(vocabulary) - 1))
+    return -math.log1p(-ESCAPE), math.log(UNICODE - len(vocabulary)) - math.log(ESCAPE)
 
 
-def _costs(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """What each of `targets` (n,) costs in nats under `logits` (n, V), and whether it was the top guess: (n,), (n,)."""
-    each, best = np.arange(len(targets)), logits.argmax(axis=1)
-    top, right = logits[each, best], logits[each, targets]
+def _surprisals(logits: Array, targets: Array) -> tuple[Array, Array]:
+    """The surprisal of each of `targets` (n,) in nats under `logits` (n, V), and whether it was the top guess: (n,), (n,)."""
+    rows = np.arange(len(targets))
+    best = logits.argmax(axis=1)
+    top = logits[rows, best]
     shifted = logits - top[:, None]
-    return np.log(np.exp(shifted, out=shifted).sum(axis=1)) + top - right, best == targets
-
-
-def unknown_cost(known: Any, missing: Any, unknown: int | None, vocabulary_size: int) -> Any:
-    """The nats that unknown characters cost besides what the network says, and that known ones pay for the escape."""
-    if unknown is not None:
-        return missing * math.log(UNICODE - (vocabulary_size - 1))
-    return missing * (math.log(UNICODE - vocabulary_size) - math.log(ESCAPE)) - known * math.log1p(-ESCAPE)
-
-
-def _gather(ids: Sliced, at: Array) -> Array:
-    """The ids at the places `at` (T, S); each column stands for one stretch, places before the beginning for the first."""
-    at = np.maximum(at, 0)
-    return np.stack([ids[column[0] : column[-1] + 1][column - column[0]] for column in at.T], axis=1)
+    return np.log(np.exp(shifted, out=shifted).sum(axis=1)) + top - logits[rows, targets], best == targets

@@ -4,35 +4,19 @@ Given character ids it gives back, for each of them, the logits of the character
 files or training. Letters: T time steps, B batch, D input size of a layer, H hidden size, V vocabulary, E embedding size.
 """
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from charrnn.network.config import Config
 from charrnn.network.kernels import GRUFunction, TanhFunction
 
 State = list[tuple[Tensor, ...]]  # for each layer (h,) or, with lstm, (h, c); each (B, H)
 MODULES: dict[str, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 OPERATORS: dict[type[nn.RNNBase], Callable[..., Any]] = {nn.LSTM: torch.lstm, nn.GRU: torch.gru, nn.RNN: torch.rnn_tanh}
-
-
-@dataclass(frozen=True)
-class Config:
-    """The shape of a network: all that is needed to rebuild it around its weights."""
-
-    vocabulary_size: int  # V, the number of distinct characters
-    cell: str = "lstm"  # "lstm", "gru" or "rnn" (tanh)
-    num_layers: int = 2  # stacked recurrent layers; 0 leaves the softmax layer alone
-    hidden_size: int = 128  # H, units of each layer
-    embedding_size: int = 32  # E, learned numbers per character; 0 feeds one-hot vectors
-    residual: bool = True  # each layer but the first adds to what it reads, instead of replacing it
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 class CharRNN(nn.Module):
@@ -65,7 +49,7 @@ class CharRNN(nn.Module):
         nn.init.zeros_(self.softmax.weight)
         nn.init.zeros_(self.softmax.bias)
 
-    def guess(self, counts: Tensor) -> None:
+    def init_output_bias(self, counts: Tensor) -> None:
         """Begin with a guess at how often each character comes, one more than its `counts` (V,): the softmax layer's bias is
         the logarithm of its share (Karpathy 2019, "A recipe for training"). Where it must be learned, Adam's first steps drive
         the cells of deeper layers out to where tanh is flat, and they never come back."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from charrnn import checkpoint
+from charrnn.network.config import Config
 
 Array = np.ndarray
 WEIGHTS = "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"  # of a layer, as torch names them
@@ -24,12 +24,12 @@ class Network:
     and one tanh does for all gates. Rows: i, f, o, g (lstm); r, z, h's share of n, x's share of n (gru); h (rnn).
     """
 
-    def __init__(self, config: dict[str, Any], tensors: checkpoint.Tensors):
-        self.cell, self.hidden_size = config["cell"], config["hidden_size"]
-        self.residual = config.get("residual", False)
+    def __init__(self, config: Config, tensors: dict[str, np.ndarray]):
+        self.cell, self.hidden_size = config.cell, config.hidden_size
+        self.residual = config.residual
         embedding = tensors.get("embedding.weight")  # (V, E); None means one-hot
         self.layers = []
-        for i in range(config["num_layers"]):
+        for i in range(config.num_layers):
             weight, bias = self._fuse(*(tensors[f"layers.{i}.{name}"] for name in WEIGHTS))
             if i == 0:
                 self.table = _table(embedding, weight[:, : -self.hidden_size], bias)

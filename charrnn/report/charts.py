@@ -1,10 +1,10 @@
-"""Charts as SVG: plain values in, markup out. It has no colours of its own: the page's style sheet gives them by class.
+"""Charts as SVG: plain values in, markup out. They have no colours; the page's style sheet gives them by class.
 
-A chart is about as wide as a telephone, so that its letters can be read there, and grows with the page.
+A chart is about as wide as a phone, so that its text can be read there, and grows with the page.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -16,16 +16,16 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points; `name` is its CSS class as well, and what its points are called."""
+    """A line through points; `name` is its CSS class and the label of its points."""
 
     name: str
     points: Sequence[Point]
 
 
-def short(value: float) -> str:
-    """A number in few signs.
+def shorten(value: float) -> str:
+    """A number in few characters.
 
-    >>> short(1_250_000), short(64_000), short(0.0125), short(0)
+    >>> shorten(1_250_000), shorten(64_000), shorten(0.0125), shorten(0)
     ('1.25M', '64k', '0.0125', '0')
     """
     for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -34,10 +34,10 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def ticks(low: float, high: float, most: int) -> list[float]:
+def choose_ticks(low: float, high: float, most: int) -> list[float]:
     """At most `most` + 1 round numbers from `low` to `high`, one, two or five of a power of ten apart.
 
-    >>> ticks(0, 10, 5)
+    >>> choose_ticks(0, 10, 5)
     [0, 2, 4, 6, 8, 10]
     """
     if not high > low:
@@ -53,7 +53,10 @@ class Chart:
     """A plot with axes. Points are given in the data's units; `low` and `high` are the corners of what is shown."""
 
     def __init__(self, title: str, low: Point, high: Point, height: int = HEIGHT):
-        self.title, self.low, self.high, self.height = title, low, high, height
+        self.title = title
+        self.low = low
+        self.high = high
+        self.height = height
         self.parts: list[str] = []
 
     def x(self, value: float) -> float:
@@ -77,20 +80,17 @@ class Chart:
 
     def axes(self, x_name: str, y_name: str, percent: bool = False) -> None:
         """Draw the grid and its numbers."""
-
-        def number(value: float) -> str:
-            return f"{value:.0%}" if percent else short(value)
-
-        for tick in ticks(self.low[1], self.high[1], 5):
+        number: Callable[[float], str] = "{:.0%}".format if percent else shorten
+        for tick in choose_ticks(self.low[1], self.high[1], 5):
             self.path("grid", [(self.low[0], tick), (self.high[0], tick)])
             self.text(LEFT - 6, self.y(tick) + 4, number(tick), "tick end")
-        for tick in ticks(self.low[0], self.high[0], 5):
+        for tick in choose_ticks(self.low[0], self.high[0], 5):
             self.text(self.x(tick), self.height - BOTTOM + 16, number(tick), "tick middle")
         self.text((LEFT + WIDTH - RIGHT) / 2, self.height - 6, x_name, "axis middle")
         self.text(4, 12, y_name, "axis")
 
     def times(self, times: Sequence[tuple[float, str]]) -> None:
-        """A second axis along the top: (x, label) of each moment, as many as have room, the last among them."""
+        """Draw a second axis along the top: (x, label) of each moment, as many as fit, the last among them."""
         before = math.inf
         for x, label in reversed(times):
             at = self.x(x)
@@ -107,11 +107,14 @@ class Chart:
         )
 
 
-def curves(title: str, lines: Sequence[Line], y_name: str, times: Sequence[tuple[float, str]], from_zero: bool = False) -> str:
+def draw_curves(
+    title: str, lines: Sequence[Line], y_name: str, times: Sequence[tuple[float, str]], from_zero: bool = False
+) -> str:
     """Lines over the characters that a run has read, each named where it ends."""
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
-    low, high = (0.0 if from_zero else min(ys)), max(ys)
+    low = 0.0 if from_zero else min(ys)
+    high = max(ys)
     room = (high - low or abs(high) or 1.0) * 0.08
     chart = Chart(title, (0.0, low if from_zero else low - room), (max(xs), high + room))
     chart.axes("characters read", y_name)
@@ -119,7 +122,7 @@ def curves(title: str, lines: Sequence[Line], y_name: str, times: Sequence[tuple
     for line in lines:
         chart.path(f"line {line.name}", line.points)
         for x, y in line.points:
-            chart.dot(f"dot {line.name}", (x, y), f"{line.name}: {y:.4g} after {short(x)} characters", 2.5)
+            chart.dot(f"dot {line.name}", (x, y), f"{line.name}: {y:.4g} after {shorten(x)} characters", 2.5)
     for k, line in enumerate(lines if len(lines) > 1 else ()):  # the key, in the upper right corner
         x = WIDTH - RIGHT - 96 * (len(lines) - k) + 20
         chart.parts.append(f'<line class="line {line.name}" x1="{x}" x2="{x + 18}" y1="8" y2="8"/>')
@@ -128,14 +131,15 @@ def curves(title: str, lines: Sequence[Line], y_name: str, times: Sequence[tuple
     return chart.svg(said)
 
 
-def reliability(bins: Sequence[tuple[int, float, float]], error: float) -> str:
-    """How often guesses were right against how probable they were: (count, probability, frequency) for each bin."""
+def draw_reliability(bins: Sequence[tuple[int, float, float]], error: float) -> str:
+    """How often guesses were right, over how probable they were: (count, probability, frequency) for each bin."""
     chart = Chart("Calibration", (0.0, 0.0), (1.0, 1.0), 330)
     chart.axes("probability of the top guess", "how often it was right", percent=True)
     chart.path("ideal", [(0.0, 0.0), (1.0, 1.0)])
     most = max(count for count, *_ in bins) or 1
     for k, (count, _, _) in enumerate(bins):  # how many guesses there were, along the bottom
-        x, width = chart.x(k / len(bins)), (chart.x(1.0) - chart.x(0.0)) / len(bins)
+        x = chart.x(k / len(bins))
+        width = (chart.x(1.0) - chart.x(0.0)) / len(bins)
         height = 44 * count / most
         place = f'x="{x + 2:.1f}" y="{chart.y(0.0) - height:.1f}"'
         chart.parts.append(f'<rect class="count" {place} width="{width - 4:.1f}" height="{height:.1f}"/>')

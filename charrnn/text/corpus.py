@@ -1,42 +1,56 @@
-"""A text as numbers: a `Corpus` holds it, a `Vocabulary` says which characters a network knows, `Windows` are cut from it.
+"""A text as ids: a `Corpus` holds one of any length. `Corpus.encoded` gives it in the ids of a `Vocabulary`.
 
-It knows nothing of networks, and of files only what `reading` hides from it. Letters: N characters, V vocabulary, B batch,
-T time steps.
+It knows nothing of networks and files. Letters: N characters, V vocabulary.
 """
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from charrnn.text.vocabulary import UNKNOWN, Ids, Vocabulary, code_points, text_of
 
-BLOCK = 1 << 20  # characters that a pass over the text holds at a time
-LOOKS, LOOK = 64, 1 << 16  # pieces of a text that are looked at for what is frequent in it, and characters of each
+BLOCK = 1 << 20  # characters that are held at a time when all of a text is read
+PIECES = 64  # of a text in which the frequencies of its characters are counted, at most
+PIECE = 1 << 16  # characters of each of them
 CHUNK = 1 << 12  # characters between two marks in a text that some are left out of; it divides BLOCK
 
 
 class Sliced(Protocol):
-    """What has a length and gives an array for a slice of it: an array itself, or what reads or makes one then."""
+    """What has a length and gives an array for a slice of it: an array, or what reads or makes one when asked."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, part: slice, /) -> np.ndarray: ...
 
 
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that a text was read from."""
+
+    file: str  # its absolute path, "-" for standard input
+    bytes: int | None  # None for a pipe
+    hash: str  # of its bytes
+
+
 class Corpus:
     """A text of any length as ids in the order in which its characters first appear; slices of it are arrays of them.
 
-    Such ids need no look at the whole text first, and the characters of its beginning are the first ones of the alphabet.
+    Such ids can be made while the text is read, and the characters of its beginning are the first ones of the alphabet.
     """
 
-    def __init__(self, ids: Sliced, codes: np.ndarray, firsts: np.ndarray, fingerprint: str, notes: Sequence[str] = ()):
-        self._all, self._codes, self._firsts = ids, codes, firsts
-        self.start, self.stop = 0, len(ids)
-        self.fingerprint = fingerprint  # two texts with the same one are the same
+    def __init__(self, ids: Sliced, codes: np.ndarray, firsts: np.ndarray, corpus_hash: str, notes: Sequence[str] = ()):
+        """`codes` are the code points of the alphabet, `firsts` the place where each of them first appears."""
+        self._ids = ids
+        self._codes = codes
+        self._firsts = firsts
+        self.start = 0
+        self.stop = len(ids)
+        self.corpus_hash = corpus_hash  # two texts with the same one are the same
         self.notes = list(notes)  # for the user, on how it was read
-        self.files: list[dict[str, Any]] = []  # that it was read from: their names, sizes in bytes, and hashes
+        self.files: list[SourceFile] = []
         self.path: Path | None = None  # where its ids are kept
 
     def __len__(self) -> int:
@@ -44,16 +58,17 @@ class Corpus:
 
     def __getitem__(self, part: slice, /) -> np.ndarray:
         start, stop, _ = part.indices(len(self))
-        return self._all[self.start + start : self.start + max(start, stop)]
+        return self._ids[self.start + start : self.start + max(start, stop)]
 
     @property
     def alphabet(self) -> str:
-        """The characters that stand before the end of it; character i has the id i."""
+        """The characters that appear before its end; character i has the id i."""
         return text_of(self._codes[: np.searchsorted(self._firsts, self.stop)])
 
     def split(self, validation: float) -> tuple["Corpus", "Corpus"]:
         """Cut the last `validation` (a fraction of 0 to below 1) of it off: (training text, validation text)."""
-        training, held_out = copy.copy(self), copy.copy(self)
+        training = copy.copy(self)
+        held_out = copy.copy(self)
         training.stop = held_out.start = self.stop - int(len(self) * validation)
         return training, held_out
 
@@ -62,43 +77,44 @@ class Corpus:
         return text_of(self._codes[self[slice(start, stop)]])
 
     def counts(self) -> np.ndarray:
-        """How often each character of the alphabet stands in it."""
+        """How often it has each character of the alphabet."""
         counts = np.zeros(len(self._codes), np.int64)
         for at in range(0, len(self), BLOCK):
             counts += np.bincount(self[at : at + BLOCK], minlength=len(counts))
         return counts[: len(self.alphabet)]
 
-    def vocabulary(self, most: int | None = None) -> "Vocabulary":
-        """Its characters; or the `most` frequent ones of them and the UNKNOWN symbol, where it has more."""
+    def vocabulary(self, most: int | None = None) -> Vocabulary:
+        """Its characters; or the `most` frequent ones of them and the UNKNOWN symbol, if it has more."""
         alphabet = self.alphabet
         if most is None or len(alphabet) <= most:
             return Vocabulary(alphabet)
-        codes, counts = code_points(alphabet), self.counts()
-        order = np.lexsort((codes, -counts))  # the frequent first, and of equals the first in Unicode
+        codes = code_points(alphabet)
+        order = np.lexsort((codes, -self.counts()))  # the most frequent first, and equals in Unicode's order
         kept = codes[order][codes[order] != ord(UNKNOWN)][:most]
         return Vocabulary(text_of(kept) + UNKNOWN, unknown=True)
 
-    def ids(self, vocabulary: "Vocabulary", start: int = 0, stop: int | None = None) -> Ids:
+    def ids(self, vocabulary: Vocabulary, start: int = 0, stop: int | None = None) -> Ids:
         """The ids that `vocabulary` gives the characters from `start` to `stop`, as `Vocabulary.encode` would, (n,) int32."""
         ids: Ids = vocabulary.encode(self.alphabet)[self[slice(start, stop)]]
         return ids
 
-    def encoded(self, vocabulary: "Vocabulary") -> Sliced:
-        """All of it in the ids of `vocabulary`, without the characters that it lacks; a slice is made when it is asked for."""
+    def encoded(self, vocabulary: Vocabulary) -> Sliced:
+        """All of it in the ids of `vocabulary`, without the characters that it lacks; a slice is made when asked for."""
         return EncodedCorpus(self, vocabulary.encode(self.alphabet))
 
 
 class EncodedCorpus:
-    """What `Corpus.encoded` gives: `table` says a character's id in the vocabulary, -1 for those to leave out."""
+    """What `Corpus.encoded` gives: `table` has each character's id in the vocabulary, -1 for those to leave out."""
 
     def __init__(self, corpus: Corpus, table: Ids):
-        self.corpus, self.table = corpus, table
-        self.before: np.ndarray | None = None  # the characters that stay before each CHUNK-th, to find the n-th of them
+        self.corpus = corpus
+        self.table = table
+        self.before: np.ndarray | None = None  # how many characters stay before each CHUNK-th: so the n-th is found
         if (table < 0).any():
             stay = [np.zeros(1, np.int64)]
             for at in range(0, len(corpus), BLOCK):
-                known = table[corpus[at : at + BLOCK]] >= 0
-                stay.append(np.add.reduceat(known, range(0, len(known), CHUNK), dtype=np.int64))
+                kept = table[corpus[at : at + BLOCK]] >= 0
+                stay.append(np.add.reduceat(kept, range(0, len(kept), CHUNK), dtype=np.int64))
             self.before = np.cumsum(np.concatenate(stay))
 
     def __len__(self) -> int:
@@ -116,8 +132,8 @@ class EncodedCorpus:
 
 
 def frequencies(ids: Sliced, vocabulary_size: int) -> np.ndarray:
-    """How often each of the characters comes among `ids`, (V,); in a long text by LOOKS pieces of it, evenly apart."""
+    """How often `ids` have each character, (V,); of a long text, PIECES of it are counted, evenly apart."""
     counts = np.zeros(vocabulary_size, np.int64)
-    for start in range(0, len(ids), max(LOOK, -(-len(ids) // LOOKS))):
-        counts += np.bincount(ids[start : start + LOOK], minlength=vocabulary_size)
+    for start in range(0, len(ids), max(PIECE, -(-len(ids) // PIECES))):
+        counts += np.bincount(ids[start : start + PIECE], minlength=vocabulary_size)
     return counts

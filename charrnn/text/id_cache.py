@@ -1,19 +1,21 @@
-"""Keeps the ids of a text: short ones in memory, long ones in a file of the user's cache folder, found again by its hash.
+"""Keeps the ids of a text: in memory or, of a long text, in a file of the user's cache folder, found again by its hash.
 
-`IdWriter` makes ids of text as it comes and gives a `Corpus`; `load` opens one that was kept. A file is used again only
-where its own hash is right.
+`IdWriter` turns text into ids as it comes and gives a `Corpus`; `load` opens one that was kept. A file is used again only
+if its own hash is right.
 """
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -24,87 +26,89 @@ from charrnn.text.vocabulary import code_points
 BLOCK = 1 << 20  # ids, or bytes of a file, that are hashed at a time; the hashes depend on it
 IN_MEMORY = 1 << 24  # characters up to which a text needs no file
 FORMAT = 1  # of the files
-WIDTHS = tuple(map(np.dtype, ("<u1", "<u2", "<u4")))  # of ids: the smallest that holds the alphabet
+WIDTHS = tuple(map(np.dtype, ("<u1", "<u2", "<u4")))  # types of ids: the smallest that holds the alphabet is taken
+
+Width = np.dtype[np.unsignedinteger]
 
 
 class IdWriter:
-    """Turns text into ids, piece by piece, and keeps them: at first in memory, from IN_MEMORY characters on in a file.
+    """Turns text into ids, piece by piece, and keeps them: up to IN_MEMORY characters in memory, more in a file.
 
-    Use it as a context manager: a file that was not finished goes away with it.
+    Use it as a context manager, which removes a file that was not finished.
     """
 
     def __init__(self, named: bool):
-        self.named = named  # else the file has no name, and goes when its corpus does
-        self.codes = np.empty(0, np.uint32)  # the alphabet
-        self.firsts = np.empty(0, np.int64)  # where each character of it first stands
+        self.named = named  # else the file has no name, and is removed with its corpus
+        self.codes = np.empty(0, np.uint32)  # the code points of the alphabet
+        self.firsts = np.empty(0, np.int64)  # the place where each of them first appears
         self.length = 0
-        self._pieces: list[np.ndarray] = []
-        self._file: IO[bytes] | None = None
+        self._file: IO[bytes] = io.BytesIO()
+        self._finished = False
         self._make_table(WIDTHS[0])
 
     def __enter__(self) -> "IdWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._drop(self._file)
+        if not self._finished:
+            _drop(self._file)
 
     def write(self, text: str) -> None:
         """Add `text`."""
         while (ids := self._look_up(text)) is None:
             pass
+        _put(self._file, ids)
         self.length += len(ids)
-        if self._file is not None:
-            self._put(self._file, ids)
-            return
-        self._pieces.append(ids)
-        if self.length > IN_MEMORY:
-            self._file = self._open()
-            while self._pieces:
-                self._put(self._file, self._pieces.pop(0))
+        if self.length > IN_MEMORY and isinstance(self._file, io.BytesIO):
+            self._move(self._width)
 
     def roll_back(self, length: int) -> None:
         """Forget all but the first `length` characters."""
         alphabet = int(np.searchsorted(self.firsts, length))
-        self.codes, self.firsts, self.length = self.codes[:alphabet], self.firsts[:alphabet], length
+        self.codes = self.codes[:alphabet]
+        self.firsts = self.firsts[:alphabet]
+        self.length = length
         self._make_table(self._width)
-        if self._file is not None:
-            self._file.seek(length * self._width.itemsize)
-            self._file.truncate()
-        elif self._pieces:
-            self._pieces = [np.concatenate(self._pieces)[:length]]
+        self._file.seek(length * self._width.itemsize)
+        self._file.truncate()
 
     def finish(self, path: Path | None, skipped: list[int], notes: list[str]) -> Corpus:
-        """The corpus of all that was written; what went into a file stands at `path` then."""
-        if self._width != (fitting := _width(len(self.codes))):  # a file that was passed over had made it wider
-            self._convert(fitting)
-        if self._file is None:
-            ids: Sliced = np.concatenate(self._pieces)
+        """The corpus of all that was written; a file with its ids moves to `path`. `skipped` files are noted in it."""
+        if self._width != (fitting := _width(len(self.codes))):  # a file that was skipped had made it wider
+            self._move(fitting)
+        self._file.flush()
+        if isinstance(self._file, io.BytesIO):
+            ids: Sliced = np.frombuffer(self._file.getvalue(), self._width)
         else:
-            self._file.flush()
             ids = Stored(self._file, self._width, self.length)
-        corpus = Corpus(ids, self.codes, self.firsts, _fingerprint(ids, self.codes), notes)
-        if self._file is not None and path is not None:
-            facts = {"length": self.length, "skipped": skipped, "fingerprint": corpus.fingerprint}
-            trailer = json.dumps(facts | {"alphabet": self.codes.tolist(), "firsts": self.firsts.tolist()}).encode()
-            with _storing():
-                self._file.write(trailer + hashlib.sha256(trailer).digest() + len(trailer).to_bytes(8, "little"))
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                os.replace(self._file.name, path)
+        corpus_hash = _hash_corpus(ids, self.codes)
+        corpus = Corpus(ids, self.codes, firsts=self.firsts, corpus_hash=corpus_hash, notes=notes)
+        if isinstance(ids, Stored) and path is not None:
+            facts = {"length": self.length, "skipped": skipped, "fingerprint": corpus_hash}
+            self._keep(path, facts | {"alphabet": self.codes.tolist(), "firsts": self.firsts.tolist()})
             corpus.path = path
             corpus.notes.append(f"the text's ids are kept in {path} for the next run, {self._file.tell() / 1e6:,.0f} MB")
-        self._file = None  # it is the corpus's now
+        self._finished = True  # the file is the corpus's now
         return corpus
 
+    def _keep(self, path: Path, facts: dict[str, object]) -> None:
+        """Complete the file with what else there is to say of the text, and move it to `path`."""
+        trailer = json.dumps(facts).encode()
+        with _storing():
+            self._file.write(trailer + hashlib.sha256(trailer).digest() + len(trailer).to_bytes(8, "little"))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            os.replace(self._file.name, path)
+
     def _look_up(self, text: str) -> np.ndarray | None:
-        """The ids of `text`; or None where it has new characters, which are in the alphabet then."""
-        top = np.iinfo(self._width).max  # stands for new characters, and may be an id as well
+        """The ids of `text`; or None if it has new characters, which have been added to the alphabet then."""
+        top = np.iinfo(self._width).max  # marks new characters, and may be an id as well
         try:
             narrow = text.encode("latin-1")
             codes = np.frombuffer(narrow, np.uint8)
         except UnicodeEncodeError:
-            narrow, codes = b"", code_points(text)
+            narrow = b""
+            codes = code_points(text)
         if narrow and self._width == np.uint8:
             ids = np.frombuffer(narrow.translate(self._table[:256].tobytes()), np.uint8)
         else:
@@ -120,41 +124,35 @@ class IdWriter:
         self.codes = np.concatenate([self.codes, found[order].astype(np.uint32)])
         self.firsts = np.concatenate([self.firsts, self.length + at[first[order]]])
         if len(self.codes) > top + 1:
-            self._convert(_width(len(self.codes)))
+            self._move(_width(len(self.codes)))
         else:
             self._make_table(self._width)
         return None
 
-    def _make_table(self, width: "np.dtype[Any]") -> None:
+    def _make_table(self, width: Width) -> None:
         self._width = width
         self._table = np.full(0x110000, np.iinfo(width).max, width)  # from code points to ids
         self._table[self.codes] = np.arange(len(self.codes))
 
-    def _convert(self, width: "np.dtype[Any]") -> None:
-        """Go over to ids of another width."""
-        if self._file is None:
-            self._pieces = [piece.astype(width) for piece in self._pieces]
-        else:
-            self._file.flush()
-            old, new = self._file, self._open()
-            try:
-                for at in range(0, self.length, BLOCK):
-                    ids = np.frombuffer(
-                        os.pread(old.fileno(), BLOCK * self._width.itemsize, at * self._width.itemsize), self._width
-                    )
-                    self._put(new, ids[: self.length - at].astype(width))
-            except BaseException:
-                self._drop(new)
-                raise
-            self._file = new
-            self._drop(old)
+    def _move(self, width: Width) -> None:
+        """Go on with ids of this width, in a new file or in memory."""
+        file = io.BytesIO() if self.length <= IN_MEMORY and isinstance(self._file, io.BytesIO) else self._open()
+        try:
+            self._file.seek(0)
+            while block := self._file.read(BLOCK * self._width.itemsize):
+                _put(file, np.frombuffer(block, self._width).astype(width))
+        except BaseException:
+            _drop(file)
+            raise
+        _drop(self._file)
+        self._file = file
         self._make_table(width)
 
     def _open(self) -> IO[bytes]:
         folder = cache_folder()
         with _storing():
             folder.mkdir(parents=True, exist_ok=True)
-            for stale in folder.glob("*.tmp"):  # a killed program's; whoever is at work writes all the time
+            for stale in folder.glob("*.tmp"):  # left by a killed program: one at work writes to its file all the time
                 if stale.stat().st_mtime < time.time() - 3600:
                     stale.unlink(missing_ok=True)
             if not self.named:
@@ -163,43 +161,48 @@ class IdWriter:
             os.close(descriptor)
             return open(name, "r+b")
 
-    def _drop(self, file: IO[bytes]) -> None:
-        with contextlib.suppress(OSError):  # a full disk fails the flush, too
-            file.close()
-        if self.named:
-            Path(file.name).unlink(missing_ok=True)
 
-    def _put(self, file: IO[bytes], ids: np.ndarray) -> None:
-        with _storing():
-            file.write(ids.data)
+def _drop(file: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):  # a full disk fails the flush, too
+        file.close()
+    if isinstance(name := getattr(file, "name", None), str):  # a file without a name is gone
+        Path(name).unlink(missing_ok=True)
 
 
+def _put(file: IO[bytes], ids: np.ndarray) -> None:
+    with _storing():
+        file.write(ids.data)
+
+
+@dataclass
 class Stored:
-    """Ids in a file. A slice is read when it is asked for: the file is not mapped, so that it never counts as memory."""
+    """Ids in a file. A slice is read when asked for: the file is not mapped, so that it never counts as memory."""
 
-    def __init__(self, file: IO[bytes], width: "np.dtype[Any]", length: int):
-        self._file, self._width, self._length = file, width, length
+    file: IO[bytes]
+    width: Width
+    length: int
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def __getitem__(self, part: slice, /) -> np.ndarray:
-        start, stop, _ = part.indices(self._length)
-        begin, end, step = start * self._width.itemsize, stop * self._width.itemsize, 1 << 30  # no system reads 2 GiB at once
-        pieces = (os.pread(self._file.fileno(), min(step, end - at), at) for at in range(begin, end, step))
-        return np.frombuffer(b"".join(pieces), self._width)
+        start, stop, _ = part.indices(self.length)
+        begin, end = start * self.width.itemsize, stop * self.width.itemsize
+        step = 1 << 30  # no system reads 2 GiB at once
+        pieces = (os.pread(self.file.fileno(), min(step, end - at), at) for at in range(begin, end, step))
+        return np.frombuffer(b"".join(pieces), self.width)
 
     def __del__(self) -> None:
-        self._file.close()
+        self.file.close()
 
 
-def _width(alphabet: int) -> "np.dtype[Any]":
+def _width(alphabet: int) -> Width:
     """The smallest of the WIDTHS that holds the ids of so many characters."""
     return next(width for width in WIDTHS if alphabet <= np.iinfo(width).max + 1)
 
 
 def cache_folder() -> Path:
-    """Where long texts are kept. Raises: CharrnnError where the environment names no absolute path."""
+    """The folder for long texts. Raises: CharrnnError where the environment names no absolute path."""
     folder = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
     if not folder.is_absolute():
         raise CharrnnError("nowhere to keep the ids of a long text: set XDG_CACHE_HOME to a folder, as an absolute path")
@@ -208,6 +211,7 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def _storing() -> Iterator[None]:
+    """Turn an error of the system into a line for the user."""
     try:
         yield
     except OSError as error:
@@ -219,14 +223,14 @@ def _storing() -> Iterator[None]:
 
 
 def load(path: Path, checked: bool = False) -> tuple[Corpus, list[int]] | None:
-    """The corpus that was kept at `path`, and which files were passed over; None where a single bit of it is wrong.
+    """The corpus that was kept at `path`, and the numbers of the files that were skipped; None if a bit of it is wrong.
 
-    Where it was `checked` a moment ago, only its end is held to its hash.
+    If it was `checked` a moment ago, only the hash of its trailer is checked.
     """
     file = open(path, "rb")  # noqa: SIM115 (the corpus keeps it)
     size = os.fstat(file.fileno()).st_size
     ids = Stored(file, WIDTHS[0], size)  # as bytes, for now; it closes the file
-    tail = ids[max(0, size - 40) : size].tobytes()
+    tail = ids[max(0, size - 40) : size].tobytes()  # the trailer's hash and its length
     start = size - 40 - int.from_bytes(tail[32:], "little")
     if len(tail) < 40 or start < 0:
         return None
@@ -235,34 +239,35 @@ def load(path: Path, checked: bool = False) -> tuple[Corpus, list[int]] | None:
         return None
     facts = json.loads(trailer)
     codes = np.array(facts["alphabet"], np.uint32)
-    ids._width, ids._length = _width(len(codes)), facts["length"]
-    if start != len(ids) * ids._width.itemsize:
+    ids.width = _width(len(codes))
+    ids.length = facts["length"]
+    if start != len(ids) * ids.width.itemsize:
         return None
-    if not checked and _fingerprint(ids, codes) != facts["fingerprint"]:
+    if not checked and _hash_corpus(ids, codes) != facts["fingerprint"]:
         return None
-    corpus = Corpus(ids, codes, np.array(facts["firsts"], np.int64), facts["fingerprint"])
+    firsts = np.array(facts["firsts"], np.int64)
+    corpus = Corpus(ids, codes, firsts=firsts, corpus_hash=facts["fingerprint"])
     corpus.path = path
     return corpus, facts["skipped"]
 
 
-def hashes(read: Callable[[int], Any], size: int) -> Iterator[bytes]:
-    """The hash of each of the blocks that `read` gives from every BLOCK-th place on, by up to four threads."""
+def hash_blocks(read: Callable[[int], bytes | memoryview], size: int) -> Iterator[bytes]:
+    """The hash of each block that `read` gives from every BLOCK-th place on, by up to four threads."""
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         yield from pool.map(lambda at: hashlib.sha256(read(at)).digest(), range(0, size, BLOCK))
 
 
-def join_hashes(pieces: Iterable[bytes]) -> str:
+def join_hashes(hashes: Iterable[bytes]) -> str:
     """One hash, in hex, of the hashes of blocks."""
-    return hashlib.sha256(b"".join(pieces)).hexdigest()
+    return hashlib.sha256(b"".join(hashes)).hexdigest()
 
 
-def _fingerprint(ids: Sliced, codes: np.ndarray) -> str:
+def _hash_corpus(ids: Sliced, codes: np.ndarray) -> str:
     """A hash that is the same for two texts only if they are the same, however they were read."""
-    return join_hashes(
-        [codes.astype("<u4").tobytes(), *hashes(lambda at: np.ascontiguousarray(ids[at : at + BLOCK]), len(ids))]
-    )
+    alphabet = codes.astype("<u4").tobytes()
+    return join_hashes([alphabet, *hash_blocks(lambda at: np.ascontiguousarray(ids[at : at + BLOCK]).data, len(ids))])
 
 
-def ids_path(kept: Path, digests: list[str]) -> Path:
-    """Where the ids of a text of sources with these hashes are kept."""
-    return kept.with_name(f"{kept.name}-{hashlib.sha256(json.dumps(digests).encode()).hexdigest()}.ids")
+def ids_path(stem: Path, hashes: list[str]) -> Path:
+    """The path for the ids of a text whose files have these hashes."""
+    return stem.with_name(f"{stem.name}-{hashlib.sha256(json.dumps(hashes).encode()).hexdigest()}.ids")

@@ -1,7 +1,7 @@
-"""Bytes in, a `Corpus` out: reads files, folders and pipes of any size, once, in blocks, at hundreds of megabytes a second.
+"""Reads files, folders and pipes of any size into a `Corpus`: once, in blocks, at hundreds of megabytes a second.
 
 The ids of a long text are written to a file in the user's cache folder as they are made, so that memory does not grow with
-the text. That file is found again by the hash of the sources' bytes, and used again only where its own hash is right.
+the text. That file is found again by the hash of the sources' bytes, and used again only if its own hash is right.
 Files that end in .gz or .zst are unpacked as they are read.
 """
 
@@ -15,18 +15,19 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from charrnn.errors import CharrnnError
 from charrnn.text import id_cache
-from charrnn.text.corpus import Corpus
+from charrnn.text.corpus import Corpus, SourceFile
 from charrnn.text.id_cache import IdWriter
 
-Watch = Callable[[int, int | None], None]  # told how many bytes have been read, and of how many, where that is known
+Watch = Callable[[int, int | None], None]  # told how many bytes have been read, and of how many (None: unknown)
 STDIN = "-"
 HEAD = 8192  # bytes at the beginning of a UTF-8 text in which a NUL says that it is none
-BINARY = "binary"  # stands for the hash of a file that is passed over for its head
+BINARY = "binary"  # instead of the hash of a file that is skipped for its head
 ARCHIVES = (".gz", ".zst")  # what the names of compressed files end in
 PIECE = 1 << 12  # bytes of an archive that are unpacked at a time: of the most hostile one, they are some 100 MB
 
@@ -40,87 +41,137 @@ def read_text(sources: Sequence[str | Path], encoding: str = "utf-8") -> tuple[s
 def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: Watch | None = None) -> Corpus:
     """Read all `sources` (files, folders, '-' for standard input) as one text in one of Python's encodings, or "bytes".
 
-    A folder gives every text file below it in sorted order; hidden files and files that are not text are passed over, and
+    A folder gives every text file below it in sorted order; hidden files and files that are not text are skipped, and
     named in the corpus's notes. A byte-order mark is dropped, line ends are kept as they are.
 
     Raises: CharrnnError for what is missing, unreadable, a broken archive, not in `encoding`, empty in all, or changes while
-    it is read, and (status 1) where there is no room for the ids of a long text.
+    it is read, and (status 1) if there is no room for the ids of a long text.
     """
-    codec = _codec(encoding)
-    files = list(_files(sources))
-    names = [name for name, _ in files]
-    sizes = [_size(name) for name in names]
-    total = None if None in sizes else sum(size or 0 for size in sizes)
-    done = 0
-
-    def count(size: int) -> None:
-        nonlocal done
-        done += size
-        if watch is not None:
-            watch(done, total)
-
-    def passed_over(skipped: list[int]) -> list[str]:
-        return [f"{files[i][0]} is not {encoding} text; passed over" for i in skipped]
-
-    def kept_at(digests: list[str]) -> Path:
-        assert kept is not None
-        return id_cache.ids_path(
-            kept, [h + (Path(n).suffix if _compressed(n) else "") for h, n in zip(digests, names, strict=True)]
-        )
-
-    def manifest(digests: list[str]) -> list[dict[str, Any]]:
-        where = [name if name == STDIN else os.path.abspath(name) for name in names]
-        return [dict(file=f, bytes=n, hash=h) for f, n, h in zip(where, sizes, digests, strict=True)]
-
-    notes: list[str] = []
-    kept = None  # where the cache keeps this text, its hash still to be added
-    if total is not None and (total >= id_cache.IN_MEMORY or any(map(_compressed, names))):
-        kept = id_cache.cache_folder() / f"v{id_cache.FORMAT}-{total}-{codec.name}"
-        if list(kept.parent.glob(f"{kept.name}-*.ids")):  # else there is nothing to find, and the text is read only once
-            found_hashes = [_digest(name, codec, count) for name in names]
-            path = kept_at(found_hashes)
-            with _reading(str(path)):
-                found = id_cache.load(path) if path.exists() else None
-            if found is not None and all(files[i][1] for i in found[1]):  # who names a file wants it read, or an error
-                corpus, skipped = found
-                corpus.notes, corpus.files = passed_over(skipped), manifest(found_hashes)
-                return corpus
-            if path.exists() and found is None:
-                notes.append(f"{path} was damaged and is made anew")
-            done = 0
-    skipped, digests = [], []
-    with IdWriter(named=kept is not None) as writer:
-        for i, (name, lenient) in enumerate(files):
-            pieces: list[bytes] = []
-            blocks = _blocks(name, count, pieces)
-            length = writer.length
-            digest = None
-            try:
-                for text in _decode(_unpacked(name, blocks), name, codec, encoding):
-                    writer.write(text)
-            except _NotTextError as error:
-                if not lenient:
-                    raise
-                writer.roll_back(length)
-                skipped.append(i)
-                if error.binary and not _compressed(name):
-                    digest = BINARY
-                else:
-                    for _ in blocks:  # the rest belongs to its hash
-                        pass
-            digests.append(digest or id_cache.join_hashes(pieces))
-        if not writer.length:
-            raise CharrnnError(f"no text in {', '.join(map(str, sources))}: it is empty")
-        corpus = writer.finish(kept_at(digests) if kept else None, skipped, notes + passed_over(skipped))
-        corpus.files = manifest(digests)
-        return corpus
+    reader = _Reader(sources, encoding=encoding, watch=watch)
+    corpus = reader.find()
+    return reader.read() if corpus is None else corpus
 
 
 def corpus_of(text: str) -> Corpus:
     """A text that is at hand already, as a `Corpus`."""
     with IdWriter(named=False) as writer:
         writer.write(text)
-        return writer.finish(None, [], [])
+        return writer.finish(None, skipped=[], notes=[])
+
+
+@dataclass
+class _File:
+    """A file to read."""
+
+    name: str  # "-" for standard input
+    size: int | None  # in bytes; None for a pipe
+    lenient: bool  # found in a folder: it is skipped if it is not text
+    hash: str = ""  # of its bytes, as soon as they have been read
+    is_text: bool = True  # as far as it has been read
+
+    @property
+    def compressed(self) -> bool:
+        return self.name.endswith(ARCHIVES)
+
+
+class _Reader:
+    """Makes a corpus of files: `find` looks for its ids in the cache, `read` reads the files."""
+
+    def __init__(self, sources: Sequence[str | Path], encoding: str, watch: Watch | None):
+        self.sources = sources
+        self.encoding = encoding
+        self.codec = _codec(encoding)
+        self.files = [_File(name, size=_size(name), lenient=lenient) for name, lenient in list(_files(sources))]
+        sizes = [file.size for file in self.files]
+        self.total = None if None in sizes else sum(size or 0 for size in sizes)
+        self.done = 0  # bytes
+        self.watch = watch
+        self.notes: list[str] = []
+        self.stem: Path | None = None  # of the path in the cache, still without its hash; None for what is not kept there
+        if self.total is not None and (self.total >= id_cache.IN_MEMORY or any(file.compressed for file in self.files)):
+            self.stem = id_cache.cache_folder() / f"v{id_cache.FORMAT}-{self.total}-{self.codec.name}"
+
+    def find(self) -> Corpus | None:
+        """The corpus whose ids the cache keeps; None if it does not."""
+        if self.stem is None or not list(self.stem.parent.glob(f"{self.stem.name}-*.ids")):
+            return None  # nothing to find: the files are read only once
+        for file in self.files:
+            file.hash = self._hash(file)
+        path = self._path(self.stem)
+        with _reading(str(path)):
+            exists = path.exists()
+            found = id_cache.load(path) if exists else None
+        if found is not None and all(self.files[i].lenient for i in found[1]):  # a file that was named must be text
+            corpus, skipped = found
+            corpus.notes = self._name_skipped(skipped)
+            corpus.files = self._describe_files()
+            return corpus
+        if exists and found is None:
+            self.notes.append(f"{path} was damaged and is made anew")
+        self.done = 0
+        return None
+
+    def read(self) -> Corpus:
+        """Read all files."""
+        with IdWriter(named=self.stem is not None) as writer:
+            for file in self.files:
+                self._write(file, writer)
+            if not writer.length:
+                raise CharrnnError(f"no text in {', '.join(map(str, self.sources))}: it is empty")
+            path = None if self.stem is None else self._path(self.stem)
+            skipped = [i for i, file in enumerate(self.files) if not file.is_text]
+            corpus = writer.finish(path, skipped=skipped, notes=self.notes + self._name_skipped(skipped))
+            corpus.files = self._describe_files()
+            return corpus
+
+    def _write(self, file: _File, writer: IdWriter) -> None:
+        """Add the text of a file; nothing of one that is skipped is left."""
+        hashes: list[bytes] = []
+        blocks = _blocks(file.name, count=self._count, hashes=hashes)
+        length = writer.length
+        try:
+            for text in _decode(_unpacked(file, blocks), file.name, codec=self.codec, encoding=self.encoding):
+                writer.write(text)
+        except _NotTextError as error:
+            if not file.lenient:
+                raise
+            writer.roll_back(length)
+            file.is_text = False
+            if error.binary and not file.compressed:
+                file.hash = BINARY
+                return
+            for _ in blocks:  # the rest belongs to its hash
+                pass
+        file.hash = id_cache.join_hashes(hashes)
+
+    def _hash(self, file: _File) -> str:
+        """The hash of a file's bytes, the same as reading it gives."""
+        with _reading(file.name), open(file.name, "rb") as opened:
+            if self.codec.name == "utf-8" and not file.compressed and b"\0" in opened.read(HEAD):
+                return BINARY
+            descriptor = opened.fileno()
+            size = os.fstat(descriptor).st_size
+            hashes = []
+            for block_hash in id_cache.hash_blocks(lambda at: os.pread(descriptor, id_cache.BLOCK, at), size):
+                hashes.append(block_hash)
+                self._count(id_cache.BLOCK)
+            return id_cache.join_hashes(hashes)
+
+    def _count(self, size: int) -> None:
+        self.done += size
+        if self.watch is not None:
+            self.watch(self.done, self.total)
+
+    def _path(self, stem: Path) -> Path:
+        """The path in the cache for the ids of files with these hashes."""
+        return id_cache.ids_path(stem, [file.hash + Path(file.name).suffix * file.compressed for file in self.files])
+
+    def _name_skipped(self, skipped: list[int]) -> list[str]:
+        return [f"{self.files[i].name} is not {self.encoding} text; passed over" for i in skipped]
+
+    def _describe_files(self) -> list[SourceFile]:
+        names = [file.name if file.name == STDIN else os.path.abspath(file.name) for file in self.files]
+        return [SourceFile(name, bytes=file.size, hash=file.hash) for name, file in zip(names, self.files, strict=True)]
 
 
 class _NotTextError(CharrnnError):
@@ -145,24 +196,21 @@ def _codec(encoding: str) -> codecs.CodecInfo:
 
 
 def _files(sources: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:
-    """The name of each file, and whether it may be passed over."""
-    for source in sources:
-        if str(source) == STDIN or not Path(source).is_dir():
-            yield str(source), False
+    """The name of each file, and whether it is skipped if it is not text."""
+    for source in map(str, sources):
+        if source == STDIN or not os.path.isdir(source):
+            yield source, False
             continue
-        files = sorted(p for p in Path(source).rglob("*") if p.is_file() and not _hidden(p.relative_to(source)))
+        below = [path for path in Path(source).rglob("*") if path.is_file()]
+        files = sorted(path for path in below if not any(part[0] == "." for part in path.relative_to(source).parts))
         if not files:
             raise CharrnnError(f"{source} is a folder without files; name one that holds text")
         yield from ((str(file), True) for file in files)
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turns what the system says about a file into a line for the user."""
+    """Turn an error of the system into a line for the user."""
     try:
         yield
     except FileNotFoundError:
@@ -180,27 +228,29 @@ def _size(name: str) -> int | None:
     return facts.st_size if stat.S_ISREG(facts.st_mode) else None
 
 
-def _compressed(name: str) -> bool:
-    return name.endswith(ARCHIVES)
+def _unpacker(name: str) -> tuple[Callable[[], Any], type[Exception]]:
+    """What begins to unpack an archive, and the error that it raises for a damaged one."""
+    if name.endswith(".gz"):
+        return functools.partial(zlib.decompressobj, wbits=31), zlib.error
+    try:
+        import zstandard
+    except ImportError:
+        raise CharrnnError(f"{name}: to read zstd takes charrnn[zstd] (pip install zstandard)") from None
+    return zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError
 
 
-def _unpacked(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The blocks of a file, unpacked where its name says so; archives may follow each other in one.
+def _unpacked(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks of a file, unpacked if it is an archive, or several of them in a row.
 
-    Raises: CharrnnError where an archive is damaged or cut short.
+    Raises: CharrnnError for one that is damaged or cut short.
     """
-    if not _compressed(name):
+    if not file.compressed:
         yield from blocks
         return
-    damaged: type[Exception] = zlib.error
-    begin: Callable[[], Any] = functools.partial(zlib.decompressobj, wbits=31)
-    if name.endswith(".zst"):
-        try:
-            import zstandard
-        except ImportError:
-            raise CharrnnError(f"{name}: to read zstd takes charrnn[zstd] (pip install zstandard)") from None
-        damaged, begin = zstandard.ZstdError, zstandard.ZstdDecompressor().decompressobj
-    archive, unpacked = None, bytearray()
+    name = file.name
+    begin, damaged = _unpacker(name)
+    archive = None
+    unpacked = bytearray()
     try:
         for block in blocks:
             for at in range(0, len(block), PIECE):
@@ -223,8 +273,8 @@ def _unpacked(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
     yield b""
 
 
-def _blocks(name: str, count: Callable[[int], None], pieces: list[bytes]) -> Iterator[bytes]:
-    """The bytes of a file in blocks; the hash of each is added to `pieces`. Raises: CharrnnError where the file changes."""
+def _blocks(name: str, count: Callable[[int], None], hashes: list[bytes]) -> Iterator[bytes]:
+    """The bytes of a file in blocks; the hash of each is added to `hashes`. Raises: CharrnnError if the file changes."""
     if name == STDIN and sys.stdin is None:
         raise CharrnnError("standard input is closed; pipe a text in or name a file")
     with _reading("standard input" if name == STDIN else name), contextlib.ExitStack() as stack:
@@ -236,25 +286,27 @@ def _blocks(name: str, count: Callable[[int], None], pieces: list[bytes]) -> Ite
             if _stamp(file) != before:
                 raise CharrnnError(f"{name} has changed while it was read; train on a copy that stays as it is")
             if block:
-                pieces.append(hashlib.sha256(block).digest())
+                hashes.append(hashlib.sha256(block).digest())
             count(len(block))
             yield block  # the last one is empty
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, int] | None:
+    """What changes with a regular file: its size and the time of its last change."""
     try:
         facts = os.fstat(file.fileno())
-    except (OSError, ValueError):  # a stand-in for standard input, in memory
+    except (OSError, ValueError):  # a standard input that is no file
         return None
     return (facts.st_size, facts.st_mtime_ns) if stat.S_ISREG(facts.st_mode) else None
 
 
 def _decode(blocks: Iterator[bytes], name: str, codec: codecs.CodecInfo, encoding: str) -> Iterator[str]:
-    """The text of a file, piece by piece. Raises: _NotTextError, which names the byte."""
+    """The text of a file, piece by piece. Raises: _NotTextError, which names the first byte that is not text."""
     shown = "standard input" if name == STDIN else name
     assert codec.incrementaldecoder is not None
     decoder = codec.incrementaldecoder()
-    done, begun = 0, False
+    done = 0
+    begun = False
     for block in blocks:
         if codec.name == "utf-8" and done < HEAD and b"\0" in block[: HEAD - done]:
             raise _NotTextError(
@@ -268,18 +320,7 @@ def _decode(blocks: Iterator[bytes], name: str, codec: codecs.CodecInfo, encodin
             raise _NotTextError(f"{shown} is not {encoding}{where}; name its --encoding") from None
         done += len(block)
         if text and not begun:
-            text, begun = text.removeprefix("\ufeff"), True
+            text = text.removeprefix("\ufeff")
+            begun = True
         if text:
             yield text
-
-
-def _digest(name: str, codec: codecs.CodecInfo, count: Callable[[int], None]) -> str:
-    """The hash of a file's bytes, the same that reading it gives."""
-    with _reading(name), open(name, "rb") as file:
-        if codec.name == "utf-8" and not _compressed(name) and b"\0" in file.read(HEAD):
-            return BINARY
-        pieces = []
-        for piece in id_cache.hashes(lambda at: os.pread(file.fileno(), id_cache.BLOCK, at), os.fstat(file.fileno()).st_size):
-            pieces.append(piece)
-            count(id_cache.BLOCK)
-        return id_cache.join_hashes(pieces)

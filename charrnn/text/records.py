@@ -1,24 +1,56 @@
 """A text as records: lines or paragraphs, each a sequence of its own that begins from the zero state.
 
-A record is read after a line break and ends with its separator. `split` finds the records of a text, `hold_out` takes some
-of them for validation. It knows nothing of networks and files.
+A record is read after a line break and ends with its separator. `split` finds the records of a text, `find_records` those
+of its ids, and `hold_out` takes some of them for validation. It knows nothing of networks and files. Letters: N characters
+of a text, R records.
 """
 
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from charrnn.text.vocabulary import Ids
 
 SEPARATORS = {"line": "\n", "paragraph": "\n\n"}  # what ends a record of each kind
-LONGEST = 1_000  # characters of a record that are learned, where nothing else is asked for
-PRINT = 5  # bytes that are kept of each record: 40 bits, so that one in 2^40 / n other texts is taken for one of n records
+LONGEST = 1_000  # characters of a record that are learned, unless the user asks for another number
+HASH_BYTES = 5  # kept of each record's hash: with 40 bits, one in 2^40 / n other texts is taken for one of n records
+
+
+@dataclass(frozen=True)
+class RecordText:
+    """A text of records as ids, with the place where each record starts and stops. `find_records` makes one."""
+
+    ids: Ids  # (N,), -1 for characters outside the vocabulary
+    kind: str  # of its records: "line" or "paragraph"
+    line_break: int  # the id of the line break, after which each record is read
+    starts: np.ndarray  # (R,)
+    stops: np.ndarray  # (R,), each after the record's separator
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, part: slice) -> "RecordText":
+        """The same text with a part of its records."""
+        return replace(self, starts=self.starts[part], stops=self.stops[part])
+
+
+def find_records(ids: Ids, kind: str, line_break: int) -> RecordText:
+    """Find where the records of a text of `ids` (N,) start and stop; empty ones are left out."""
+    ends = ids == line_break
+    if kind == "paragraph":
+        ends[1:] &= ends[:-1].copy()
+        ends[:1] = False
+    stops = np.flatnonzero(ends) + 1
+    starts = np.concatenate([[0], stops])[:-1]
+    filled = stops - starts > len(SEPARATORS[kind])
+    return RecordText(ids, kind=kind, line_break=line_break, starts=starts[filled], stops=stops[filled])
 
 
 def split(text: str, kind: str) -> tuple[list[str], list[str]]:
-    """The records of `text` without their separators, none of them blank; and notes for the user."""
+    """Split `text` into its records, without separators and blank ones. Returns: the records, and notes for the user."""
     notes = []
     if "\r\n" in text:
         text = text.replace("\r\n", "\n")
@@ -32,39 +64,29 @@ def split(text: str, kind: str) -> tuple[list[str], list[str]]:
 
 
 def join(records: Iterable[str], kind: str) -> str:
-    """The text of `records`, each ended with its separator."""
+    """Join `records` to a text in which each ends with its separator."""
     return "".join(record + SEPARATORS[kind] for record in records)
 
 
 def hold_out(records: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str], int]:
-    """Take `fraction` of the records out, at random by `seed`: (training, held out in the order drawn, how many were neither).
+    """Draw `fraction` of the records for validation, at random by `seed`.
 
-    Neither are those that were drawn though the training part has the same: to know them again proves nothing.
+    A record that was drawn, but is in the training part too, is left out: to predict it proves nothing.
+    Returns: the training part, the records held out in the order drawn, and how many were left out.
     """
-    order, n = np.random.default_rng(seed).permutation(len(records)), int(len(records) * fraction)
+    order = np.random.default_rng(seed).permutation(len(records))
+    n = int(len(records) * fraction)
     training = [records[i] for i in np.sort(order[n:])]
-    known = set(training)
-    held_out = [records[i] for i in order[:n] if records[i] not in known]
+    seen = set(training)
+    held_out = [records[i] for i in order[:n] if records[i] not in seen]
     return training, held_out, len(records) - len(training) - len(held_out)
 
 
-def bounds(ids: Ids, line_break: int, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Where each record of a text of `ids` (N,) starts and where it stops, after its separator; without empty ones."""
-    ends = ids == line_break
-    if kind == "paragraph":
-        ends[1:] &= ends[:-1].copy()
-        ends[:1] = False
-    stops = np.flatnonzero(ends) + 1
-    starts = np.concatenate([[0], stops])[:-1]
-    filled = stops - starts > len(SEPARATORS[kind])
-    return starts[filled], stops[filled]
+def hash_records(records: Iterable[str]) -> np.ndarray:
+    """The hashes of `records`, distinct and sorted, (n, HASH_BYTES) uint8."""
+    return np.frombuffer(b"".join(sorted(set(map(hash_record, records)))), np.uint8).reshape(-1, HASH_BYTES)
 
 
-def prints(records: Iterable[str]) -> np.ndarray:
-    """Which records there are: PRINT bytes of the BLAKE2 hash of each, distinct and sorted, (n, PRINT) uint8."""
-    return np.frombuffer(b"".join(sorted(set(map(digest, records)))), np.uint8).reshape(-1, PRINT)
-
-
-def digest(record: str) -> bytes:
-    """The PRINT bytes that stand for one record."""
-    return hashlib.blake2b(record.encode("utf-8", "surrogatepass"), digest_size=PRINT).digest()
+def hash_record(record: str) -> bytes:
+    """The BLAKE2 hash of a record, HASH_BYTES long."""
+    return hashlib.blake2b(record.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()

@@ -1,9 +1,9 @@
-"""The characters that a network knows, each with its id: a `Vocabulary`. It knows no files and no networks."""
+"""The characters that a network has learned, each with its id: a `Vocabulary`. It knows no files and no networks."""
 
 import numpy as np
 
 Ids = np.ndarray  # int32; -1 stands for a character outside the vocabulary
-UNKNOWN = "\ufffd"  # the symbol that stands for all characters but the most frequent ones
+UNKNOWN = "\ufffd"  # the symbol for all characters but the most frequent ones
 
 
 def code_points(text: str) -> np.ndarray:
@@ -12,6 +12,7 @@ def code_points(text: str) -> np.ndarray:
 
 
 def text_of(codes: np.ndarray) -> str:
+    """The characters of these code points (N,)."""
     return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
@@ -23,7 +24,7 @@ class Vocabulary:
     >>> Vocabulary("hihello").encode("hey")
     array([ 1,  0, -1], dtype=int32)
 
-    With `unknown`, the symbol UNKNOWN among them stands for every character that is not.
+    With `unknown`, the symbol UNKNOWN, which must be among them, stands for every character that is not.
     """
 
     def __init__(self, text: str, unknown: bool = False):
@@ -43,8 +44,13 @@ class Vocabulary:
     def encode(self, text: str) -> Ids:
         """The ids of the characters, (N,) int32; -1, or the symbol's id, for each that the vocabulary lacks."""
         codes = code_points(text)
-        known = codes < len(self._ids)
-        return np.where(known, self._ids[np.where(known, codes, 0)], self._outside)
+        inside = codes < len(self._ids)
+        return np.where(inside, self._ids[np.where(inside, codes, 0)], self._outside)
+
+    def encode_known(self, text: str) -> Ids:
+        """The ids of the characters, (n,) int32, without those that have none."""
+        ids = self.encode(text)
+        return ids[ids >= 0]
 
     def decode(self, ids: Ids) -> str:
         """The text of `ids` (N,), each of them in 0..V-1."""

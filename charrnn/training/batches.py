@@ -4,13 +4,25 @@ Given ids and a seed, batch number `step` is the same on every machine. It knows
 Letters: T time steps, B batch.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from charrnn.errors import CharrnnError
 from charrnn.text.corpus import Sliced
-from charrnn.text.records import bounds
+from charrnn.text.records import RecordText
 from charrnn.text.vocabulary import Ids
 from charrnn.training.distributed import ALONE, Group
+
+
+class Batch(NamedTuple):
+    """What a step learns. T time steps, B sequences of this rank."""
+
+    inputs: np.ndarray  # (T, B) ids
+    targets: np.ndarray  # (T, B) ids, PAD after a record's end
+    fresh: np.ndarray  # (B,), which sequences begin from the zero state
+    shifts: bool  # whether the states first move on by one stream
+    characters: int  # that all ranks learn together
 
 
 def fit_windows(characters: int, batch_size: int, seq_length: int) -> tuple[int, int]:
@@ -39,37 +51,43 @@ class Windows:
     """
 
     def __init__(self, ids: Sliced, batch_size: int, seq_length: int, seed: int, group: Group = ALONE):
-        self.ids, self.seq_length, self.seed = ids, seq_length, seed
+        self.ids = ids
+        self.seq_length = seq_length
+        self.seed = seed
         self.mine = group.part(batch_size)
         steps = len(ids) - 1
         self.starts = np.arange(batch_size) * steps // batch_size  # where streams don't divide the text, some share a step
         self.stream_length = -(-steps // batch_size)
         self.per_epoch = -(-self.stream_length // seq_length)
-        self._piece, self._ahead = -1, np.empty((0, 0), np.int32)
+        self._piece = -1
+        self._ahead = np.empty((0, 0), np.int32)
 
     def _read(self, piece: int) -> Ids:
         """What AHEAD windows are cut from: read at once, since reads by streams take a small network's time."""
         if piece != self._piece:
             first, last = (min(k * AHEAD * self.seq_length, self.stream_length) for k in (piece, piece + 1))
             streams = [self.ids[start + first : start + last + 1] for start in self.starts[self.mine]]
-            self._piece, self._ahead = piece, np.stack(streams, axis=1)
+            self._piece = piece
+            self._ahead = np.stack(streams, axis=1)
         return self._ahead
 
-    def __getitem__(self, step: int) -> tuple[Ids, Ids, np.ndarray, bool, int]:
-        """Window number `step` of the run.
-
-        Returns: inputs (T, B), targets (T, B), which streams begin with it from the zero state (B,), whether the states
-        first move on by one stream, and how many characters all ranks learn of it. B is here the number of a rank's streams.
-        """
+    def __getitem__(self, step: int) -> Batch:
+        """Window number `step` of the run."""
         epoch, window = divmod(step, self.per_epoch)
         first = window * self.seq_length
         length = min(self.seq_length, self.stream_length - first)
         ids = self._read(window // AHEAD)[first % (AHEAD * self.seq_length) :][: length + 1]  # (T + 1, B)
-        begins = np.zeros(len(self.starts), bool)
+        fresh = np.zeros(len(self.starts), bool)
         if len(self.ids) >= BY_HEART:
-            begins |= np.random.default_rng((self.seed, epoch, window)).random(len(begins)) < 1 / FRESH
-        begins[0] |= window == 0
-        return ids[:-1], ids[1:], begins[self.mine], window == 0, length * len(self.starts)
+            fresh |= np.random.default_rng((self.seed, epoch, window)).random(len(fresh)) < 1 / FRESH
+        fresh[0] |= window == 0
+        return Batch(
+            inputs=ids[:-1],
+            targets=ids[1:],
+            fresh=fresh[self.mine],
+            shifts=window == 0,
+            characters=length * len(self.starts),
+        )
 
 
 POOL = 8  # batches among which records of near lengths come together
@@ -85,25 +103,26 @@ class RecordBatches:
     n-th record of a batch, so that their lengths are alike.
     """
 
-    def __init__(
-        self, ids: Sliced, line_break: int, kind: str, batch_size: int, seq_length: int, seed: int, group: Group = ALONE
-    ):
-        self.ids, self.line_break, self.seed, self.group = ids[0 : len(ids)], line_break, seed, group
-        self.starts, stops = bounds(self.ids, line_break, kind)
-        if not len(stops):
-            raise CharrnnError(f"the text has no {kind} with a character that the model knows")
-        self.lengths = np.minimum(stops - self.starts, seq_length)
-        self.cut = int(np.count_nonzero(stops - self.starts > seq_length))  # how many are longer
+    def __init__(self, text: RecordText, batch_size: int, seq_length: int, seed: int, group: Group = ALONE):
+        if not len(text):
+            raise CharrnnError(f"the text has no {text.kind} with a character that the model knows")
+        self.text = text
+        self.seed = seed
+        self.group = group
+        lengths = text.stops - text.starts
+        self.lengths = np.minimum(lengths, seq_length)
+        self.cut = int(np.count_nonzero(lengths > seq_length))  # how many records are longer
         self.total = int(self.lengths.sum())
         self.per_epoch = max(1, int(self.total // max(batch_size * self.lengths.mean(), self.lengths.max())))
         self.unit = max(1, batch_size // 8)  # of it batches hold multiples, since each shape of theirs takes memory and time
-        self._epoch, self._batches = -1, list[np.ndarray]()
+        self._epoch = -1
+        self._batches: list[np.ndarray] = []
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Which records stand in each batch of an epoch."""
         if epoch != self._epoch:
             generator = np.random.default_rng((self.seed, epoch))
-            pools = np.array_split(generator.permutation(len(self.starts)), max(1, self.per_epoch // POOL))
+            pools = np.array_split(generator.permutation(len(self.lengths)), max(1, self.per_epoch // POOL))
             for k, pool in enumerate(pools):
                 by_length = pool[np.argsort(self.lengths[pool], kind="stable")]
                 pools[k] = by_length[::-1] if k % 2 else by_length  # where pools meet, lengths are near as well
@@ -115,27 +134,31 @@ class RecordBatches:
             if (np.diff(even, prepend=0, append=len(order)) > 0).all():
                 cuts = even
             batches = np.split(order, cuts)
-            self._epoch, self._batches = epoch, [batches[k] for k in generator.permutation(self.per_epoch)]
+            self._epoch = epoch
+            self._batches = [batches[k] for k in generator.permutation(self.per_epoch)]
         return self._batches
 
-    def __getitem__(self, step: int) -> tuple[Ids, Ids, np.ndarray, bool, int]:
-        """Batch number `step` of the run.
-
-        Returns: inputs (T, B), targets (T, B) with PAD after a record's end, that all begin from the zero state (B,), that
-        no state moves on, and how many characters all ranks learn of it.
-        """
+    def __getitem__(self, step: int) -> Batch:
+        """Batch number `step` of the run; each record begins from the zero state."""
         epoch, batch = divmod(step, self.per_epoch)
         whole = self.batches(epoch)[batch]
         chosen = whole[self.group.rank :: self.group.size]
         lengths = self.lengths[chosen]
         if not len(chosen):  # more ranks than records: this one learns nothing of one of them
-            chosen, lengths = whole[:1], np.zeros(1, np.int64)
+            chosen = whole[:1]
+            lengths = np.zeros(1, np.int64)
         at = np.arange(max(1, lengths.max()))[:, None]
-        places = np.minimum(self.starts[chosen] + at, len(self.ids) - 1)
-        targets = np.where(at < lengths, self.ids[places], PAD)
-        inputs = np.concatenate([np.full((1, len(chosen)), self.line_break), targets[:-1]])
-        inputs = np.where(inputs == PAD, self.line_break, inputs)
-        return inputs, targets, np.ones(len(chosen), bool), False, int(self.lengths[whole].sum())
+        places = np.minimum(self.text.starts[chosen] + at, len(self.text.ids) - 1)
+        targets = np.where(at < lengths, self.text.ids[places], PAD)
+        inputs = np.concatenate([np.full((1, len(chosen)), self.text.line_break), targets[:-1]])
+        inputs = np.where(inputs == PAD, self.text.line_break, inputs)
+        return Batch(
+            inputs=inputs,
+            targets=targets,
+            fresh=np.ones(len(chosen), bool),
+            shifts=False,
+            characters=int(self.lengths[whole].sum()),
+        )
 
     def padding(self, epoch: int = 0) -> float:
         """The share of an epoch's steps that lie after a record's end."""

@@ -1,60 +1,234 @@
-"""What a run reads: the text to learn and the text to validate on, which share no record. It knows no torch."""
+"""What a run reads: the text to learn and the text to validate on, which share no record. It knows no torch.
+
+`load_dataset` reads and splits them, and makes ids of them by a vocabulary that is chosen or given.
+"""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import numpy as np
 
 from charrnn.errors import CharrnnError
+from charrnn.headers import Origin, StateHeader
+from charrnn.inference.model import Model
+from charrnn.inference.score import RecordBlocks, TextBlocks
 from charrnn.options import Options
+from charrnn.run_folder import read_manifest
 from charrnn.text import id_cache, records
-from charrnn.text.corpus import Corpus
+from charrnn.text.corpus import Corpus, Sliced, SourceFile, frequencies
 from charrnn.text.reading import ARCHIVES, STDIN, Watch, corpus_of, read_corpus
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.records import RecordText, find_records, hash_records
+from charrnn.text.vocabulary import Ids, Vocabulary
+from charrnn.training.batches import fit_windows
 from charrnn.training.distributed import ALONE, Group
 
-HELD_OUT = 0.1  # the share of a text that is held out, where nothing else is asked for
+HELD_OUT = 0.1  # the fraction of a text that is held out, where nothing else is asked for
 TINY = 1_000  # characters; a shorter text is learned whole, by heart: a few words held out of it would say nothing
+VALIDATED = 250_000  # characters of the validation text, at most, that are scored each time
+LEAST_VALIDATED = 20_000  # of them, however large the vocabulary
+LOGITS = 125_000_000  # that this takes, above that least
 
 
-@dataclass(frozen=True)
-class Texts:
-    """Both texts of a run."""
+@dataclass(frozen=True, kw_only=True)
+class SplitText:
+    """The two texts of a run."""
 
     training: Corpus
     held_out: Corpus
-    fingerprint: str  # a hash of both
+    corpus_hash: str  # of both
     notes: list[str]  # for the user
-    files: list[dict[str, Any]]  # that they were read from; see `Corpus.files`
-    validation: str | float  # what was held out
+    files: list[SourceFile]  # that they were read from
+    validation: str | float  # what was held out: a fraction, or the name of a file
 
 
-def read_texts(sources: Sequence[str | Path], options: Options, watch: Watch | None, group: Group = ALONE) -> Texts:
-    """Read the text of `sources`, and hold out what `options` say."""
-    corpus = _read(sources, options.encoding, watch, group)
-    notes, fingerprint, files, other = corpus.notes, corpus.fingerprint, corpus.files, None
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Both texts as ids of one vocabulary."""
+
+    vocabulary: Vocabulary
+    start: str  # the character after which a text begins
+    ids: Sliced  # of the training text, without what the vocabulary lacks
+    counts: np.ndarray  # (V,), how often each character comes; in a long text by samples of it
+    validation_ids: Ids  # of the characters that are scored, -1 for those that the vocabulary lacks
+    kind: str | None = None  # "line" or "paragraph", where each is a sequence of its own
+    records: RecordText | None = None  # of the training text, then
+    record_hashes: np.ndarray | None = None  # of all records that the run was given
+    corpus_hash: str  # of both texts
+    files: list[SourceFile]  # that they were read from
+    validation: str | float  # what was held out: a fraction, or the name of a file
+    notes: list[str]  # for the user
+
+    @classmethod
+    def build(cls, text: SplitText, kind: str | None, vocabulary: Vocabulary, start: str) -> Self:
+        """Make ids of both texts."""
+        ids = text.training.encoded(vocabulary)
+        found: RecordText | None = None
+        hashes: np.ndarray | None = None
+        if kind is not None:
+            found = find_records(ids[0 : len(ids)], kind=kind, line_break=int(vocabulary.encode("\n")[0]))
+            given = text.training.text() + ("" if isinstance(text.validation, str) else text.held_out.text())
+            hashes = hash_records(records.split(given, kind)[0])
+        return cls(
+            vocabulary=vocabulary,
+            start=start,
+            ids=ids,
+            counts=frequencies(ids, len(vocabulary)),
+            validation_ids=text.held_out.ids(vocabulary, 0, validation_length(len(vocabulary))),
+            kind=kind,
+            records=found,
+            record_hashes=hashes,
+            corpus_hash=text.corpus_hash,
+            files=text.files,
+            validation=text.validation,
+            notes=text.notes,
+        )
+
+    @property
+    def start_id(self) -> int:
+        return int(self.vocabulary.encode(self.start)[0])
+
+    def validation_blocks(self, group: Group = ALONE) -> TextBlocks | RecordBlocks:
+        """What this rank scores of the validation text."""
+        if self.kind is not None:
+            found = find_records(self.validation_ids, kind=self.kind, line_break=self.start_id)
+            return RecordBlocks(found[group.rank :: group.size])
+        known = self.validation_ids[self.validation_ids >= 0]
+        unknown = len(self.validation_ids) - len(known) if group.rank == 0 else 0
+        return TextBlocks(known, self.start_id, unknown=unknown, part=group.part)
+
+
+def load_dataset(
+    sources: Sequence[str | Path],
+    options: Options,
+    base: Model | None = None,
+    watch: Watch | None = None,
+    group: Group = ALONE,
+) -> Dataset:
+    """Read the texts of a new run, by the vocabulary of the `base` model where there is one.
+
+    Raises: CharrnnError for what can't be used, or does not go with the base.
+    """
+    if base is not None:
+        options = _continue_records(base, options)
+    text = read_texts(sources, options=options, watch=watch, group=group)
+    group.require_same({"the text": text.corpus_hash})
+    if text.validation and not len(text.held_out):
+        text.notes.append("the text is too short to hold any of it out: the best model is that of the lowest training loss")
+    if base is None:
+        vocabulary, start = choose_vocabulary(text.training, options=options, group=group)
+        return Dataset.build(text, kind=options.records, vocabulary=vocabulary, start=start)
+    if options.max_vocabulary is not None:
+        raise CharrnnError(f"--max-vocabulary: {base.path} keeps the vocabulary that it has")
+    unknown = base.unknown(text.training.alphabet)
+    if unknown:
+        fate = "are left out of the training text" if base.vocabulary.unknown is None else "are read as its unknown symbol"
+        text.notes.append(f"{base.path} has never seen {unknown[:40]!r}; these characters {fate}")
+    return Dataset.build(text, kind=options.records, vocabulary=base.vocabulary, start=base.header.start)
+
+
+def _continue_records(base: Model, options: Options) -> Options:
+    """The options of a run that begins with a model: it takes its text as the model did. Raises: CharrnnError."""
+    if options.records not in (None, base.records):
+        kind = f"learned {base.records}s" if base.records else "took its text for one sequence"
+        raise CharrnnError(f"--by-{options.records}: {base.path} {kind}, and goes on so")
+    return replace(options, records=base.records)
+
+
+def reload_text(out: Path, origin: Origin, sources: Sequence[str | Path], watch: Watch | None, group: Group) -> SplitText:
+    """Read the text that the run in `out` began with. Raises: CharrnnError where it is not the same any more."""
+    if not sources and STDIN in origin.sources:
+        raise CharrnnError(f"{out} was trained on a pipe; pipe the same text in again (charrnn train - --resume)")
+    if not sources:
+        require_there(origin.sources, origin.options.validation, f"name it: charrnn train TEXT --resume -o {out}")
+    text = read_texts(sources or origin.sources, options=origin.options, watch=watch, group=group)
+    if text.corpus_hash != origin.corpus_hash:
+        what = describe_changes(read_manifest(out), text.files)
+        raise CharrnnError(
+            f"the text is not the one that {out} was trained on{what and f' ({what})'}; "
+            f"to train on another, use --init-from {out}"
+        )
+    return text
+
+
+def rebuild_dataset(text: SplitText, header: StateHeader) -> Dataset:
+    """The dataset of a saved run. Raises: ValueError where the run's batches don't fit the text."""
+    recipe = header.recipe
+    vocabulary = Vocabulary(header.model.vocabulary, header.model.unknown)
+    dataset = Dataset.build(text, kind=recipe.records, vocabulary=vocabulary, start=header.model.start)
+    sizes = (recipe.batch_size, recipe.seq_length)
+    characters = len(dataset.ids)
+    if characters < 2 or (recipe.records is None and fit_windows(characters, *sizes) != sizes):
+        raise ValueError("its windows don't fit the text")
+    return dataset
+
+
+def validation_length(vocabulary_size: int) -> int:
+    """How many characters of the validation text are scored each time: fewer where each takes thousands of logits.
+
+    >>> validation_length(65), validation_length(5_000), validation_length(50_000)
+    (250000, 25000, 20000)
+    """
+    return max(LEAST_VALIDATED, min(VALIDATED, LOGITS // vocabulary_size))
+
+
+def choose_vocabulary(text: Corpus, options: Options, group: Group) -> tuple[Vocabulary, str]:
+    """The vocabulary of a training text, and the character after which a text begins.
+
+    Raises: CharrnnError where it holds what is no character, or lacks the line break that ends a record.
+    """
+    vocabulary = group.broadcast(lambda: text.vocabulary(options.max_vocabulary))
+    if any("\ud800" <= c <= "\udfff" for c in vocabulary.characters):
+        raise CharrnnError(f"the text holds lone surrogates, which are no characters; is {options.encoding} its encoding?")
+    if options.records is not None and "\n" not in vocabulary.characters:
+        raise CharrnnError(f"--max-vocabulary {options.max_vocabulary} leaves out the line break, which ends a record")
+    return vocabulary, group.broadcast(lambda: choose_start(text, vocabulary))
+
+
+def choose_start(text: Corpus, vocabulary: Vocabulary) -> str:
+    """The character after which a text begins: a line break or, where there is none, the most frequent one."""
+    if "\n" in vocabulary.characters:
+        return "\n"
+    counts = np.bincount(vocabulary.encode(text.alphabet), text.counts())
+    if vocabulary.unknown is not None:
+        counts[vocabulary.unknown] = 0
+    return vocabulary.characters[int(counts.argmax())]
+
+
+def read_texts(sources: Sequence[str | Path], options: Options, watch: Watch | None = None, group: Group = ALONE) -> SplitText:
+    """Read the text of `sources`, and hold out what `options` say. Raises: CharrnnError for what can't be used."""
+    corpus = _read(sources, encoding=options.encoding, watch=watch, group=group)
+    other: Corpus | None = None
+    notes = list(corpus.notes)
+    files = list(corpus.files)
+    corpus_hash = corpus.corpus_hash
     if isinstance(options.validation, str):
-        other = _read([options.validation], options.encoding, watch, group)
-        notes, files = notes + other.notes, files + other.files
-        fingerprint = f"{fingerprint} {other.fingerprint}"
+        other = _read([options.validation], encoding=options.encoding, watch=watch, group=group)
+        notes += other.notes
+        files += other.files
+        corpus_hash = f"{corpus_hash} {other.corpus_hash}"
     validation = options.validation
     if validation is None:
         validation = HELD_OUT
         if options.records is None and len(corpus) < TINY:
-            validation, note = 0.0, f"{len(corpus):,} characters are too few to hold any out; they are learned by heart"
-            notes = [*notes, note]
+            validation = 0.0
+            notes.append(f"{len(corpus):,} characters are too few to hold any out; they are learned by heart")
     if options.records is not None:
-        share = 0.0 if isinstance(validation, str) else validation
-        training, held_out, more = _part_records(corpus, other, options.records, share, options.seed)
-        return Texts(training, held_out, fingerprint, notes + more, files, validation)
-    training, held_out = (corpus, other) if other is not None else corpus.split(float(validation))
-    return Texts(training, held_out, fingerprint, notes, files, validation)
+        training, held_out, more = _split_records(corpus, other, replace(options, validation=validation))
+        notes += more
+    elif other is not None:
+        training = corpus
+        held_out = other
+    else:
+        training, held_out = corpus.split(float(validation))
+    return SplitText(
+        training=training, held_out=held_out, corpus_hash=corpus_hash, notes=notes, files=files, validation=validation
+    )
 
 
-def require_there(sources: Sequence[str], validation: Any, cure: str) -> None:
+def require_there(sources: Sequence[str], validation: str | float | None, cure: str) -> None:
     """Raise CharrnnError where a text that a run read is not there any more; `cure` says what to do about it."""
     for name in [*sources, validation] if isinstance(validation, str) else sources:
         if not (os.path.isfile(name) or os.path.isdir(name)):
@@ -65,48 +239,38 @@ def _read(sources: Sequence[str | Path], encoding: str, watch: Watch | None, gro
     """Read a text; on each machine its first rank does, and the others open the ids that it has kept, where they are many."""
     if group.size > 1 and STDIN in map(str, sources):
         raise CharrnnError("several ranks can't share standard input; name files or folders")
-    corpus = None
-    with group.patiently():
+    corpus: Corpus | None = None
+    with group.wait_for_all():
         if group.local_rank == 0:
             corpus = read_corpus(sources, encoding, watch)
-    path = group.meet(corpus.path if corpus is not None else None)[group.rank - group.local_rank]
+    path = group.all_gather(corpus.path if corpus is not None else None)[group.rank - group.local_rank]
     if corpus is not None:
         return corpus
     kept = id_cache.load(path, checked=True) if path is not None else None
     return kept[0] if kept is not None else read_corpus(sources, encoding)
 
 
-def _part_records(
-    corpus: Corpus, other: Corpus | None, kind: str, validation: float, seed: int
-) -> tuple[Corpus, Corpus, list[str]]:
+def _split_records(corpus: Corpus, other: Corpus | None, options: Options) -> tuple[Corpus, Corpus, list[str]]:
     """The text to learn and the text to validate on, of whole records, each ended by its separator; and notes for the user."""
+    kind = str(options.records)
     training, notes = records.split(corpus.text(), kind)
     if len(set(training)) < 2:
         found = f"{len(training):,} {kind}s, all of them the same" if len(training) > 1 else f"{len(training)} {kind}"
         raise CharrnnError(f"the text holds {found}; --by-{kind} needs at least 2 different ones")
     if other is not None:
-        held_out, more = records.split(other.text(), kind)
-        known, given = set(training), len(held_out)
-        held_out = [record for record in held_out if record not in known]
-        notes, dropped = notes + more, given - len(held_out)
+        given, more = records.split(other.text(), kind)
+        notes += more
+        learned = set(training)
+        held_out = [record for record in given if record not in learned]
+        dropped = len(given) - len(held_out)
     else:
-        training, held_out, dropped = records.hold_out(training, validation, seed)
+        training, held_out, dropped = records.hold_out(training, fraction=float(options.validation or 0.0), seed=options.seed)
     if dropped:
         notes.append(f"{dropped:,} {kind}s were drawn to be held out but are in the training text too; they are left out")
     return corpus_of(records.join(training, kind)), corpus_of(records.join(held_out, kind)), notes
 
 
-def start_character(text: Corpus, vocabulary: Vocabulary) -> str:
-    """The character after which a text begins: a line break or, where there is none, the most frequent one."""
-    if "\n" in vocabulary.characters:
-        return "\n"
-    counts = np.bincount(vocabulary.encode(text.alphabet), text.counts())
-    if vocabulary.unknown is not None:
-        counts[vocabulary.unknown] = 0
-    return vocabulary.characters[int(counts.argmax())]
-
-
-def name_of(sources: Sequence[str | Path]) -> str:
+def name_run(sources: Sequence[str | Path]) -> str:
     """What a run on `sources` is called: after the first of them."""
     if not sources or str(sources[0]) == STDIN:
         return "stdin"
@@ -114,9 +278,10 @@ def name_of(sources: Sequence[str | Path]) -> str:
     return Path(path.stem if path.suffix in ARCHIVES else path.name).stem or "corpus"
 
 
-def changes(then: Sequence[dict[str, Any]], now: Sequence[dict[str, Any]]) -> str:
+def describe_changes(then: Sequence[SourceFile], now: Sequence[SourceFile]) -> str:
     """Which files of a corpus are not what they were, in words; empty where none is known to have changed."""
-    old, new = ({str(facts.get("file")): facts.get("hash") for facts in files} for files in (then, now))
+    old = {file.file: file.hash for file in then}
+    new = {file.file: file.hash for file in now}
     found = [f"{name} has changed" for name in new if name in old and new[name] != old[name]]
     found += [f"{name} is gone" for name in old if name not in new] + [f"{name} is new" for name in new if name not in old]
     return ", ".join(found[:3]) + (f" and {len(found) - 3:,} more" if len(found) > 3 else "")

@@ -1,17 +1,23 @@
-"""The machine: which device and precision to train with, and how fast it is. It knows nothing of texts or runs."""
+"""The machine: which device and precision to train with, how fast it is, and what recipe that affords."""
 
 import contextlib
 import ctypes
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from charrnn.errors import CharrnnError
-from charrnn.network.char_rnn import CharRNN, Config
+from charrnn.inference.model import Model
+from charrnn.network.char_rnn import CharRNN
+from charrnn.network.config import Config
+from charrnn.options import Options, Recipe
+from charrnn.training.data import Dataset
 from charrnn.training.distributed import ALONE, Group
-from charrnn.training.recipe import REFERENCE
+from charrnn.training.recipe import REFERENCE, SPEED, Facts, choose
+from charrnn.training.sampled_softmax import SampledSoftmax
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of the C library's malloc.h
 
@@ -39,7 +45,7 @@ def pick_device(name: str, group: Group = ALONE) -> str:
 def pick_precision(asked: str, device: str, group: Group = ALONE) -> str:
     """The precision of the products that was `asked` for; "auto" is bfloat16 where every rank's device multiplies it."""
     native = has_bfloat16() if device == "cpu" else device.startswith("cuda") and torch.cuda.is_bf16_supported()
-    if all(group.meet(asked != "auto" or native)):
+    if all(group.all_gather(asked != "auto" or native)):
         return "bfloat16" if asked == "auto" else asked
     return "float32"
 
@@ -71,14 +77,37 @@ def advice(group: Group, model: CharRNN, shape: tuple[int, ...], dtype: torch.dt
     if group.size == 1:
         return []
     count = sum(p.numel() for p in model.parameters())
-    work = max(group.meet(window_seconds(model, shape[0], shape[1], dtype, 2)))
-    way = max(group.meet(group.averaging_seconds(torch.zeros(count, device=model.softmax.weight.device))))
+    work = max(group.all_gather(window_seconds(model, shape[0], shape[1], dtype, 2)))
+    way = max(group.all_gather(group.averaging_seconds(torch.zeros(count, device=model.softmax.weight.device))))
     if way < work:
         return []
     return [
         f"a step takes each rank {1000 * work:.3g} ms of work and {1000 * way:.3g} ms to average {count * 4e-6:.3g} MB of "
         "gradients: more ranks hardly help; a larger --batch-size, which costs no more averaging, does"
     ]
+
+
+def choose_recipe(
+    options: Options, dataset: Dataset, base: Model | None, device: str, group: Group
+) -> tuple[Recipe, list[str]]:
+    """Decide how to train on this machine; the first rank decides for all."""
+    precision = pick_precision(options.precision, device, group)
+    softmax = SampledSoftmax.of(dataset.counts)
+    logits = len(dataset.vocabulary) if softmax is None else softmax.width
+    speed = sum(group.all_gather(measure_speed(device, precision, logits))) if options.seconds is not None else SPEED
+    facts = Facts(
+        characters=len(dataset.ids),
+        vocabulary_size=len(dataset.vocabulary),
+        precision=precision,
+        speed=speed,
+        base=None if base is None else base.header.config,
+        records=0 if dataset.records is None else len(dataset.records),
+        logits=logits,
+    )
+    recipe, notes = group.broadcast(lambda: choose(options, facts))
+    if options.batch_size is None and recipe.batch_size < group.size:
+        return group.broadcast(lambda: choose(replace(options, batch_size=group.size), facts))
+    return recipe, notes
 
 
 def random_state(device: torch.device) -> torch.Tensor:

@@ -15,8 +15,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import charrnn
 from charrnn.errors import CharrnnError
+from charrnn.version import __version__
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,11 +43,11 @@ class Group:
         """Which of so many items are this rank's: a contiguous part, of one size with the others or one apart."""
         return slice(self.rank * items // self.size, (self.rank + 1) * items // self.size)
 
-    def meet(self, value: T) -> list[T]:
-        """What each rank brings, in their order. Raises: CharrnnError on all ranks, where one has failed (`together`)."""
+    def all_gather(self, value: T) -> list[T]:
+        """What each rank brings, in their order. Raises: CharrnnError on all ranks, where one has failed (`raise_together`)."""
         return [value]
 
-    def share(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """What rank 0 makes, for all ranks; a CharrnnError of its making is raised on all."""
         return make()
 
@@ -55,7 +55,7 @@ class Group:
         """The sum of each number over the ranks, (n,) float64: the quick meeting of every step."""
         return numbers
 
-    def averaging(self, model: Any) -> Any:
+    def average_gradients(self, model: Any) -> Any:
         """`model` as a module whose gradients are averaged over the ranks."""
         return model
 
@@ -67,12 +67,12 @@ class Group:
         """Raise CharrnnError on all ranks where they don't agree in `facts`: what each is called, and what it is here."""
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def raise_together(self) -> Iterator[None]:
         """A CharrnnError inside is raised on all ranks, at their next meeting; one of them says what it is."""
         yield
 
     @contextlib.contextmanager
-    def patiently(self) -> Iterator[None]:
+    def wait_for_all(self) -> Iterator[None]:
         """What is done inside may take longer than TIMEOUT: then all wait until each of them has done it, or failed."""
         yield
 
@@ -145,10 +145,10 @@ class Ranks(Group):
             return f"rank {self.rank} has lost another rank, which ended before the run did; {saved}"
         return None
 
-    def meet(self, value: T) -> list[T]:
-        return self._meet(value, None)
+    def all_gather(self, value: T) -> list[T]:
+        return self._gather(value, None)
 
-    def _meet(self, value: T, failed: CharrnnError | None) -> list[T]:
+    def _gather(self, value: T, failed: CharrnnError | None) -> list[T]:
         import torch.distributed as dist
 
         brought: list[Any] = [None] * self.size
@@ -161,14 +161,14 @@ class Ranks(Group):
             raise SharedError("" if self.rank != first else f"rank {first}: {message}" if first else message, status)
         return [value for _, value in brought]
 
-    def share(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         import torch.distributed as dist
 
         made: list[Any] = [None]
-        with self.together():
+        with self.raise_together():
             if self.rank == 0:
                 made = [make()]
-        self.meet(None)
+        self.all_gather(None)
         dist.broadcast_object_list(made)
         shared: T = made[0]
         return shared
@@ -181,7 +181,7 @@ class Ranks(Group):
         dist.all_reduce(tensor)
         return tensor.numpy()
 
-    def averaging(self, model: Any) -> Any:
+    def average_gradients(self, model: Any) -> Any:
         from torch.nn.parallel import DistributedDataParallel
 
         return DistributedDataParallel(model, gradient_as_bucket_view=True)
@@ -198,7 +198,7 @@ class Ranks(Group):
         return min(took)
 
     def require_same(self, facts: dict[str, Any]) -> None:
-        first, *others = self.meet(facts | {"charrnn's version": charrnn.__version__})
+        first, *others = self.all_gather(facts | {"charrnn's version": __version__})
         for name, value in first.items():
             for rank, other in enumerate(others, 1):
                 if other.get(name) != value:
@@ -207,16 +207,16 @@ class Ranks(Group):
                     raise SharedError("" if self.rank else f"{message}; start all with one command, on one text")
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
+    def raise_together(self) -> Iterator[None]:
         try:
             yield
         except SharedError:
             raise
         except CharrnnError as error:
-            self._meet(None, error)
+            self._gather(None, error)
 
     @contextlib.contextmanager
-    def patiently(self) -> Iterator[None]:
+    def wait_for_all(self) -> Iterator[None]:
         self._waits += 1
         try:
             yield
@@ -271,23 +271,23 @@ def _agree_on_a_round(store: Any, rank: int, size: int) -> str:
     return name
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several ranks."""
     return bool(os.environ.get("RANK")) and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
-def speaks() -> bool:
+def is_main() -> bool:
     """Whether an error of this process is to be printed: before the ranks have met, those of each machine's first one."""
-    return bool(_joined) or not several() or os.environ.get("LOCAL_RANK", "0") == "0"
+    return bool(_joined) or not is_distributed() or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def job() -> str | None:
+def find_job() -> str | None:
     """What one start of torchrun is known by, its --rdzv-id or else its process; None without torchrun."""
     name = os.environ.get("TORCHELASTIC_RUN_ID")
     return f"{socket.gethostname()} {os.getppid()}" if name == "none" else name
 
 
-def job_goes_on() -> bool:
+def is_job_restarted() -> bool:
     """Whether this job may have begun its run already: its ranks were started anew, or it has a name of its own."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" or os.environ.get("TORCHELASTIC_RUN_ID", "none") != "none"
 

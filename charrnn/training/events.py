@@ -1,33 +1,34 @@
-"""What a run tells whoever watches: `Progress`, `Validation`, `Setback`. Plain values, no torch."""
+"""What a run tells whoever watches it: `Progress`, `Validation`, `Setback`. Plain values; it imports no torch."""
 
 from dataclasses import dataclass
-from typing import Any
+
+from charrnn.headers import Metrics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """Where the run stands, several times a second."""
 
     fraction: float  # of the run, 0 to 1
     step: int
-    characters: int  # seen so far
+    characters: int  # learned from so far
     seconds: float  # spent so far
     seconds_left: float
     characters_per_second: float
     train_bits: float  # bits per character, a running mean
+    learning_rate: float  # of the next step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Validation:
-    """A validation: the line of `history.jsonl`, whether it is the best so far, and what the model writes now."""
+    """A validation: what it found, with what the model writes now, and whether it is the best so far."""
 
-    record: dict[str, Any]
+    metrics: Metrics
     best: bool
-    fraction: float
-    sample: str
+    fraction: float  # of the run, 0 to 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setback:
     """The loss diverged: the run goes on from where its state was last saved, with a smaller learning rate."""
 

@@ -1,17 +1,20 @@
-"""How to train: what the user asked for, and a choice for all that was left open.
+"""How to train: `choose` fills in what the user left open, from the size of the text and the length of the training.
 
-`choose` is given the options, the size of the corpus and the length of the training; it gives back a complete `Recipe`.
 It knows no torch.
 """
 
 import math
 import os
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from charrnn.errors import CharrnnError
-from charrnn.options import Options, Recipe
+from charrnn.network.config import Config
+from charrnn.options import Options, Recipe, flag_of
 from charrnn.text.records import LONGEST
 from charrnn.training.batches import fit_windows
+
+T = TypeVar("T")
 
 MUON_FROM = 64  # hidden units from which on Muon trains the recurrent matrices; below, and for the rest, it is Adam
 REFERENCE = ("lstm", 1, 256, 32)  # the network in whose characters a length of training is reckoned
@@ -39,120 +42,154 @@ REGULARIZATION = (
     (16, 0.3, 0.1, 0.1),
     (math.inf, 0.5, 0.15, 0.1),
 )
-MOST_PASSES = 25  # over the training text in a length of time; more learns it by heart, whatever is done against that
+MAX_EPOCHS = 25  # over the training text in a length of time; more learns it by heart, whatever is done against that
 BATCH = 2_000  # characters in a batch of records
 
 
-def choose(
-    options: Options,
-    characters: int,
-    vocabulary: int,
-    precision: str = "float32",
-    speed: float = SPEED,
-    network: dict[str, Any] | None = None,
-    records: int = 0,
-    logits: int | None = None,
-) -> tuple[Recipe, list[str]]:
-    """Fill in what `options` leave open for a training text of so many characters.
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of the text and the machine when a recipe is chosen."""
 
-    `speed` is the characters per second of the REFERENCE network: what the time affords follows from it. `precision` is
-    what the device multiplies fastest. `network` is the configuration of a model to begin with: its sizes are kept.
-    `records` is how many the text has, where `options` take it for records, `logits` how many a step computes for each
-    character, where not for the whole vocabulary.
-    The figures behind each choice are in `benchmarks/RESULTS.md`.
+    characters: int  # of the training text
+    vocabulary_size: int
+    precision: str = "float32"  # that the device multiplies fastest
+    speed: float = SPEED  # characters per second of the REFERENCE network
+    base: Config | None = None  # of the model to begin with, whose sizes are kept
+    records: int = 0  # how many the text has, where the options take it for records
+    logits: int | None = None  # that a step computes for each character; None: one for each of the vocabulary
+
+    @property
+    def mean_length(self) -> float:
+        """Characters of a record on average."""
+        return self.characters / max(self.records, 1)
+
+
+def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
+    """Fill in what `options` leave open. The figures behind each choice are in `benchmarks/RESULTS.md`.
+
     Returns: the recipe, and notes for the user on what did not fit.
-    Raises: CharrnnError where the text is too short to learn from, or a size contradicts `network`.
+    Raises: CharrnnError where the text is too short to learn from, or a size contradicts the base model.
     """
-    if characters < 2:
-        raise CharrnnError(f"the training text has {characters} character; at least 2 are needed")
-    fixed = (
-        {}
-        if network is None
-        else {
-            "cell": network["cell"],
-            "layers": network["num_layers"],
-            "hidden_size": network["hidden_size"],
-            "embedding": network["embedding_size"],
-        }
+    if facts.characters < 2:
+        raise CharrnnError(f"the training text has {facts.characters} character; at least 2 are needed")
+    if facts.base is not None:
+        options = _with_sizes_of(facts.base, options)
+    affordable = _affordable_characters(options, facts)
+    # One layer is quick, and soon overfits a small text: what would be read for many epochs is given two.
+    often = affordable >= OFTEN * facts.characters
+    _, layers, units, batch_size, seq_length, learning_rate = next(
+        sizes for sizes in SIZES if affordable < sizes[0] and (sizes[1] > 1 or not often)
     )
-    for name, value in fixed.items():
-        asked = getattr(options, name)
-        if asked not in (None, value) and (name != "cell" or asked != "lstm"):
-            raise CharrnnError(f"--{name.replace('_', '-')} {asked}: the model to begin with has {value}")
-    notes = []
-
-    def pick(name: str, default: Any) -> Any:
-        asked = getattr(options, name)
-        return fixed.get(name, default if asked is None else asked)
-
-    mean = characters / max(records, 1)
-    if options.seconds is not None:
-        affords = options.seconds * speed
-    elif options.steps is not None:
-        window = (options.batch_size or 32) * (options.seq_length or 64)
-        affords = options.steps * (window if not records else (options.batch_size or BATCH / mean) * mean)
-    else:
-        affords = (options.epochs or 1) * characters
-    # One layer is quick, and soon knows a small text by heart: what it would read often is given two.
-    best = next(sizes for sizes in SIZES if affords < sizes[0] and (sizes[1] > 1 or affords < OFTEN * characters))
-    _, layers, hidden_size, batch_size, seq_length, learning_rate = best
-    layers = pick("layers", layers)
-    hidden_size = pick("hidden_size", next(min(units, hidden_size) for most, units in WIDEST if characters < most))
-    if records:
-        seq_length = options.seq_length or LONGEST
-        batch_size = min(records, options.batch_size or max(1, min(round(BATCH / mean), records // 4)))
-    else:
-        seq_length = options.seq_length or seq_length
-        batch_size = options.batch_size or max(1, min(batch_size, characters // (WINDOWS * seq_length)))
-    work = max(layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if layers else 0.1  # for a character, in the reference's
-    passes = affords / work / characters if options.seconds is not None else affords / characters
+    num_layers = _first(options.num_layers, layers)
+    widest = next(most for characters, most in WIDEST if facts.characters < characters)
+    hidden_size = _first(options.hidden_size, min(widest, units))
+    batch_size, seq_length, notes = _fit_batches(options, facts, batch_size, seq_length)
+    epochs, max_epochs, more = _plan_epochs(options, facts, affordable / _work(num_layers, hidden_size, options))
     by_heart = options.validation == 0.0
-    most_passes = 0.0 if by_heart or options.seconds is None else MOST_PASSES
-    if 0 < most_passes < passes:
-        passes = most_passes
-        notes.append(
-            f"the text is read {MOST_PASSES} times at most, since more would only learn it by heart; "
-            "the run ends when that is done (--epochs reads it as often as you like)"
-        )
-    _, dropout, recurrent_dropout, weight_decay = next(row for row in REGULARIZATION if passes < row[0] or by_heart)
-    if options.dropout == 0:
-        recurrent_dropout = 0.0
-    if not layers:
+    _, dropout, recurrent_dropout, weight_decay = next(row for row in REGULARIZATION if epochs < row[0] or by_heart)
+    if not num_layers:
         learning_rate = 0.05  # it is convex
     elif hidden_size < MUON_FROM:
-        learning_rate = 0.02 / math.sqrt(layers)
-    fitted = (batch_size, seq_length) if records else fit_windows(characters, batch_size, seq_length)
-    if fitted != (batch_size, seq_length) and (options.batch_size or options.seq_length):
-        notes.append(f"the text is short: cut into {fitted[0]} streams and windows of {fitted[1]} characters")
+        learning_rate = 0.02 / math.sqrt(num_layers)
+    large = num_layers > 0 and hidden_size >= 128
     recipe = Recipe(
-        cell=pick("cell", "lstm"),
-        layers=layers,
+        cell=options.cell,
+        num_layers=num_layers,
         hidden_size=hidden_size,
-        embedding=pick("embedding", min(32, vocabulary)),
-        seq_length=fitted[1],
-        batch_size=fitted[0],
-        dropout=pick("dropout", dropout),
-        learning_rate=pick("learning_rate", float(f"{learning_rate:.2g}")),
+        embedding_size=_first(options.embedding_size, min(32, facts.vocabulary_size)),
+        seq_length=seq_length,
+        batch_size=batch_size,
+        dropout=_first(options.dropout, dropout),
+        learning_rate=_first(options.learning_rate, float(f"{learning_rate:.2g}")),
         seed=options.seed,
-        precision=precision if (layers and hidden_size >= 128) or options.precision != "auto" else "float32",
-        residual=network.get("residual", False) if network else True,
-        passes=float(f"{passes:.2g}"),
+        precision=facts.precision if large or options.precision != "auto" else "float32",
+        residual=facts.base.residual if facts.base is not None else True,
+        epochs=float(f"{epochs:.2g}"),
         weight_decay=weight_decay,
-        recurrent_dropout=recurrent_dropout if layers else 0.0,
-        most_passes=most_passes,
+        recurrent_dropout=recurrent_dropout if num_layers and options.dropout != 0 else 0.0,
+        max_epochs=max_epochs,
         records=options.records,
     )
-    at_once = max(batch_size * mean, seq_length) if records else fitted[0] * fitted[1]
-    _require_memory(recipe, vocabulary, logits or vocabulary, at_once)
-    return recipe, notes
+    _require_memory(recipe, facts)
+    return recipe, notes + more
 
 
-def _require_memory(recipe: Recipe, vocabulary: int, logits: int, window: float) -> None:
-    """Refuse a network that the machine's memory could not hold, before any of it is allocated; `window` is in characters."""
+def _first(asked: T | None, default: T) -> T:
+    return default if asked is None else asked
+
+
+def _with_sizes_of(base: Config, options: Options) -> Options:
+    """The options with the sizes of the model to begin with. Raises: CharrnnError where they ask for others."""
+    for name in ("cell", "num_layers", "hidden_size", "embedding_size"):
+        asked = getattr(options, name)
+        has = getattr(base, name)
+        if asked not in (None, has) and (name != "cell" or asked != "lstm"):
+            raise CharrnnError(f"{flag_of(name)} {asked}: the model to begin with has {has}")
+    return replace(
+        options,
+        cell=base.cell,
+        num_layers=base.num_layers,
+        hidden_size=max(base.hidden_size, 1),
+        embedding_size=base.embedding_size,
+    )
+
+
+def _affordable_characters(options: Options, facts: Facts) -> float:
+    """How many characters the training affords: for a time, those that the reference network would learn in it."""
+    if options.seconds is not None:
+        return options.seconds * facts.speed
+    if options.steps is None:
+        return (options.epochs or 1) * facts.characters
+    if facts.records:
+        return options.steps * ((options.batch_size or BATCH / facts.mean_length) * facts.mean_length)
+    return options.steps * ((options.batch_size or 32) * (options.seq_length or 64))
+
+
+def _work(num_layers: int, hidden_size: int, options: Options) -> float:
+    """The work of a character, in that of the reference network; 1 where the length of training is no time."""
+    if options.seconds is None:
+        return 1.0
+    return max(num_layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if num_layers else 0.1
+
+
+def _fit_batches(options: Options, facts: Facts, batch_size: int, seq_length: int) -> tuple[int, int, list[str]]:
+    """The batch size and sequence length that are asked for or, from those suggested, that the text fills; and notes."""
+    if facts.records:
+        suggested = max(1, min(round(BATCH / facts.mean_length), facts.records // 4))
+        return min(facts.records, options.batch_size or suggested), options.seq_length or LONGEST, []
+    seq_length = options.seq_length or seq_length
+    batch_size = options.batch_size or max(1, min(batch_size, facts.characters // (WINDOWS * seq_length)))
+    fitting = fit_windows(facts.characters, batch_size, seq_length)
+    if fitting != (batch_size, seq_length) and (options.batch_size or options.seq_length):
+        return *fitting, [f"the text is short: cut into {fitting[0]} streams and windows of {fitting[1]} characters"]
+    return *fitting, []
+
+
+def _plan_epochs(options: Options, facts: Facts, characters: float) -> tuple[float, float, list[str]]:
+    """How many epochs so many characters are, the most that are trained (0: no limit), and notes."""
+    epochs = characters / facts.characters
+    if options.validation == 0.0 or options.seconds is None:
+        return epochs, 0.0, []
+    if epochs <= MAX_EPOCHS:
+        return epochs, MAX_EPOCHS, []
+    note = (
+        f"the text is read {MAX_EPOCHS} times at most, since more would only learn it by heart; "
+        "the run ends when that is done (--epochs reads it as often as you like)"
+    )
+    return MAX_EPOCHS, MAX_EPOCHS, [note]
+
+
+def _require_memory(recipe: Recipe, facts: Facts) -> None:
+    """Refuse a network that the machine's memory could not hold, before any of it is allocated."""
     H = recipe.hidden_size
-    weights = 16 * (recipe.layers * 8 * H**2 + vocabulary * (H + recipe.embedding))  # with the optimizer's
-    activations = window * (60 * recipe.layers * H + 12 * logits)
-    need, have = (weights + activations) / 2**30, _memory() / 2**30
+    window = float(recipe.batch_size * recipe.seq_length)  # characters of a step
+    if facts.records:
+        window = max(recipe.batch_size * facts.mean_length, recipe.seq_length)
+    # Weights with the optimizer's, then activations.
+    weights = 16 * (recipe.num_layers * 8 * H**2 + facts.vocabulary_size * (H + recipe.embedding_size))
+    activations = window * (60 * recipe.num_layers * H + 12 * (facts.logits or facts.vocabulary_size))
+    need = (weights + activations) / 2**30
+    have = _memory() / 2**30
     if need > have:
         cure = "take less --hidden-size, --layers, --batch-size or --seq-length"
         raise CharrnnError(f"this network would take about {need:,.0f} GiB of memory, and {have:.0f} are here; {cure}")

@@ -1,55 +1,141 @@
-"""The loop: windows of text in, a model file out. It yields events to whoever watches and prints nothing.
+"""A training run: batches of text in, a model file out. It yields events to whoever watches and prints nothing.
 
-`Run.events` advances a run; what it holds is in `run`. `train` is the whole of it as one call for Python.
+A `Run` holds a dataset, a learner, a schedule and a folder. `train` is the whole of it as one call for Python.
 """
 
 import contextlib
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import numpy as np
-import torch
-from torch.nn import functional
 
-from charrnn import checkpoint, run_folder
+from charrnn import run_folder
+from charrnn.checkpoint import RECORD_HASHES, Tensors, damaged, is_sound, read_model, read_state
 from charrnn.errors import CharrnnError
-from charrnn.inference import model
-from charrnn.inference.score import score, score_records
-from charrnn.options import Options
-from charrnn.run_folder import STATE
-from charrnn.text import records
-from charrnn.training import batches
-from charrnn.training.device import keep_memory
-from charrnn.training.distributed import join
+from charrnn.headers import Counters, Metrics, ModelHeader, Origin, StateHeader, Training
+from charrnn.inference.model import Model, load
+from charrnn.options import Options, Recipe
+from charrnn.run_folder import STATE, RunFolder
+from charrnn.text.reading import STDIN, Watch
+from charrnn.training.batches import RecordBatches, Windows
+from charrnn.training.data import Dataset, load_dataset, name_run, rebuild_dataset, reload_text
+from charrnn.training.device import advice, choose_recipe, keep_memory, pick_device
+from charrnn.training.distributed import ALONE, Group, find_job
 from charrnn.training.events import Event, Progress, Setback, Validation
-from charrnn.training.kept import DivergedError
-from charrnn.training.run_state import RunState
+from charrnn.training.learner import DivergedError, Learner, StopError
+from charrnn.training.schedule import Schedule, anneal
 
-WARM_UP = 0.02  # the share of the run in which the learning rate rises
-MUON_RATE = 4.0  # Muon's learning rate for each one of Adam's
-CLIP = 1.0  # the largest norm of the gradient (Pascanu et al. 2013)
-VALIDATIONS = 20  # at most, in a run
-SAVE_EVERY = 30.0  # seconds between two saves of the state
-SAVING = 50.0  # at least so many times as long between two saves as one takes
 KNOWN = 0.02  # bits per character; a text that is learned whole is known by heart then, and a run for a time ends
-DIVERGED = 8.0  # uniform guesses' worth: a window with a larger loss, or none that is a number, sets the run back
 SETBACKS = 3  # times that a diverged run goes back to its saved state
-SMALLER = 0.25  # the learning rate after a setback, as a share of that before
-LN2 = math.log(2)
+SMALLER = 0.25  # the learning rate after a setback, as a fraction of that before
 
 
-class _StopError(Exception):
-    """A validation was asked to end."""
+class Run:
+    """A training run in a folder. Make one with `create` or `resume`; `events` trains it."""
 
+    def __init__(
+        self, folder: RunFolder, dataset: Dataset, recipe: Recipe, origin: Origin, device: str = "cpu", group: Group = ALONE
+    ):
+        self.folder = folder
+        self.dataset = dataset
+        self.recipe = recipe
+        self.origin = origin
+        self.group = group
+        self.batches: Windows | RecordBatches
+        sizes = (recipe.batch_size, recipe.seq_length, recipe.seed)
+        if dataset.records is None:
+            self.batches = Windows(dataset.ids, *sizes, group)
+        else:
+            self.batches = RecordBatches(dataset.records, *sizes, group)
+        self.learner = Learner(dataset, recipe=recipe, device=device, group=group)
+        self.counters = Counters(train_bits=math.log2(len(dataset.vocabulary)))
+        self.history: list[Metrics] = []
+        self.notes: list[str] = []  # for the user, on how it was made or is taken up again
+        self.save_seconds = 0.0  # that the last save took
+        self._stopping = False
 
-class Run(RunState):
-    """A training run at work: `events` advances it."""
+    @classmethod
+    def create(
+        cls,
+        sources: Sequence[str | Path],
+        options: Options,
+        out: str | Path | None = None,
+        init_from: str | Path | None = None,
+        force: bool = False,
+        watch: Watch | None = None,
+        group: Group = ALONE,
+    ) -> Self:
+        """Read the text, choose what the options leave open, and make the run's folder.
 
-    _stop: Callable[[], bool] = staticmethod(lambda: False)  # whether this rank is asked to stop
+        The folder is `out`, or `runs/NAME` after the first source, numbered where a run stands there already; with
+        `force` that run is replaced, file by file, as this one writes its own. `watch` is told how much has been read.
+        Of several ranks the first one chooses, and the folder is its own. Raises: CharrnnError for unusable input.
+        """
+        if out is not None and not force and group.rank == 0:
+            run_folder.require_unused(Path(out))
+        base = group.broadcast(lambda: load(init_from) if init_from is not None else None)
+        dataset = load_dataset(sources, options=options, base=base, watch=watch, group=group)
+        options = replace(options, validation=dataset.validation, records=dataset.kind)
+        device = pick_device(options.device, group)
+        recipe, notes = choose_recipe(options, dataset, base=base, device=device, group=group)
+        origin = Origin(
+            sources=[str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources],
+            corpus_hash=dataset.corpus_hash,
+            options=options,
+            init_from=None if init_from is None else str(Path(init_from).resolve()),
+        )
+        run = cls(RunFolder(Path()), dataset, recipe=recipe, origin=origin, device=device, group=group)
+        if base is not None and base.path is not None:
+            run.learner.load_weights(read_model(base.path)[0])
+        run.notes = dataset.notes + notes + run._describe_fit()
+        path = group.broadcast(lambda: run._claim(None if out is None else Path(out), force))
+        if group.rank:
+            run.folder = RunFolder(path)
+        return run
+
+    @classmethod
+    def resume(
+        cls,
+        out: Path,
+        sources: Sequence[str | Path] = (),
+        device: str = "auto",
+        watch: Watch | None = None,
+        group: Group = ALONE,
+    ) -> Self:
+        """Take up the run in `out` where its state was last saved. Without `sources` it reads those it began with.
+
+        Of several ranks, in whatever number, the first one reads the state for all.
+        Raises: CharrnnError where there is no state, or the text is not the one it began with.
+        """
+        folder = RunFolder(out)
+        try:
+            tensors, header = group.broadcast(lambda: _open_state(folder))
+            text = reload_text(out, header.origin, sources=sources, watch=watch, group=group)
+            try:
+                dataset = rebuild_dataset(text, header)
+                where = pick_device(device, group)
+                run = cls(folder, dataset, recipe=header.recipe, origin=header.origin, device=where, group=group)
+                run._restore(tensors, header)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise damaged(out / STATE, error) from None
+            return run
+        except BaseException:
+            folder.unlock()
+            raise
+
+    @property
+    def step(self) -> int:
+        """Steps made so far."""
+        return self.counters.step
+
+    @property
+    def highest_rate(self) -> float:
+        """The learning rate at its highest, from now on."""
+        return self.recipe.learning_rate * SMALLER**self.counters.setbacks
 
     def events(
         self, options: Options, started: float | None = None, stop: Callable[[], bool] = lambda: False
@@ -62,253 +148,228 @@ class Run(RunState):
         """
         keep_memory()
         if self.group.rank == 0:
-            self.lock = self.lock or run_folder.Lock(self.out)
+            self.folder.lock()
         try:
-            yield from self._events(options, time.monotonic() if started is None else started, stop)
+            schedule = self._schedule(options)
+            yield from self._train(schedule, time.monotonic() if started is None else started, stop)
         finally:
-            if self.lock is not None:
-                self.lock.close()
-            self.lock = None
+            self.folder.unlock()
 
-    def _events(self, options: Options, started: float, stop: Callable[[], bool]) -> Iterator[Event]:
-        length = {"seconds": options.seconds, "epochs": options.epochs, "steps": options.steps}
-        if not length.items() <= self.origin["options"].items():  # another length was asked for: that is how long it goes on
-            self.recipe = dataclasses.replace(self.recipe, most_passes=0.0)
-        self.origin["options"] |= length
-        earlier, budget = self.seconds, options.seconds
-        most_steps = self.recipe.most_passes * self.windows.per_epoch or math.inf
-        self._started, self._stop = started, stop
-        steps = options.steps or (math.ceil(options.epochs * self.windows.per_epoch) if options.epochs else None)
+    def _train(self, schedule: Schedule, started: float, stop: Callable[[], bool]) -> Iterator[Event]:
+        """The training loop."""
         self.save()  # says at once where nothing can be saved, and completes what a killed run had begun to write
-        begun, seen = self._agree(), self.characters
-        shown = saved = moment = begun
-        taken = 0.0  # seconds that the last validation took
-
-        def per_validation() -> float:
-            """Seconds: until one has been measured, a third of what learning so many characters takes, and the softmax's."""
-            known, learned = len(self.validation_ids), self.characters - seen
-            return taken or 0.1 + known * (len(self.vocabulary) / 1.5e8 + (moment - begun) / max(3 * learned, 1))
-
-        def marks_apart() -> float:
-            """Of the VALIDATIONS marks of a run, how many lie between two validations, which take at most a twentieth of the
-            time; their saves a fiftieth, at four times what the first one takes, since it has no moments and no model."""
-            if budget is None:
-                return 1.0
-            return max(1.0, VALIDATIONS / budget * max(per_validation() / 0.04, 4 * self.saving / 0.02))
-
-        def fraction(step: int, seconds: float) -> float:
-            if steps is not None:
-                return step / steps
-            assert budget is not None
-            if self.train_bits < KNOWN and not len(self.validation_ids):
-                return 1.0
-            reserve = min(1.1 * per_validation(), 0.2 * budget)
-            return max(seconds / max(budget - reserve, 1e-9), step / most_steps)
-
-        last, passed = -1, 0  # step and mark of the last validation
-        if self.history:
-            last = self.history[-1]["step"]
-            passed = int(fraction(last, self.history[-1]["seconds"]) * VALIDATIONS)
+        seen = self.counters.characters
+        last = (self.history[-1].step, self.history[-1].seconds) if self.history else None
+        clock = self._synchronize(started, stop)
+        schedule.begin(clock=clock, step=self.step, save_seconds=self.save_seconds, last=last)
         while True:
-            self.seconds = earlier + moment
-            now = fraction(self.step, self.seconds)
-            if moment - shown > 0.2:
-                shown = moment
-                speed = (self.characters - seen) / (moment - begun)
-                left = (1 - now) * (self.seconds / now if now else 0.0)
-                yield Progress(min(now, 1.0), self.step, self.characters, self.seconds, left, speed, self.train_bits)
+            self.counters.seconds = schedule.seconds_spent
+            if schedule.is_progress_due:
+                yield self._report(schedule)
             try:
-                if self.step and now < 1 and int(now * VALIDATIONS) - passed >= marks_apart() and last != self.step:
-                    passed = int(now * VALIDATIONS)
-                    yield self._validate(now)
-                    last = self.step
-                    saved = self._agree()
-                    taken = saved - moment
-                elif moment - saved > max(SAVE_EVERY, SAVING * self.saving):
+                if schedule.is_validation_due:
+                    yield self._validate(schedule, stop)
+                    schedule.note_validation(self._synchronize(started, stop), self.save_seconds)
+                elif schedule.is_save_due:
                     self.save()
-                    saved = moment
-                if (now >= 1 and self.step) or self.stopping:  # one step at least, however short the time
+                    schedule.note_save(self.save_seconds)
+                if schedule.is_over or self._stopping:
                     break
-                self._learn(now)
-            except _StopError:
+                self._learn(schedule.fraction)
+            except StopError:
                 break
             except DivergedError:
                 yield self._set_back()
-            moment = self._agree()
-        with contextlib.suppress(_StopError):
-            if now >= 1 and last != self.step:
-                yield self._validate(1.0)
-        self.seconds = earlier + self._agree()
+            clock = self._synchronize(started, stop)
+            learned = self.counters.characters - seen
+            schedule.advance(clock=clock, step=self.step, learned=learned, memorized=self._is_memorized())
+        with contextlib.suppress(StopError):
+            if schedule.fraction >= 1 and schedule.validated_at != self.step:
+                yield self._validate(schedule, stop)
+        self.counters.seconds = schedule.earlier + self._synchronize(started, stop)
         self.save()
         if self.step and not self.history:  # stopped before its first validation, whose model will replace this one
-            self.group.share(lambda: self._write_model(self._record(self.learning_rate(now), None)))
+            metrics = self._metrics(schedule.fraction, None)
+            self.group.broadcast(lambda: self._save_model(metrics))
 
-    def _agree(self) -> float:
-        """What all ranks go by: whether one was asked to stop, the mean of their training bits, and rank 0's clock.
+    def _schedule(self, options: Options) -> Schedule:
+        """The schedule of a run of the length that `options` ask for, which the run remembers."""
+        length = {"seconds": options.seconds, "epochs": options.epochs, "steps": options.steps}
+        if not length.items() <= vars(self.origin.options).items():  # another length is asked for: that is how long it goes on
+            self.recipe = replace(self.recipe, max_epochs=0.0)
+        asked = replace(self.origin.options, seconds=options.seconds, epochs=options.epochs, steps=options.steps)
+        self.origin = replace(self.origin, options=asked)
+        steps: float | None = options.steps
+        if options.epochs:
+            steps = math.ceil(options.epochs * self.batches.per_epoch)
+        return Schedule(
+            seconds=options.seconds,
+            steps=steps,
+            max_steps=self.recipe.max_epochs * self.batches.per_epoch or math.inf,
+            validation_size=len(self.dataset.validation_ids),
+            vocabulary_size=len(self.dataset.vocabulary),
+            earlier=self.counters.seconds,
+        )
 
-        Returns: the seconds since the run began, in this sitting.
+    def _synchronize(self, started: float, stop: Callable[[], bool]) -> float:
+        """Agree on what all ranks go by: whether one was asked to stop, the mean of their training bits, and rank 0's clock.
+
+        Returns: the seconds since this sitting began.
         """
-        group, clock = self.group, time.monotonic() - self._started
-        ours = group.sum(np.array([self._stop(), self.train_bits / group.size, clock if group.rank == 0 else 0.0]))
-        self.stopping, self.train_bits = bool(ours[0]), float(ours[1])
+        clock = time.monotonic() - started if self.group.rank == 0 else 0.0
+        ours = self.group.sum(np.array([stop(), self.counters.train_bits / self.group.size, clock]))
+        self._stopping = bool(ours[0])
+        self.counters.train_bits = float(ours[1])
         return float(ours[2])
 
-    def learning_rate(self, fraction: float) -> float:
-        """Linear warm-up, then linearly to zero, fitted to the length of the run."""
-        rise = min(1.0, fraction / WARM_UP) if self.step else WARM_UP
-        return self._highest_rate() * max(rise, 0.1) * (1 - min(fraction, 1.0))
-
-    def _highest_rate(self) -> float:
-        return self.recipe.learning_rate * SMALLER**self.setbacks
+    def _is_memorized(self) -> bool:
+        """Whether a text that is learned whole is known by heart."""
+        return self.counters.train_bits < KNOWN and not len(self.dataset.validation_ids)
 
     def _learn(self, fraction: float) -> None:
-        """One window, one step of the optimizer."""
-        inputs, targets, begins, moves_on, characters = self.windows[self.step]
-        if moves_on:
-            self._move_on()
-        if self.recipe.records is not None:  # nothing goes from one batch to the next
-            state = self.model.initial_state(len(begins))
-        elif begins.any():
-            fresh = torch.from_numpy(begins)[:, None].to(self.device)
-            state = [tuple(part.masked_fill(fresh, 0.0) for part in layer) for layer in self.state]
-        else:
-            state = self.state
-        x = torch.from_numpy(inputs.astype(np.int64)).to(self.device)  # (T, B)
-        y = torch.from_numpy(targets.astype(np.int64)).to(self.device)
-        noise = self.recipe.dropout, self.recipe.recurrent_dropout
-        if self.shortlist is None:
-            logits, state = self.network(x, state, *noise, self.dtype)
-        else:
-            candidates, correction, y = self.shortlist.draw(y)
-            logits, state = self.network(x, state, *noise, self.dtype, candidates)
-            logits = logits + correction
-        if self.recipe.records is None:
-            self.state = state
-        lost = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=batches.PAD, reduction="sum")
-        loss = lost * (self.group.size / characters)  # the mean over ranks is that over all characters
-        beyond = loss.detach() >= DIVERGED * math.log(len(self.vocabulary) + 1)
-        parameters = [*self.optimizer.matrices, *self.optimizer.others]
-        for p in parameters:
-            p.grad = None
-        loss = loss * torch.where(beyond, torch.nan, 1.0)  # no number on one rank, and so the mean gradient on all
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
-        if not math.isfinite(norm):
-            raise self._diverged()
-        if norm > CLIP:
-            for gradient in gradients:
-                gradient.mul_(CLIP / norm)
-        bits = loss.item() / LN2
-        rate = self.learning_rate(fraction)
-        self.optimizer.step(self.step + 1, rate, MUON_RATE * rate, self.recipe.weight_decay)
-        self.step += 1
-        self.characters += characters
-        self.train_bits += (bits - self.train_bits) * max(0.02, 1 / self.step)
+        """One batch, one step of the optimizer."""
+        batch = self.batches[self.step]
+        rate = anneal(self.highest_rate, fraction=fraction, step=self.step)
+        bits = self.learner.step(batch, number=self.step + 1, learning_rate=rate)
+        self.counters.step += 1
+        self.counters.characters += batch.characters
+        self.counters.train_bits += (bits - self.counters.train_bits) * max(0.02, 1 / self.step)
 
-    def _move_on(self) -> None:
-        """Each stream goes on from where the one before it has ended, the first one of a rank from the last of another."""
-        last = self.group.meet([[part[-1:].cpu() for part in layer] for layer in self.state])[self.group.rank - 1]
-        self.state = [
-            tuple(torch.cat([end.to(part), part[:-1]]) for end, part in zip(ends, layer, strict=True))
-            for ends, layer in zip(last, self.state, strict=True)
-        ]
+    def _report(self, schedule: Schedule) -> Progress:
+        schedule.note_progress()
+        return Progress(
+            fraction=min(schedule.fraction, 1.0),
+            step=self.step,
+            characters=self.counters.characters,
+            seconds=self.counters.seconds,
+            seconds_left=schedule.seconds_left,
+            characters_per_second=schedule.characters_per_second,
+            train_bits=self.counters.train_bits,
+            learning_rate=anneal(self.highest_rate, fraction=schedule.fraction, step=self.step),
+        )
 
-    def _validate(self, fraction: float) -> Validation:
+    def _validate(self, schedule: Schedule, stop: Callable[[], bool]) -> Validation:
         """Score the validation text, save, with the model if it is the best so far, and let it write a line.
 
-        Raises: _StopError where a rank is asked to stop; nothing has changed then.
+        Raises: StopError where a rank is asked to stop; nothing has changed then.
         """
-        bits = self._validation_bits() if len(self.validation_ids) else None
-        record = self._record(self.learning_rate(fraction), bits)
-        if not math.isfinite(self.train_bits if bits is None else bits):
-            raise self._diverged()
+        fraction = min(schedule.fraction, 1.0)
+        bits = self.learner.validate(stop) if len(self.dataset.validation_ids) else None
+        metrics = self._metrics(fraction, bits)
+        if not math.isfinite(metrics.bits):
+            raise DivergedError(self.step)
         weights = self._weights()
-        record["sample"] = self.group.share(lambda: model.Model(weights, self._header()).preview(self.step))
-        self.history.append(record)
+        sample = self.group.broadcast(lambda: Model(weights, self._header()).preview(self.step))
+        metrics = replace(metrics, sample=sample)
+        self.history.append(metrics)
         self.save()
-        return Validation(record, self._best(), fraction, record["sample"])
+        return Validation(metrics=metrics, best=self._is_best(), fraction=fraction)
 
-    def _validation_bits(self) -> float:
-        """Bits per character of the validation text, of which each rank scores its part. Raises: as `_validate`."""
-
-        def forward(ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
-            if self._stop():
-                raise _StopError
-            return self._forward(ids, state)
-
-        start = int(self.vocabulary.encode(self.start_character)[0])
-        network, known = (forward, self.model.initial_state), (len(self.vocabulary), self.vocabulary.unknown)
-        figures = np.zeros(3)
-        try:
-            if self.recipe.records is None:
-                mine = score(*network, self.validation_ids, start, *known, group=self.group)
-            else:
-                begins, ends = records.bounds(self.validation_ids, start, self.recipe.records)
-                bounds = begins[self.group.rank :: self.group.size], ends[self.group.rank :: self.group.size]
-                mine = score_records(*network, self.validation_ids, bounds, start, *known)
-            figures[:2] = mine.nats, mine.characters
-        except _StopError:
-            figures[2] = 1
-        nats, characters, stopped = self.group.sum(figures)
-        if stopped:
-            raise _StopError
-        return float(nats / characters) / LN2
-
-    def _record(self, rate: float, bits: float | None) -> dict[str, Any]:
-        """The line that says where the run stands, with `bits` per character of the validation text."""
-        return {
-            "step": self.step,
-            "characters": self.characters,
-            "seconds": round(self.seconds, 3),
-            "train_bits_per_character": self.train_bits,
-            "validation_bits_per_character": bits,
-            "learning_rate": rate,
-        }
-
-    @torch.no_grad()
-    def _forward(self, ids: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
-        logits, state = self.model(torch.from_numpy(ids.astype(np.int64)).to(self.device), state, dtype=self.dtype)
-        return logits.float().cpu().numpy(), state
+    def _metrics(self, fraction: float, bits: float | None) -> Metrics:
+        """Where the run stands, with `bits` per character of the validation text."""
+        return Metrics(
+            step=self.step,
+            characters=self.counters.characters,
+            seconds=round(self.counters.seconds, 3),
+            train_bits_per_character=self.counters.train_bits,
+            validation_bits_per_character=bits,
+            learning_rate=anneal(self.highest_rate, fraction=fraction, step=self.step),
+        )
 
     def _set_back(self) -> Setback:
         """Take up the saved state again, with a smaller learning rate. Raises: CharrnnError after SETBACKS times."""
-        if self.setbacks == SETBACKS:
-            raise self._diverged()
-        reached, setbacks = self.step, self.setbacks + 1
-        self._restore(*self.group.share(lambda: checkpoint.read_state(self.out / STATE)))
-        self.setbacks = setbacks
+        if self.counters.setbacks == SETBACKS:
+            raise DivergedError(self.step)
+        reached = self.step
+        setbacks = self.counters.setbacks + 1
+        self._restore(*self.group.broadcast(lambda: read_state(self.folder.path / STATE)))
+        self.counters.setbacks = setbacks
         self.save()
-        return Setback(reached, self.step, self._highest_rate())
+        return Setback(reached=reached, step=self.step, learning_rate=self.highest_rate)
+
+    def save(self) -> None:
+        """Write the state, then what follows from it: the model where this step is the best so far, and the history.
+
+        A run killed in between has a state from which the next `save`, the first of a resumed run, writes the rest.
+        Raises: CharrnnError (status 1) where the network has diverged or a file can't be written.
+        """
+        began = time.monotonic()
+        self._weights()  # held to be sound before anything is written
+        state = self.learner.state_dict()
+        self.save_seconds = self.group.broadcast(lambda: self._write(state, began))
+
+    def _write(self, state: Tensors, began: float) -> float:
+        """Write all files. Returns: the seconds since the save `began`."""
+        header = StateHeader(
+            model=self._header(),
+            origin=self.origin,
+            recipe=self.recipe,
+            counters=self.counters,
+            history=self.history,
+            job=find_job(),
+        )
+        self.folder.save_state(state, header)
+        if self._is_best():
+            self._save_model(self.history[-1])
+        self.folder.save_history(self.history)
+        return time.monotonic() - began
+
+    def _save_model(self, metrics: Metrics) -> None:
+        training = Training(origin=self.origin, recipe=self.recipe, metrics=metrics)
+        tensors = self._weights()
+        if self.dataset.record_hashes is not None:
+            tensors[RECORD_HASHES] = self.dataset.record_hashes
+        self.folder.save_model(tensors, replace(self._header(), training=training))
+
+    def _is_best(self) -> bool:
+        """Whether the run was validated at this very step, and better than ever before."""
+        if not self.history or self.history[-1].step != self.step:
+            return False
+        return all(self.history[-1].bits < earlier.bits for earlier in self.history[:-1])
+
+    def _header(self) -> ModelHeader:
+        return ModelHeader(
+            config=self.learner.model.config,
+            vocabulary=self.dataset.vocabulary.characters,
+            start=self.dataset.start,
+            unknown=self.dataset.vocabulary.unknown is not None,
+            records=self.recipe.records,
+        )
+
+    def _weights(self) -> Tensors:
+        """A copy of the weights. Raises: DivergedError where one is not finite or beyond all bounds."""
+        weights = self.learner.weights()
+        if not all(is_sound(tensor) for tensor in weights.values()):
+            raise DivergedError(self.step)
+        return weights
+
+    def _restore(self, tensors: Tensors, header: StateHeader) -> None:
+        """Take up a saved state. Raises: ValueError or RuntimeError where it is not one of this run."""
+        self.counters = replace(header.counters)
+        self.history = list(header.history)
+        self.notes += self.learner.load_state_dict(tensors, self.step)
+
+    def _describe_fit(self) -> list[str]:
+        """What to tell the user of how the text fits the recipe and the ranks."""
+        notes = []
+        if isinstance(self.batches, RecordBatches) and self.batches.cut:
+            longest = f"{self.recipe.records}s are longer than {self.recipe.seq_length:,} characters"
+            notes.append(f"{self.batches.cut:,} {longest}; the rest of each is not learned")
+        shape = self.batches[0].inputs.shape
+        return notes + advice(self.group, self.learner.model, shape, self.learner.dtype)
+
+    def _claim(self, out: Path | None, force: bool) -> Path:
+        """Make and lock the run's folder."""
+        self.folder = RunFolder.claim(out, name=name_run(self.origin.sources), force=force)
+        if len(self.dataset.files) > 1:  # else it is known which one has changed
+            self.folder.save_manifest(self.dataset.corpus_hash, self.dataset.files)
+        return self.folder.path
 
 
-def train(
-    corpus: str | Path | Sequence[str | Path],
-    *,
-    out: str | Path | None = None,
-    init_from: str | Path | None = None,
-    watch: Callable[[Event], None] = lambda event: None,
-    **options: Any,
-) -> model.Model:
-    """Train a model on files or folders and return the best one, which is also saved in the folder `out`.
-
-    `options` are those of `Options`: `seconds`, `epochs` or `steps` (default: five minutes), `cell`, `layers`,
-    `hidden_size`, `embedding`, `seq_length`, `batch_size`, `dropout`, `learning_rate`, `validation`, `seed`, `device`,
-    `precision`, `encoding`, `max_vocabulary`, `records` ("line" or "paragraph"). `watch` is given each event.
-    Raises: CharrnnError for unusable input.
-
-    >>> train("corpora/hihello.txt", steps=50, hidden_size=5, validation=0.0)  # doctest: +SKIP
-    <Model runs/hihello/model.safetensors: 1 x 5 lstm, 5 characters>
-    """
-    sources = [corpus] if isinstance(corpus, (str, Path)) else list(corpus)
-    try:
-        asked = Options(**{"seconds": None if {"epochs", "steps"} & options.keys() else 300.0, **options})
-    except TypeError as error:
-        raise CharrnnError(str(error).replace("Options.__init__()", "train()")) from None
-    with join() as group:
-        with group.together():
-            group.require_same(dataclasses.asdict(asked))
-            run, _ = Run.create(sources, asked, out, init_from, group=group)
-        for event in run.events(asked):
-            watch(event)
-    return model.load(run.out)
+def _open_state(folder: RunFolder) -> tuple[Tensors, StateHeader]:
+    """Lock a run's folder and read its state. Raises: CharrnnError."""
+    path = folder.path / STATE
+    if not path.exists():
+        raise CharrnnError(f"{folder.path} has nothing saved to resume; begin it again with the command that began it")
+    folder.lock()
+    return read_state(path)

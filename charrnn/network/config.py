@@ -1,0 +1,30 @@
+"""The shape of a network: its sizes, and the name and shape of every tensor that follows from them. It imports nothing heavy.
+
+Letters: V vocabulary, H hidden size, E embedding size.
+"""
+
+from dataclasses import dataclass
+
+from charrnn.network.cells import CELLS, Shape
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that is needed to rebuild a network around its weights."""
+
+    vocabulary_size: int  # V, the number of distinct characters
+    cell: str = "lstm"  # a name in CELLS
+    num_layers: int = 2  # stacked recurrent layers; 0 leaves the softmax layer alone
+    hidden_size: int = 128  # H, units of each layer
+    embedding_size: int = 32  # E, learned numbers per character; 0 feeds one-hot vectors
+    residual: bool = True  # each layer but the first adds to what it reads, instead of replacing it
+
+    def shapes(self) -> dict[str, Shape]:
+        """The name and shape of every tensor of the network."""
+        V = self.vocabulary_size
+        width = self.embedding_size or V
+        shapes: dict[str, Shape] = {"embedding.weight": (V, self.embedding_size)} if self.embedding_size else {}
+        for layer in range(self.num_layers):
+            shapes |= CELLS[self.cell].shapes(layer, width, self.hidden_size)
+            width = self.hidden_size
+        return shapes | {"softmax.weight": (V, width), "softmax.bias": (V,)}

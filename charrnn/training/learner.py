@@ -1,0 +1,254 @@
+"""What learns: the network, its optimizer and the states it carries. A batch and a learning rate go in, bits come out.
+
+It knows no files, no schedule and no clock. Letters: T time steps, B sequences of this rank, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from charrnn.checkpoint import Tensors
+from charrnn.errors import CharrnnError
+from charrnn.inference.score import score
+from charrnn.network.char_rnn import CharRNN, State
+from charrnn.network.config import Config
+from charrnn.network.optimizer import Optimizer
+from charrnn.options import Recipe
+from charrnn.training.batches import PAD, Batch
+from charrnn.training.data import Dataset
+from charrnn.training.device import random_state, set_random_state
+from charrnn.training.distributed import ALONE, Group
+from charrnn.training.recipe import MUON_FROM
+from charrnn.training.sampled_softmax import SampledSoftmax
+
+MUON_RATE = 4.0  # Muon's learning rate for each one of Adam's
+CLIP = 1.0  # the largest norm of the gradient (Pascanu et al. 2013)
+DIVERGED = 8.0  # times a uniform guess's loss: a batch with a larger one, or with none that is a number, has diverged
+LN2 = math.log(2)
+
+
+class DivergedError(CharrnnError):
+    """The loss is far beyond a uniform guess's, or it or a weight is no longer finite."""
+
+    def __init__(self, step: int):
+        super().__init__(f"the loss diverged at step {step}; what was saved is whole; take a smaller --learning-rate", 1)
+
+
+class StopError(Exception):
+    """A validation was asked to end."""
+
+
+class Learner:
+    """A network that learns one text. Of several ranks each has one, with the same weights.
+
+    Raises: CharrnnError where a batch has fewer sequences than there are ranks.
+    """
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, device: str, group: Group = ALONE):
+        if recipe.batch_size < group.size:
+            cure = "take a larger --batch-size, a longer text or fewer ranks"
+            raise CharrnnError(f"a batch of {recipe.batch_size} can't be shared by {group.size} ranks; {cure}")
+        self.dataset = dataset
+        self.recipe = recipe
+        self.group = group
+        self.device = torch.device(device)
+        self.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32  # of products
+        torch.manual_seed(recipe.seed)
+        self.model = CharRNN(configure(recipe, len(dataset.vocabulary)))
+        self.model.init_output_bias(torch.from_numpy(dataset.counts))
+        self.model.to(self.device)
+        self.softmax = SampledSoftmax.of(dataset.counts)  # None: over the whole vocabulary
+        matrices = self._matrices_for_muon()
+        others = [p for p in self.model.parameters() if not any(p is matrix for matrix in matrices)]
+        self.optimizer = Optimizer(matrices, others, self.dtype)
+        self.network = group.average_gradients(self.model)  # to learn with; it has the same weights
+        mine = group.part(recipe.batch_size)
+        streams = mine.stop - mine.start
+        self.carried: State = self.model.initial_state(streams) if recipe.records is None else []  # from batch to batch
+        self.validation_blocks = dataset.validation_blocks(group)
+        if group.rank:  # the weights are the same on all ranks, what dropout silences is not
+            self.seed(0)
+
+    def _matrices_for_muon(self) -> Sequence[torch.Tensor]:
+        """The matrices from hidden units to gates, if they are large enough for it to pay."""
+        if self.recipe.hidden_size < MUON_FROM:
+            return []
+        matrices = [weights for layer in self.model.layers for weights in layer.all_weights[0][:2]]
+        return matrices[1:]  # not the first layer's input, which is no hidden state
+
+    def seed(self, step: int) -> None:
+        """Begin the generator that dropout draws from anew, by the seed, this rank and the step."""
+        seeds = np.random.SeedSequence([self.recipe.seed, self.group.rank, step])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+
+    def step(self, batch: Batch, number: int, learning_rate: float) -> float:
+        """Learn a batch, in step `number` of the optimizer (from 1 on).
+
+        Returns: the batch's bits per character. Raises: DivergedError; the weights are those before the step then.
+        """
+        loss = self._loss(batch)
+        parameters = [*self.optimizer.matrices, *self.optimizer.others]
+        for p in parameters:
+            p.grad = None
+        beyond = loss.detach() >= DIVERGED * math.log(len(self.dataset.vocabulary) + 1)
+        loss = loss * torch.where(beyond, torch.nan, 1.0)  # no number on one rank, and so the mean gradient on all
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
+        if not math.isfinite(norm):
+            raise DivergedError(number - 1)
+        if norm > CLIP:
+            for gradient in gradients:
+                gradient.mul_(CLIP / norm)
+        bits = loss.item() / LN2
+        muon_rate = MUON_RATE * learning_rate
+        self.optimizer.step(number, rate=learning_rate, muon_rate=muon_rate, decay=self.recipe.weight_decay)
+        return bits
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        """The mean cross-entropy of a batch in nats per character of all ranks'; the carried states move on."""
+        x = torch.from_numpy(batch.inputs.astype(np.int64)).to(self.device)  # (T, B)
+        y = torch.from_numpy(batch.targets.astype(np.int64)).to(self.device)
+        state = self._state_before(batch)
+        dropout = (self.recipe.dropout, self.recipe.recurrent_dropout)
+        if self.softmax is None:
+            logits, state = self.network(x, state, *dropout, self.dtype)
+        else:
+            candidates, correction, y = self.softmax.draw(y)
+            logits, state = self.network(x, state, *dropout, self.dtype, candidates)
+            logits = logits + correction
+        if self.recipe.records is None:
+            self.carried = state
+        lost = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=PAD, reduction="sum")
+        return lost * (self.group.size / batch.characters)  # the mean over ranks is that over all characters
+
+    def _state_before(self, batch: Batch) -> State:
+        """The states that a batch begins from: nothing goes from one batch of records to the next."""
+        if batch.shifts:
+            self._shift_states()
+        if self.recipe.records is not None:
+            return self.model.initial_state(len(batch.fresh))
+        if not batch.fresh.any():
+            return self.carried
+        fresh = torch.from_numpy(batch.fresh)[:, None].to(self.device)
+        return [tuple(part.masked_fill(fresh, 0.0) for part in layer) for layer in self.carried]
+
+    def _shift_states(self) -> None:
+        """Each stream goes on from where the one before it has ended, the first one of a rank from the last of another."""
+        ends = self.group.all_gather([[part[-1:].cpu() for part in layer] for layer in self.carried])[self.group.rank - 1]
+        self.carried = [
+            tuple(torch.cat([end.to(part), part[:-1]]) for end, part in zip(mine, layer, strict=True))
+            for mine, layer in zip(ends, self.carried, strict=True)
+        ]
+
+    def validate(self, stop: Callable[[], bool] = lambda: False) -> float:
+        """Bits per character of the validation text, of which each rank scores its part.
+
+        Raises: StopError on all ranks where one is asked to `stop`; nothing has changed then.
+        """
+        figures = np.zeros(3)
+        try:
+            mine = score(_Stoppable(self, stop), self.validation_blocks, self.dataset.vocabulary)
+            figures[:2] = mine.nats, mine.characters
+        except StopError:
+            figures[2] = 1
+        nats, characters, stopped = self.group.sum(figures)
+        if stopped:
+            raise StopError
+        return float(nats / characters) / LN2
+
+    @torch.no_grad()
+    def forward(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        """Read `ids` (T, B) on from a state: logits (T, B, V) and the state after them."""
+        logits, state = self.model(torch.from_numpy(ids.astype(np.int64)).to(self.device), state, dtype=self.dtype)
+        return logits.float().cpu().numpy(), state
+
+    def weights(self) -> Tensors:
+        """A copy of the network's weights."""
+        return {name: tensor.float().cpu().numpy().copy() for name, tensor in self.model.state_dict().items()}
+
+    def load_weights(self, tensors: Tensors) -> None:
+        """Begin with the weights of a model, whose other tensors are left alone."""
+        names = self.model.state_dict()
+        self.model.load_state_dict({name: torch.from_numpy(np.array(tensors[name])) for name in names})
+
+    def state_dict(self) -> Tensors:
+        """All that the state file keeps: weights, moments, the streams of all ranks, and each rank's generator."""
+        mine = {name: (t.float() if t.is_floating_point() else t).cpu().numpy() for name, t in self._tensors().items()}
+        streams = [name for name in mine if name.startswith("carried.")]
+        generator = random_state(self.device).numpy()
+        ranks = self.group.all_gather(({name: mine[name] for name in streams}, generator))
+        whole = {name: np.concatenate([parts[name] for parts, _ in ranks]) for name in streams}
+        return mine | whole | {_generator(rank): state for rank, (_, state) in enumerate(ranks)}
+
+    def load_state_dict(self, tensors: Tensors, step: int) -> list[str]:
+        """Take up what `state_dict` gave after so many steps. Saved by another number of ranks, dropout draws anew.
+
+        Returns: notes for the user. Raises: ValueError or RuntimeError where the tensors are not those of this network.
+        """
+        self.carried = [tuple(part.clone() for part in layer) for layer in self.carried]
+        mine = self._tensors()
+        size = sum(name.startswith("generator") for name in tensors)
+        names = mine.keys() | {_generator(rank) for rank in range(max(1, size))}
+        if names != tensors.keys():
+            raise ValueError(f"tensor {min(names ^ tensors.keys())!r} is missing or unknown")
+        for name, tensor in mine.items():
+            saved = torch.from_numpy(np.array(tensors[name]))
+            if name.startswith("carried.") and len(saved) == self.recipe.batch_size:
+                saved = saved[self.group.part(len(saved))]
+            if saved.shape != tensor.shape:
+                raise ValueError(f"tensor {name!r} is {tuple(saved.shape)}, not {tuple(tensor.shape)}")
+            tensor.data.copy_(saved)
+        if size == self.group.size:
+            set_random_state(torch.from_numpy(np.array(tensors[_generator(self.group.rank)])), self.device)
+            return []
+        self.seed(step)
+        now = "one process" if self.group.size == 1 else f"{self.group.size} ranks"
+        noisy = self.recipe.dropout or self.recipe.recurrent_dropout
+        other = "how sums are rounded" + (", and what dropout silences" if noisy else "")
+        return [
+            f"the run was saved by {size} and goes on with {now}: the text's streams, their order and their states are the "
+            f"same as they would have been; {other}, is not"
+        ]
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors of this rank, under their names in the state file."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.tensors().items()}
+        return tensors | {f"carried.{i}.{j}": part for i, layer in enumerate(self.carried) for j, part in enumerate(layer)}
+
+
+class _Stoppable:
+    """The network as a validation reads it: it raises StopError where this rank is asked to stop."""
+
+    def __init__(self, learner: Learner, stop: Callable[[], bool]):
+        self.learner = learner
+        self.stop = stop
+
+    def initial_state(self, batch_size: int) -> State:
+        return self.learner.model.initial_state(batch_size)
+
+    def forward(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        if self.stop():
+            raise StopError
+        return self.learner.forward(ids, state)
+
+
+def configure(recipe: Recipe, vocabulary_size: int) -> Config:
+    """The shape of the network that a recipe asks for."""
+    return Config(
+        vocabulary_size=vocabulary_size,
+        cell=recipe.cell,
+        num_layers=recipe.num_layers,
+        hidden_size=recipe.hidden_size,
+        embedding_size=recipe.embedding_size,
+        residual=recipe.residual,
+    )
+
+
+def _generator(rank: int) -> str:
+    """The name of a rank's generator in the state file."""
+    return f"generator.{rank}" if rank else "generator"
