@@ -35,7 +35,7 @@ ROUNDS = 5  # each contestant is timed in each round; the median counts
 def write_model(folder: Path, layers: int, hidden_size: int, cell: str = "lstm", characters: str = CHARACTERS) -> Path:
     """A model with random weights of the size that training gives them."""
     torch.manual_seed(0)
-    network = CharRNN(Config(len(characters), cell, layers, hidden_size, 32))
+    network = CharRNN(Config(len(characters), cell, layers, hidden_size, 32, residual=False))  # as torch stacks layers
     torch.nn.init.normal_(network.softmax.weight, std=0.1)
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     path = folder / f"{cell}-{layers}x{hidden_size}.safetensors"

@@ -1,6 +1,6 @@
-"""The command line: `main` is the program `charrnn`; every error ends in one line and a status. `commands` has the commands.
+"""The command line: `main` is the program `charrnn`; every error becomes one line and an exit status.
 
-Nothing heavy is imported at the top: what only runs a model never reaches torch, and help not even NumPy.
+`commands` has the commands: each parses, calls and prints. Nothing heavy is imported at the top: help imports not even NumPy.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-import charrnn
 from charrnn.commands.common import option
 from charrnn.commands.eval import eval
 from charrnn.commands.export import export
@@ -23,6 +22,7 @@ from charrnn.commands.train import train
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output
 from charrnn.training import distributed
+from charrnn.version import __version__
 
 OUT_OF_MEMORY = "out of memory; take a smaller text, network or batch"
 
@@ -45,10 +45,10 @@ for command in (train, sample, eval, report, info, export, forecast):
 def main() -> None:
     """Run the program on `sys.argv` and exit with its status: 0, 1 (failed), 2 (unusable input), 128 + a signal's number."""
     try:
-        if distributed.several() and "train" not in sys.argv[1:2]:
+        if distributed.is_distributed() and "train" not in sys.argv[1:2]:
             raise CharrnnError("several ranks train one model (torchrun ... -m charrnn train); all else takes one process")
         if "--version" in sys.argv[1:2]:
-            print(f"charrnn {charrnn.__version__}")
+            print(f"charrnn {__version__}")
             status = 0
         else:
             status = app(standalone_mode=False, prog_name="charrnn") or 0
@@ -88,6 +88,6 @@ def _describe_fault(error: Exception) -> str:
 
 def _fail(message: str, status: int) -> int:
     """Say what is wrong, unless another rank does."""
-    if message and distributed.speaks():
+    if message and distributed.is_main():
         output.write_line(f"error: {message}")
     return status

@@ -1,23 +1,26 @@
 """What the files of a run say besides tensors, as dataclasses: headers of models and states, and the lines of a history.
 
-Made of JSON objects, each is checked once, here. Nobody else indexes a header by a string.
+Made of JSON objects, each is checked once, here. Nobody else indexes a header by a string. A class's KEYS tell which of its
+fields have another name in files.
 """
 
 import dataclasses
+import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from charrnn.errors import CharrnnError
 from charrnn.network.cells import CELLS
 from charrnn.network.config import Config
-from charrnn.options import Options, Recipe, to_json
+from charrnn.options import Options, Recipe
 from charrnn.text.records import SEPARATORS
 from charrnn.version import __version__
 
 FORMAT = 1
-LIMIT = 1 << 24  # no size in a configuration is larger: all of Unicode has 1.1 million characters
+LARGEST_SIZE = 1 << 24  # of a configuration: all of Unicode has 1.1 million characters
+LEFT_OUT = {"init_from", "sample", "records"}  # of JSON objects, where they are None
 
 Json = dict[str, Any]  # a JSON object
 T = TypeVar("T")
@@ -41,10 +44,6 @@ class Metrics:
         held_out = self.validation_bits_per_character
         return self.train_bits_per_character if held_out is None else held_out
 
-    def to_dict(self) -> Json:
-        """The line as a JSON object."""
-        return {name: value for name, value in vars(self).items() if name != "sample" or value is not None}
-
 
 @dataclass(kw_only=True)
 class Counters:
@@ -60,6 +59,8 @@ class Counters:
 @dataclass(frozen=True, kw_only=True)
 class Origin:
     """How a run began."""
+
+    KEYS: ClassVar = {"corpus_hash": "fingerprint"}
 
     sources: list[str]  # files and folders as absolute paths, "-" for standard input
     corpus_hash: str
@@ -102,37 +103,42 @@ class StateHeader:
     job: str | None = None  # the start of torchrun that wrote it
 
 
+def to_json(values: Any) -> Json:
+    """A dataclass as a JSON object, under the keys that files have for its fields."""
+    keys = getattr(values, "KEYS", {})
+    return {
+        keys.get(name, name): to_json(value) if dataclasses.is_dataclass(value) else value
+        for name, value in vars(values).items()
+        if value is not None or name not in LEFT_OUT or isinstance(values, (Options, Recipe))
+    }
+
+
 def model_to_json(header: ModelHeader) -> Json:
     """The header of a model's file."""
-    training: Json = {} if header.training.origin is None else _origin_to_json(header.training.origin)
+    training: Json = {} if header.training.origin is None else to_json(header.training.origin)
     if header.training.recipe is not None:
         training["recipe"] = to_json(header.training.recipe)
     if header.training.metrics is not None:
-        training |= dataclasses.replace(header.training.metrics, sample=None).to_dict()  # the history has the sample
+        training |= to_json(dataclasses.replace(header.training.metrics, sample=None))  # the history has the sample
     return _network_to_json(header) | {"training": training}
 
 
 def state_to_json(header: StateHeader) -> Json:
     """The header of a state's file."""
     return _network_to_json(header.model) | {
-        "origin": _origin_to_json(header.origin),
+        "origin": to_json(header.origin),
         "recipe": to_json(header.recipe),
-        "place": vars(header.counters),
-        "history": [metrics.to_dict() for metrics in header.history],
+        "place": to_json(header.counters),
+        "history": [to_json(metrics) for metrics in header.history],
         "job": header.job,
     }
 
 
 def _network_to_json(header: ModelHeader) -> Json:
-    found: Json = {"config": dataclasses.asdict(header.config), "vocabulary": header.vocabulary, "start": header.start}
-    if header.records is not None:
-        found["records"] = header.records
-    return found | {"unknown": True} if header.unknown else found
-
-
-def _origin_to_json(origin: Origin) -> Json:
-    found = {"sources": origin.sources, "fingerprint": origin.corpus_hash, "options": to_json(origin.options)}
-    return found if origin.init_from is None else found | {"init_from": origin.init_from}
+    found = to_json(header)
+    for name in ("training", "format", "version", *([] if header.unknown else ["unknown"])):
+        del found[name]
+    return found
 
 
 def parse_model(header: Json) -> ModelHeader:
@@ -144,8 +150,7 @@ def parse_model(header: Json) -> ModelHeader:
 def parse_network(header: Json) -> ModelHeader:
     """The part of a header that describes a network. Raises: KeyError, TypeError or ValueError where it is unusable."""
     vocabulary, start, records = header["vocabulary"], header["start"], header.get("records")
-    names = ("vocabulary_size", "cell", "num_layers", "hidden_size", "embedding_size")
-    config = parse(Config, {"residual": False, **_object(header["config"])}, required=names)
+    config = parse(Config, {"residual": False, **_object(header["config"])}, complete=True)
     if not isinstance(vocabulary, str) or list(vocabulary) != sorted(set(vocabulary)) or not vocabulary:
         raise ValueError("the vocabulary is not a text of distinct characters in code-point order")
     if not isinstance(start, str) or len(start) != 1 or start not in vocabulary:
@@ -154,7 +159,7 @@ def parse_network(header: Json) -> ModelHeader:
         raise ValueError(f"its records are none of {', '.join(SEPARATORS)}, or don't begin after a line break")
     vocabulary.encode("utf-8")  # raises ValueError where a character is none of Unicode's
     sizes = (config.vocabulary_size, config.num_layers, config.hidden_size, config.embedding_size)
-    if not all(0 <= size <= LIMIT for size in sizes):
+    if not all(0 <= size <= LARGEST_SIZE for size in sizes):
         raise ValueError("a size is not a whole number in range")
     unknown = header.get("unknown", False)
     if unknown not in (False, True) or (unknown and "\ufffd" not in vocabulary):
@@ -176,101 +181,76 @@ def parse_network(header: Json) -> ModelHeader:
 
 
 def _parse_training(values: Json) -> Training:
+    recipe = values.get("recipe")
     return Training(
-        origin=_parse_or_none(_parse_origin, values),
-        recipe=_parse_or_none(lambda found: parse(Recipe, found["recipe"]), values),
-        metrics=_parse_or_none(parse_metrics, values),
+        origin=_parse_or_none(lambda: parse_known(Origin, values)),
+        recipe=_parse_or_none(lambda: parse(Recipe, recipe)),
+        metrics=_parse_or_none(lambda: parse_known(Metrics, values)),
     )
 
 
-def _parse_or_none(parser: Callable[[Json], T], values: Json) -> T | None:
+def _parse_or_none(parser: Callable[[], T]) -> T | None:
     try:
-        return parser(values)
+        return parser()
     except (KeyError, TypeError, ValueError, OverflowError, CharrnnError):
         return None
-
-
-def _parse_origin(values: Json) -> Origin:
-    init_from = values.get("init_from")
-    return Origin(
-        sources=[str(source) for source in values["sources"]],
-        corpus_hash=str(values["fingerprint"]),
-        options=parse(Options, values["options"]),
-        init_from=None if init_from is None else str(init_from),
-    )
 
 
 def parse_state(header: Json) -> StateHeader:
     """The header of a state's file. Raises: KeyError, TypeError, ValueError or CharrnnError where it is unusable."""
     model = parse_network(header)
-    origin = _parse_origin(header["origin"])
+    origin = parse_known(Origin, header["origin"])
     recipe = parse(Recipe, header["recipe"])
     Options(dropout=recipe.dropout, learning_rate=recipe.learning_rate, seed=recipe.seed, precision=recipe.precision)
     if recipe.records != origin.options.records or model.records != origin.options.records:
         raise ValueError("its records are of two kinds")
-    config = Config(
-        vocabulary_size=model.config.vocabulary_size,
-        cell=recipe.cell,
-        num_layers=recipe.num_layers,
-        hidden_size=recipe.hidden_size,
-        embedding_size=recipe.embedding_size,
-        residual=recipe.residual,
-    )
-    if config != model.config:
+    if any(getattr(recipe, name) != value for name, value in vars(model.config).items() if name != "vocabulary_size"):
         raise ValueError("its recipe is not that of its network")
-    place, job = _object(header["place"]), header.get("job")
-    counters = Counters(
-        step=parse_whole(place["step"]),
-        characters=parse_whole(place["characters"]),
-        setbacks=parse_whole(place["setbacks"]),
-        seconds=parse_number(place["seconds"]),
-        train_bits=parse_number(place["train_bits"]),
-    )
-    history = [parse_metrics(line) for line in header["history"]]
-    job = job if isinstance(job, str) else None
-    return StateHeader(model=model, origin=origin, recipe=recipe, counters=counters, history=history, job=job)
-
-
-def parse_metrics(line: Any) -> Metrics:
-    """A line of a history; what it holds besides is left out. Raises: KeyError, TypeError or ValueError."""
-    found = _object(line)
-    held_out, sample = found["validation_bits_per_character"], found.get("sample")
-    if not (sample is None or isinstance(sample, str)):
-        raise TypeError("its sample is no text")
-    return Metrics(
-        step=parse_whole(found["step"]),
-        characters=parse_whole(found["characters"]),
-        seconds=parse_number(found["seconds"]),
-        train_bits_per_character=parse_number(found["train_bits_per_character"]),
-        validation_bits_per_character=None if held_out is None else parse_number(held_out),
-        learning_rate=parse_number(found["learning_rate"]),
-        sample=sample,
+    job = header.get("job")
+    return StateHeader(
+        model=model,
+        origin=origin,
+        recipe=recipe,
+        counters=parse(Counters, header["place"], complete=True),
+        history=[parse_known(Metrics, line) for line in header["history"]],
+        job=job if isinstance(job, str) else None,
     )
 
 
-def parse(kind: type[T], values: Any, required: Sequence[str] = ()) -> T:
+def parse_known(kind: type[T], values: Any) -> T:
+    """As `parse`, of an object that may hold other keys too."""
+    keys = getattr(kind, "KEYS", {})
+    known = {keys.get(name, name) for name in typing.get_type_hints(kind)}
+    return parse(kind, {key: value for key, value in _object(values).items() if key in known})
+
+
+def parse(kind: type[T], values: Any, complete: bool = False) -> T:
     """Make the dataclass `kind` of a JSON object, each field held to its declared type.
 
-    Raises: KeyError where a `required` field is missing or one is unknown, TypeError.
+    Raises: KeyError where a key is unknown or, of a `complete` object, missing; TypeError where a value is of another type.
     """
     names = {key: name for name, key in getattr(kind, "KEYS", {}).items()}
-    hints = typing.get_type_hints(kind)
     found = {names.get(key, key): value for key, value in _object(values).items()}
-    missing = set(required) - set(found)
-    if missing:
-        raise KeyError(min(missing))
-    for name, value in found.items():
-        allowed = typing.get_args(hints[name]) or (hints[name],)
-        if type(value) not in allowed and not (type(value) is int and float in allowed):
-            raise TypeError(f"{name} is {value!r}"[:100])
-    return kind(**found)
+    hints = typing.get_type_hints(kind)
+    if complete and hints.keys() - found.keys() - {"KEYS"}:
+        raise KeyError(min(hints.keys() - found.keys()))
+    return kind(**{name: _convert(hints[name], value, name) for name, value in found.items()})
 
 
-def parse_whole(value: Any) -> int:
-    """`value`, held to be a whole number from 0 to 2^53. Raises: TypeError."""
-    if type(value) is not int or not 0 <= value <= 1 << 53:
-        raise TypeError(f"{value!r} is no whole number"[:100])
-    return value
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """`value`, held to a type: whole numbers within 64 bits and from 0 on, other numbers finite."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return parse(hint, value)
+    if typing.get_origin(hint) is list:
+        return [_convert(typing.get_args(hint)[0], item, name) for item in value]
+    if type(value) is int and int in allowed and 0 <= value < 1 << 63:
+        return value
+    if type(value) in (int, float) and float in allowed and abs(value) <= 1e300:
+        return float(value) if type(value) is float or int not in allowed else value
+    if type(value) not in (int, float) and type(value) in allowed:
+        return value
+    raise TypeError(f"{name} is {value!r}"[:100])
 
 
 def parse_number(value: Any) -> float:

@@ -105,11 +105,6 @@ class Recipe:
         require(0 <= self.recurrent_dropout < 0.99, f"recurrent dropout {self.recurrent_dropout} is not below 0.99")
 
 
-def to_json(values: Options | Recipe) -> dict[str, str | float | None]:
-    """The values as a JSON object, under the keys that files have for them."""
-    return {values.KEYS.get(name, name): value for name, value in vars(values).items()}
-
-
 def flag_of(name: str) -> str:
     """The command line's flag for an option.
 

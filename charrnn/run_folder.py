@@ -10,7 +10,7 @@ from typing import Self
 from charrnn import checkpoint
 from charrnn.checkpoint import Tensors, temporary_path, write_atomically
 from charrnn.errors import CharrnnError
-from charrnn.headers import Metrics, ModelHeader, StateHeader, parse_metrics
+from charrnn.headers import Metrics, ModelHeader, StateHeader, parse_known, to_json
 from charrnn.text.corpus import SourceFile
 
 try:
@@ -107,7 +107,7 @@ class RunFolder:
 
     def save_history(self, history: Sequence[Metrics]) -> None:
         """Write a line for each validation. Raises: CharrnnError (status 1) where it can't be written."""
-        lines = "".join(json.dumps(metrics.to_dict()) + "\n" for metrics in history)
+        lines = "".join(json.dumps(to_json(metrics)) + "\n" for metrics in history)
         write_atomically(self.path / HISTORY, lines.encode())
 
     def save_manifest(self, corpus_hash: str, files: Sequence[SourceFile]) -> None:
@@ -142,7 +142,7 @@ def read_history(folder: Path) -> list[Metrics]:
     history = []
     for number, line in enumerate(lines, 1):
         try:
-            history.append(parse_metrics(json.loads(line)))
+            history.append(parse_known(Metrics, json.loads(line)))
         except (ValueError, KeyError, TypeError, RecursionError):
             raise CharrnnError(
                 f"{folder / HISTORY} is damaged in line {number}; without it the report leaves the curves out"

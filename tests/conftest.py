@@ -30,6 +30,14 @@ def charrnn(*arguments, cwd, text=None, env=None, status=0):
     return done.stdout, errors
 
 
+def options_of(**asked):
+    """`Options` from the keywords of `train`, two of which have another name there."""
+    from charrnn.options import KEYS, Options
+
+    names = {key: name for name, key in KEYS.items()}
+    return Options(**{names.get(key, key): value for key, value in asked.items()})
+
+
 @pytest.fixture
 def inside(monkeypatch, capsys):
     """Runs the program within the tests, which is quicker: (stdout, stderr). For what ends in an error."""

@@ -19,7 +19,8 @@ from conftest import CORPORA, charrnn
 from charrnn.checkpoint import read
 from charrnn.errors import CharrnnError
 from charrnn.inference.score import score
-from charrnn.network.char_rnn import CharRNN, Config
+from charrnn.network.char_rnn import CharRNN
+from charrnn.network.config import Config
 from charrnn.network.optimizer import Optimizer
 from charrnn.options import Options
 from charrnn.run_folder import CORPUS, HISTORY, STATE
@@ -280,7 +281,7 @@ def test_fewer_streams_than_ranks_are_an_error_and_where_the_tool_chooses_each_h
     group = list(parts(40))[1]
     with pytest.raises(CharrnnError, match="a batch of 39 can't be shared by 40 ranks"):
         Run.create([corpus], Options(steps=1, batch_size=39), tmp_path / "run", group=group)
-    run, _ = Run.create([corpus], Options(steps=1), tmp_path / "run", group=group)
+    run = Run.create([corpus], Options(steps=1), tmp_path / "run", group=group)
     assert run.recipe.batch_size == 40
 
 
@@ -316,10 +317,10 @@ def test_a_rank_that_reaches_no_other_says_so_in_time(corpus, tmp_path):
 
 def test_without_torchrun_nothing_of_its_engine_is_begun(corpus, tmp_path):
     options = Options(steps=2, hidden_size=8)
-    run, _ = Run.create([corpus], options, tmp_path / "run")
+    run = Run.create([corpus], options, tmp_path / "run")
     list(run.events(options))
     assert run.group is distributed.ALONE
-    assert run.network is run.model
+    assert run.learner.network is run.learner.model
     assert not torch.distributed.is_initialized()
 
 
@@ -381,7 +382,7 @@ def test_long_archives_are_kept_and_told_from_their_bytes_as_they_are(shards, mo
 def test_resuming_names_the_shard_that_has_changed(shards, tmp_path):
     folder, text = shards
     options = Options(steps=1, hidden_size=8)
-    list(Run.create([folder], options, tmp_path / "run")[0].events(options))
+    list(Run.create([folder], options, tmp_path / "run").events(options))
     assert len(json.loads((tmp_path / "run" / CORPUS).read_text())["files"]) == 3
     (folder / "1.txt.gz").write_bytes(gzip.compress(text[3_000:6_001].encode()))
     with pytest.raises(CharrnnError, match=r"1\.txt\.gz has changed"):

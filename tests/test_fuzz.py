@@ -204,5 +204,5 @@ def test_every_format_that_was_ever_written_is_read(path, tmp_path):
 
 def test_the_newest_format_has_its_model_among_them():
     newest = ROOT / "tests" / "formats" / f"format-{checkpoint.FORMAT}.safetensors"
-    assert checkpoint.read_model(newest)[1]["format"] == checkpoint.FORMAT
+    assert checkpoint.read_model(newest)[1].format == checkpoint.FORMAT
     assert (CORPORA / "hihello.txt").exists()

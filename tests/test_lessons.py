@@ -8,10 +8,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import CORPORA, ROOT
+from conftest import CORPORA, ROOT, options_of
 
 from charrnn import train
-from charrnn.options import Options
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.events import Validation
 from charrnn.training.run import Run
@@ -24,7 +23,7 @@ def learn(tmp_path, text, until=math.inf, layers=None, embedding=None, **options
     """Train on all of `text`; give back the run, with the weights of its last step or of step `until`."""
     corpus = tmp_path / "corpus.txt"
     corpus.write_text(text)
-    asked = Options(validation=0.0, num_layers=layers, embedding_size=embedding, **options)
+    asked = options_of(validation=0.0, num_layers=layers, embedding_size=embedding, **options)
     run = Run.create([corpus], asked, out=tmp_path / "run")
     list(run.events(asked, stop=lambda: run.step >= until))
     return run

@@ -18,7 +18,9 @@ import pyte
 import pytest
 from conftest import CORPORA
 
-from charrnn.terminal import frame, live, output, progress
+from charrnn.headers import Metrics
+from charrnn.terminal import frame, live, progress
+from charrnn.training.events import Progress, Setback, Validation
 
 SIZES = [(40, 24), (60, 24), (80, 24), (160, 30)]
 BRAILLE = re.compile("[\u2801-\u28ff]")
@@ -101,15 +103,29 @@ def terminal(monkeypatch, clock):
     return make
 
 
-def record(step, train, validation):
-    return {
-        "step": step,
-        "characters": step * 1536,
-        "seconds": step / 10,
-        "train_bits_per_character": train,
-        "validation_bits_per_character": validation,
-        "learning_rate": 0.01,
-    }
+def metrics_of(step, train, validation, sample=None):
+    return Metrics(
+        step=step,
+        characters=step * 1536,
+        seconds=step / 10,
+        train_bits_per_character=train,
+        validation_bits_per_character=validation,
+        learning_rate=0.01,
+        sample=sample,
+    )
+
+
+def progress_of(fraction, seconds, left, speed, bits):
+    return Progress(
+        fraction=fraction,
+        step=round(1000 * fraction),
+        characters=0,
+        seconds=seconds,
+        seconds_left=left,
+        characters_per_second=speed,
+        train_bits=bits,
+        learning_rate=0.01,
+    )
 
 
 def play(screen, clock, begin=0.0, end=1.0, sample=SAMPLE, held_out=True):
@@ -118,10 +134,11 @@ def play(screen, clock, begin=0.0, end=1.0, sample=SAMPLE, held_out=True):
         share = n / 200
         loss = 1.8 + 4 * math.exp(-20 * share)
         clock.seconds += 0.5
-        screen.progress(share, 100 * share, 100 - 100 * share, 41_230, loss)
+        screen.show(progress_of(share, 100 * share, 100 - 100 * share, 41_230, loss))
         if n % 10 == 0:
             validation = loss + 0.1 + max(0.0, share - 0.8) if held_out else None
-            screen.validation(record(5 * n, loss, validation), share, n <= 160, sample)
+            metrics = metrics_of(5 * n, loss, validation, sample)
+            screen.show(Validation(metrics=metrics, best=n <= 160, fraction=share))
 
 
 @pytest.mark.parametrize(("columns", "rows"), SIZES)
@@ -161,7 +178,7 @@ def test_a_frame_is_written_over_in_one_piece_and_only_where_it_changes(terminal
         play(screen, clock, end=0.1)
         before = len(seen.written)
         clock.seconds += 0.2
-        screen.progress(0.1001, 10.0, 89.0, 41_230, 3.123)
+        screen.show(progress_of(0.1001, 10.0, 89.0, 41_230, 3.123))
         assert len(seen.written) == before + 1
         assert "3.123" in seen.written[-1]
         assert "NELL" not in seen.written[-1]
@@ -174,7 +191,7 @@ def test_it_is_drawn_eight_times_a_second_at_most(terminal, clock):
         before = len(seen.written)
         for n in range(1000):
             clock.seconds += 0.001
-            screen.progress(n / 1000, n / 10, 1.0, 1.0, 2.0)
+            screen.show(progress_of(n / 1000, n / 10, 1.0, 1.0, 2.0))
         assert 5 <= len(seen.written) - before <= 8
 
 
@@ -199,7 +216,7 @@ def test_a_window_made_narrower_bit_by_bit_keeps_what_was_above_and_nothing_of_o
         for n, columns in enumerate([90, *range(89, 80, -1), 70, 60]):
             seen.resize(columns, 24)
             clock.seconds += 0.2
-            screen.progress(0.5 + n / 1000, 50.0, 50.0, 41_230, 1.8)
+            screen.show(progress_of(0.5 + n / 1000, 50.0, 50.0, 41_230, 1.8))
             assert seen.text().count(" left") == 1
         assert seen.text().count("NELL") == 0  # until the window keeps its size
         play(screen, clock, 0.52, 0.55)
@@ -308,18 +325,29 @@ def test_a_note_is_seen_at_once_and_stays(terminal, clock):
     assert r"\x1b[31m" in seen.text()
 
 
+def test_a_setback_becomes_a_note(terminal, clock, monkeypatch):
+    seen = terminal()
+    monkeypatch.setattr(seen, "isatty", lambda: False)
+    with live.TrainingDisplay() as screen:
+        screen.show(Setback(reached=1300, step=1200, learning_rate=0.0025))
+    assert seen.written[0] == (
+        "note: the loss diverged at step 1,300: the run goes on from step 1,200 with the learning rate 0.0025"
+    )
+
+
 def test_thousands_of_validations_stay_quick_to_draw_and_short_to_read(terminal, clock):
     seen = terminal()
-    with live.TrainingDisplay(history=[record(n, 2.0, 3.0 - n / 10_000) for n in range(1, 8001)]) as screen:
+    with live.TrainingDisplay(history=[metrics_of(n, 2.0, 3.0 - n / 10_000) for n in range(1, 8001)]) as screen:
         for n in range(8001, 12_001):
-            screen.validation(record(n, 2.0, 3.0 - n / 10_000 if n < 9_000 else 2.5), n / 12_000, n < 9_000, SAMPLE)
+            metrics = metrics_of(n, 2.0, 3.0 - n / 10_000 if n < 9_000 else 2.5, SAMPLE)
+            screen.show(Validation(metrics=metrics, best=n < 9_000, fraction=n / 12_000))
             if n == 8001:
                 screen._draw = lambda: None
         assert len(screen.validated.x) <= live.POINTS + 2
         began = time.perf_counter()
         for _ in range(20):
             clock.seconds += 1
-            screen.picture(80, 24)
+            screen.draw_frame(80, 24)
         assert (time.perf_counter() - began) / 20 < 0.1
     lines = seen.lines()
     begin = next(n for n, line in enumerate(lines) if "of 12,000" in line)
@@ -331,8 +359,8 @@ def test_thousands_of_validations_stay_quick_to_draw_and_short_to_read(terminal,
 
 def test_a_resumed_run_shows_the_validations_before(terminal, clock):
     seen = terminal()
-    with live.TrainingDisplay(history=[record(100, 2.5, 2.6), record(200, 2.2, 2.4)]) as screen:
-        screen.progress(0.5, 30.0, 30.0, 1000.0, 2.1)
+    with live.TrainingDisplay(history=[metrics_of(100, 2.5, 2.6), metrics_of(200, 2.2, 2.4)]) as screen:
+        screen.show(progress_of(0.5, 30.0, 30.0, 1000.0, 2.1))
         assert screen.validated.x == pytest.approx([0.5 / 3, 1 / 3])
         assert "validation 2.400  best 2.400" in seen.text()
     assert re.search(r"20s +200 +307,200 +2\.200 +2\.400  best", seen.text())
@@ -370,7 +398,7 @@ def test_without_a_frame_there_are_plain_lines_or_none(terminal, clock, monkeypa
 
 def test_reading_hands_a_clean_screen_over_to_the_training(terminal, clock, monkeypatch):
     seen = terminal()
-    monkeypatch.setattr(output, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
     with progress.WorkDisplay() as reading:
         reading.progress(0, 4_000_000)
         assert not seen.written

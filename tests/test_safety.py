@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import charrnn
+from conftest import charrnn, options_of
 
 from charrnn import checkpoint, load, run_folder, train
-from charrnn.checkpoint import read
+from charrnn.checkpoint import read, read_state
 from charrnn.errors import CharrnnError
 from charrnn.options import Options
 from charrnn.run_folder import HISTORY, MODEL, STATE
@@ -90,7 +90,7 @@ class Kill(BaseException):
 @pytest.mark.parametrize("when", ["before a file takes its place", "after a file has taken its place"])
 def test_a_kill_between_any_two_writes_changes_nothing(corpus, tmp_path, monkeypatch, when, validation):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    options = Options(steps=5, validation=validation, learning_rate=0.2, **SMALL)
+    options = options_of(steps=5, validation=validation, learning_rate=0.2, **SMALL)
     folder, replace = tmp_path / "run", os.replace
     calls, fatal = 0, -1
 
@@ -104,21 +104,21 @@ def test_a_kill_between_any_two_writes_changes_nothing(corpus, tmp_path, monkeyp
             raise Kill
 
     monkeypatch.setattr(os, "replace", deadly)
-    list(Run.create([corpus], options, folder)[0].events(options))
+    list(Run.create([corpus], options, folder).events(options))
     expected, writes = outcome(folder), calls
     assert writes >= 14
     for number in range(1, writes + 1):
         shutil.rmtree(folder)
         calls, fatal = 0, number
         with pytest.raises(Kill):
-            list(Run.create([corpus], options, folder)[0].events(options))
-        run = Run.resume(folder, []) if (folder / STATE).exists() else Run.create([corpus], options, folder)[0]
+            list(Run.create([corpus], options, folder).events(options))
+        run = Run.resume(folder, []) if (folder / STATE).exists() else Run.create([corpus], options, folder)
         list(run.events(options))
         assert outcome(folder) == expected, f"killed at write {number}"
 
 
 def test_a_program_killed_at_random_moments_ends_as_one_that_never_was(corpus, tmp_path):
-    chance, out, options = random.Random(5), tmp_path / "run", Options(steps=600, **SMALL)
+    chance, out, options = random.Random(5), tmp_path / "run", options_of(steps=600, **SMALL)
     train(corpus, out=out, steps=600, **SMALL)
     expected = outcome(out)
     shutil.rmtree(out)
@@ -138,10 +138,10 @@ def test_a_program_killed_at_random_moments_ends_as_one_that_never_was(corpus, t
 
 
 def test_a_validation_that_a_signal_ended_is_made_up_for(corpus, tmp_path):
-    options = Options(steps=10, **SMALL)
-    list(Run.create([corpus], options, tmp_path / "whole")[0].events(options))
+    options = options_of(steps=10, **SMALL)
+    list(Run.create([corpus], options, tmp_path / "whole").events(options))
     for number in range(1, 40, 6):
-        run = Run.create([corpus], options, tmp_path / "parts", force=True)[0]
+        run = Run.create([corpus], options, tmp_path / "parts", force=True)
         asked = 0
 
         def stop(number=number):
@@ -158,9 +158,9 @@ def test_a_validation_that_a_signal_ended_is_made_up_for(corpus, tmp_path):
 
 
 def test_the_time_that_was_spent_before_a_stop_is_counted(corpus, tmp_path):
-    options = Options(seconds=3.0, **SMALL)
-    run, _ = Run.create([corpus], options, tmp_path / "run")
-    list(run.events(options, stop=lambda: run.seconds > 2))
+    options = options_of(seconds=3.0, **SMALL)
+    run = Run.create([corpus], options, tmp_path / "run")
+    list(run.events(options, stop=lambda: run.counters.seconds > 2))
     started = time.monotonic()
     list(Run.resume(tmp_path / "run", []).events(options))
     assert time.monotonic() - started < 2
@@ -233,8 +233,8 @@ def test_a_quota_ends_the_run_with_one_line_and_what_was_saved(corpus, tmp_path)
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_folder_deleted_under_the_run_is_an_error(corpus, tmp_path, again):
-    options = Options(steps=50, **SMALL)
-    run, _ = Run.create([corpus], options, tmp_path / "run")
+    options = options_of(steps=50, **SMALL)
+    run = Run.create([corpus], options, tmp_path / "run")
     events = run.events(options)
     next(events)
     shutil.rmtree(tmp_path / "run")
@@ -243,27 +243,27 @@ def test_a_folder_deleted_under_the_run_is_an_error(corpus, tmp_path, again):
     with pytest.raises(CharrnnError, match="deleted or moved under the run"):
         list(events)
     if again:
-        assert read(tmp_path / "run" / STATE)[1]["place"]["step"] == 3
+        assert read_state(tmp_path / "run" / STATE)[1].counters.step == 3
 
 
 def test_weights_that_are_no_numbers_never_reach_a_file(corpus, tmp_path):
-    options = Options(steps=30, validation=0.0, **SMALL)
-    run, _ = Run.create([corpus], options, tmp_path / "run")
+    options = options_of(steps=30, validation=0.0, **SMALL)
+    run = Run.create([corpus], options, tmp_path / "run")
     list(run.events(options, stop=lambda: run.step >= 10))
     before = {name: (tmp_path / "run" / name).read_bytes() for name in FILES}
     learn = run._learn
 
     def spoil(fraction):
         learn(fraction)
-        run.model.embedding.weight.data[0, 0] = np.nan  # the loss may stay finite: the character may not come up
+        run.learner.model.embedding.weight.data[0, 0] = np.nan  # the loss may stay finite: the character may not come up
 
     run._learn = spoil
     for bad in (np.nan, np.inf, 1e30):
         with pytest.raises(CharrnnError, match="diverged"):
             list(run.events(options))
-        run.model.embedding.weight.data[0, 0] = bad
+        run.learner.model.embedding.weight.data[0, 0] = bad
     assert all((tmp_path / "run" / name).read_bytes() == before[name] for name in (MODEL, HISTORY))
-    assert checkpoint.read_state(tmp_path / "run" / STATE)[1]["place"]["step"] == 10  # whole, but for the setbacks it counts
+    assert checkpoint.read_state(tmp_path / "run" / STATE)[1].counters.step == 10  # whole, but for the setbacks it counts
 
 
 # Two runs
@@ -297,16 +297,16 @@ def test_force_starts_anew_and_never_resumes_what_stood_there(corpus, tmp_path):
         train(corpus, out=out, steps=20, **SMALL)
     other = tmp_path / "other.txt"
     other.write_text("another text entirely. " * 40)
-    options = Options(steps=40, **SMALL)
-    run, _ = Run.create([other], options, out, force=True)
+    options = options_of(steps=40, **SMALL)
+    run = Run.create([other], options, out, force=True)
     events = run.events(options, stop=lambda: True)
     list(events)
-    assert read(out / STATE)[1]["place"]["step"] == 0
+    assert read_state(out / STATE)[1].counters.step == 0
     assert (out / MODEL).read_bytes() == old  # until there is a better thing
     resumed = Run.resume(out, [])
-    assert resumed.origin["sources"] == [str(other)]
+    assert resumed.origin.sources == [str(other)]
     list(resumed.events(options))
-    assert load(out).vocabulary.characters == resumed.vocabulary.characters
+    assert load(out).vocabulary.characters == resumed.dataset.vocabulary.characters
 
 
 # Signals
@@ -342,7 +342,7 @@ def test_a_signal_at_any_moment_saves_what_there_is(corpus, tmp_path, number, st
     if moment != "importing":
         assert {STATE, HISTORY} <= set(os.listdir(out)) <= FILES
         assert f"saved in {out}; continue with --resume" in errors
-        Run.resume(out, []).lock.close()
+        Run.resume(out, []).folder.unlock()
 
 
 def test_a_second_signal_ends_at_once_without_harm(corpus, tmp_path):
@@ -353,7 +353,7 @@ def test_a_second_signal_ends_at_once_without_harm(corpus, tmp_path):
     errors = process.communicate(timeout=10)[1].decode()
     assert process.returncode in (130, 143)
     assert "Traceback" not in errors
-    Run.resume(tmp_path / "run", []).lock.close()
+    Run.resume(tmp_path / "run", []).folder.unlock()
 
 
 def test_what_nohup_has_silenced_stays_silent(corpus, tmp_path):
@@ -497,7 +497,7 @@ def test_a_terminal_that_goes_away_leaves_a_run_to_resume(corpus, tmp_path):
     os.close(master)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 129
     run = Run.resume(tmp_path / "runs" / "t", [])
-    run.lock.close()
+    run.folder.unlock()
     assert run.step > 0
 
 

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import options_of
 from torch.nn import functional
 
 from charrnn.checkpoint import read
-from charrnn.network.char_rnn import CharRNN, Config
-from charrnn.options import Options
+from charrnn.network.char_rnn import CharRNN
+from charrnn.network.config import Config
 from charrnn.run_folder import STATE
 from charrnn.text.corpus import frequencies
 from charrnn.text.vocabulary import Vocabulary
@@ -100,8 +101,8 @@ def test_logits_of_candidates_are_those_among_all_and_the_others_get_no_gradient
 
 
 def learned(text, out):
-    options = Options(steps=100, hidden_size=64, layers=1, validation=0.02)
-    run, _ = Run.create([text], options, out)
+    options = options_of(steps=100, hidden_size=64, layers=1, validation=0.02)
+    run = Run.create([text], options, out)
     list(run.events(options))
     return run
 
@@ -110,24 +111,24 @@ def test_a_network_learns_by_it_what_it_learns_without(tmp_path, monkeypatch):
     text = tmp_path / "text"
     text.write_text(text_of(20, 700, 1_000_000, 0.0002), encoding="utf-8")
     sampled = learned(text, tmp_path / "sampled")
-    assert sampled.shortlist is not None
+    assert sampled.learner.softmax is not None
     monkeypatch.setattr(sampled_softmax, "RARE", 0.0)
     exact = learned(text, tmp_path / "exact")
-    assert exact.shortlist is None
-    ours, theirs = (run.history[-1]["validation_bits_per_character"] for run in (sampled, exact))
+    assert exact.learner.softmax is None
+    ours, theirs = (run.history[-1].validation_bits_per_character for run in (sampled, exact))
     assert abs(ours - theirs) < 0.03 < math.log2(720) - ours
 
 
 def test_a_run_whose_sample_is_drawn_resumes_to_the_very_weights(tmp_path):
     text = tmp_path / "text"
     text.write_text(text_of(20, 700, 1_000_000, 0.0002), encoding="utf-8")
-    options = Options(steps=8, hidden_size=16, layers=1, validation=0.002)
-    whole, _ = Run.create([text], options, tmp_path / "whole")
+    options = options_of(steps=8, hidden_size=16, layers=1, validation=0.002)
+    whole = Run.create([text], options, tmp_path / "whole")
     list(whole.events(options))
-    stopped, _ = Run.create([text], options, tmp_path / "parts")
+    stopped = Run.create([text], options, tmp_path / "parts")
     list(stopped.events(options, stop=lambda: stopped.step >= 3))
     resumed = Run.resume(tmp_path / "parts", [])
-    assert (resumed.step, resumed.shortlist is None) == (3, False)
+    assert (resumed.step, resumed.learner.softmax is None) == (3, False)
     list(resumed.events(options))
     expected, found = (read(tmp_path / name / STATE)[0] for name in ("whole", "parts"))
     assert expected.keys() == found.keys()

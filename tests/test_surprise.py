@@ -16,13 +16,14 @@ import pytest
 from conftest import CORPORA, charrnn
 
 from charrnn.checkpoint import RECORD_HASHES, write_model
+from charrnn.commands.eval import format_surprise
 from charrnn.headers import ModelHeader
 from charrnn.inference import score
 from charrnn.inference.model import Model
-from charrnn.inference.surprisal import Details, InOrder, Top, reading_of
+from charrnn.inference.surprisal import Details, InOrder, Surprise, Top, reading_of
 from charrnn.network.config import Config
 from charrnn.terminal.color import LEVELS, ink, luminance, magma, palette
-from charrnn.terminal.heatmap import Heatmap, percent, surprise_line
+from charrnn.terminal.heatmap import Heatmap, percent
 from charrnn.text.reading import corpus_of
 from charrnn.text.records import hash_records
 from charrnn.text.vocabulary import Vocabulary
@@ -235,8 +236,17 @@ def test_hostile_characters_are_shown_not_obeyed():
         out = drawn(hostile, [1.0] * len(hostile), colours, 200)
         plain = re.sub(r"\x1b\[[0-9;]*m", "", out) if colours else out
         assert not any(unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") for c in plain if c != "\n")
-    surprise = {"before": hostile, "character": "\x1b", "after": hostile, "line": 1, "column": 2, "bits": 3.0}
-    line = surprise_line(surprise | {"guesses": [{"character": "\x07", "probability": 0.5}]}, None, 3, False)
+    surprise = Surprise(
+        bits=3.0,
+        character="\x1b",
+        place=0,
+        line=1,
+        column=2,
+        before=hostile,
+        after=hostile,
+        guesses=(("\x07", 0.5),),
+    )
+    line = format_surprise(surprise, symbol=None, width=3, emphasis=False)
     assert line.isprintable()
     assert "\\x07 50%" in line
 

@@ -9,18 +9,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import CORPORA
+from conftest import CORPORA, options_of
 
 from charrnn import load, train
-from charrnn.checkpoint import read, read_model, write
+from charrnn.checkpoint import read, read_model, write_model
 from charrnn.errors import CharrnnError
 from charrnn.network.optimizer import Optimizer
 from charrnn.options import Options, parse_duration
 from charrnn.run_folder import MODEL, STATE
+from charrnn.training import learner
+from charrnn.training.data import validation_length
 from charrnn.training.events import Setback
-from charrnn.training.recipe import choose
+from charrnn.training.recipe import Facts, choose
 from charrnn.training.run import Run
-from charrnn.training.run_state import validation_length
 
 SMALL = dict(layers=2, hidden_size=12, embedding=8, batch_size=4, seq_length=20, dropout=0.2)
 
@@ -49,9 +50,9 @@ def test_two_runs_with_one_seed_give_byte_identical_tensors(corpus, tmp_path, ce
 
 @pytest.mark.parametrize("hidden_size", [12, 64])  # with Adam alone, and with Muon for the recurrent matrices
 def test_a_run_stopped_and_resumed_ends_as_one_that_never_stopped(corpus, tmp_path, hidden_size):
-    options = Options(steps=40, **{**SMALL, "hidden_size": hidden_size})
-    finish(Run.create([corpus], options, tmp_path / "whole")[0], options)
-    stopped, _ = Run.create([corpus], options, tmp_path / "parts")
+    options = options_of(steps=40, **{**SMALL, "hidden_size": hidden_size})
+    finish(Run.create([corpus], options, tmp_path / "whole"), options)
+    stopped = Run.create([corpus], options, tmp_path / "parts")
     finish(stopped, options, stop=lambda: stopped.step >= 17)
     assert stopped.step == 17
     resumed = Run.resume(tmp_path / "parts", [])
@@ -97,25 +98,25 @@ def test_what_muon_does_not_move_is_moved_as_by_the_adam_of_torch():
 
 @pytest.mark.parametrize("hidden_size", [12, 48])  # with Adam alone; Muon, from 64 units on, does not drive them there
 def test_the_cells_do_not_run_away_in_the_first_steps(corpus, tmp_path, hidden_size):
-    run, _ = Run.create([corpus], Options(steps=200, layers=2, hidden_size=hidden_size), tmp_path / "run")
+    run = Run.create([corpus], options_of(steps=200, layers=2, hidden_size=hidden_size), tmp_path / "run")
     for _ in range(20):
         run._learn(0.1)
-    run.lock.close()
-    assert all(cells.abs().mean() < 2 for _, cells in run.state)  # without a guess the second layer's are 20 to 40
+    run.folder.unlock()
+    assert all(cells.abs().mean() < 2 for _, cells in run.learner.carried)  # without a guess the second layer's are 20 to 40
 
 
 @pytest.mark.parametrize(("most", "clipped"), [(1e-3, True), (1e3, False)])
 def test_a_gradient_is_clipped_to_the_largest_norm_and_a_smaller_one_left_alone(corpus, tmp_path, monkeypatch, most, clipped):
-    run, _ = Run.create([corpus], Options(steps=1, **SMALL), tmp_path / "run")
+    run = Run.create([corpus], options_of(steps=1, **SMALL), tmp_path / "run")
     norms = []
 
-    def look(*_):
-        norms.append(torch.cat([p.grad.flatten() for p in run.model.parameters()]).norm().item())
+    def look(*_, **__):
+        norms.append(torch.cat([p.grad.flatten() for p in run.learner.model.parameters()]).norm().item())
 
-    monkeypatch.setattr(run, "CLIP", most)
-    monkeypatch.setattr(run.optimizer, "step", look)
+    monkeypatch.setattr(learner, "CLIP", most)
+    monkeypatch.setattr(run.learner.optimizer, "step", look)
     run._learn(0.5)
-    run.lock.close()
+    run.folder.unlock()
     assert norms[0] == pytest.approx(most) if clipped else 1e-3 < norms[0] < most
 
 
@@ -130,12 +131,12 @@ def test_resuming_on_another_text_is_refused(corpus, tmp_path):
 def test_init_from_begins_with_the_weights_and_vocabulary_of_a_model(corpus, tmp_path):
     train(corpus, out=tmp_path / "first", steps=60, **SMALL)
     options = Options(steps=5)
-    run, _ = Run.create([CORPORA / "birds.txt"], options, tmp_path / "second", init_from=tmp_path / "first")
+    run = Run.create([CORPORA / "birds.txt"], options, tmp_path / "second", init_from=tmp_path / "first")
     tensors, header = read_model(tmp_path / "first" / MODEL)
-    assert run.vocabulary.characters == header["vocabulary"]
-    assert all((run.model.state_dict()[name].numpy() == tensors[name]).all() for name in tensors)
+    assert run.dataset.vocabulary.characters == header.vocabulary
+    assert all((run.learner.model.state_dict()[name].numpy() == tensors[name]).all() for name in tensors)
     finish(run, options)
-    assert load(tmp_path / "second").header["config"]["hidden_size"] == 12
+    assert load(tmp_path / "second").header.config.hidden_size == 12
 
 
 def test_the_model_kept_is_the_best_by_validation(corpus, tmp_path):
@@ -151,34 +152,34 @@ def test_the_model_kept_is_the_best_by_validation(corpus, tmp_path):
         "sample",
     }
     best = min(history, key=lambda line: line["validation_bits_per_character"])
-    assert model.header["training"]["step"] == best["step"]
+    assert model.header.training.metrics.step == best["step"]
 
 
 def test_validation_text_is_never_trained_on(tmp_path):
     path = tmp_path / "t.txt"
     path.write_text("ab" * 450 + "Z" * 100)
-    run, _ = Run.create([path], Options(steps=1), tmp_path / "run")
-    assert run.vocabulary.characters == "ab"
-    assert len(run.ids) == 900
-    assert (run.validation_ids == -1).all()
+    run = Run.create([path], Options(steps=1), tmp_path / "run")
+    assert run.dataset.vocabulary.characters == "ab"
+    assert len(run.dataset.ids) == 900
+    assert (run.dataset.validation_ids == -1).all()
 
 
 def test_a_file_can_be_the_validation_text(corpus, tmp_path):
     held_out = tmp_path / "held.txt"
     held_out.write_text("MARGERY:\nKeep it lit.\n" * 5)
-    run, _ = Run.create([corpus], Options(steps=1, validation=str(held_out)), tmp_path / "run")
-    assert len(run.ids) == 6000
-    assert len(run.validation_ids) == 110
+    run = Run.create([corpus], Options(steps=1, validation=str(held_out)), tmp_path / "run")
+    assert len(run.dataset.ids) == 6000
+    assert len(run.dataset.validation_ids) == 110
 
 
 def test_a_run_for_a_time_ends_on_time_annealed_and_saved(corpus, tmp_path):
-    options = Options(seconds=4.0, **SMALL)
+    options = options_of(seconds=4.0, **SMALL)
     started = time.monotonic()
-    run, _ = Run.create([corpus], options, tmp_path / "run")
+    run = Run.create([corpus], options, tmp_path / "run")
     finish_events = list(run.events(options, started))
     assert abs(time.monotonic() - started - 4.0) < 2.0
     assert finish_events
-    assert run.history[-1]["learning_rate"] < 0.05 * run.recipe.learning_rate
+    assert run.history[-1].learning_rate < 0.05 * run.recipe.learning_rate
     assert (tmp_path / "run" / STATE).exists()
 
 
@@ -187,24 +188,25 @@ def test_validations_take_a_twentieth_of_the_time_and_the_last_one_still_ends_in
     corpus, tmp_path, monkeypatch, each, validations
 ):
     """By a clock that only steps, of 0.05 seconds, and validations move on."""
-    options = Options(seconds=300.0, **SMALL)
-    run, _ = Run.create([corpus], options, tmp_path / "run")
-    run.recipe = dataclasses.replace(run.recipe, most_passes=0.0)
+    options = options_of(seconds=300.0, **SMALL)
+    run = Run.create([corpus], options, tmp_path / "run")
+    run.recipe = dataclasses.replace(run.recipe, max_epochs=0.0)
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     taken = []
 
     def learn(fraction):
         clock.now += 0.05
-        run.step, run.characters = run.step + 1, run.characters + 80
+        run.counters.step += 1
+        run.counters.characters += 80
 
-    def validation_bits():
+    def validate(stop):
         clock.now += each
         taken.append(each)
         return 3.0 - 0.01 * len(taken)
 
-    monkeypatch.setattr(run, "time", clock)
+    monkeypatch.setattr("charrnn.training.run.time", clock)
     monkeypatch.setattr(run, "_learn", learn)
-    monkeypatch.setattr(run, "_validation_bits", validation_bits)
+    monkeypatch.setattr(run.learner, "validate", validate)
     list(run.events(options, 0.0))
     assert len(taken) == validations
     assert sum(taken) <= 0.05 * 300
@@ -212,8 +214,8 @@ def test_validations_take_a_twentieth_of_the_time_and_the_last_one_still_ends_in
 
 
 def test_a_run_for_no_time_at_all_still_leaves_a_model(corpus, tmp_path):
-    options = Options(seconds=1.0, **SMALL)
-    run, _ = Run.create([corpus], options, tmp_path / "run")
+    options = options_of(seconds=1.0, **SMALL)
+    run = Run.create([corpus], options, tmp_path / "run")
     list(run.events(options, started=time.monotonic() - 10))
     assert run.step == 1
     assert load(tmp_path / "run").sample(length=5)
@@ -224,111 +226,114 @@ def spoiled(run, options, times):
     left = [times]
 
     def spoil():
-        if run.step == 12 and left[0] and run.model.softmax.weight.isfinite().all():
+        if run.step == 12 and left[0] and run.learner.model.softmax.weight.isfinite().all():
             left[0] -= 1
-            run.model.softmax.weight.data.fill_(float("nan"))
+            run.learner.model.softmax.weight.data.fill_(float("nan"))
         return False
 
     return run.events(options, stop=spoil)
 
 
 def test_a_run_whose_weights_break_goes_on_from_its_saved_state_with_a_smaller_rate(corpus, tmp_path):
-    options = Options(steps=30, **SMALL)
-    run, _ = Run.create([corpus], options, tmp_path / "run")
+    options = options_of(steps=30, **SMALL)
+    run = Run.create([corpus], options, tmp_path / "run")
     (setback,) = (event for event in spoiled(run, options, 1) if isinstance(event, Setback))
     assert setback.reached == 12
     assert setback.step < 12
     assert setback.learning_rate == pytest.approx(run.recipe.learning_rate / 4)
     assert run.step == 30
-    assert [line["step"] for line in run.history] == sorted({line["step"] for line in run.history})
-    assert all(np.isfinite(line["validation_bits_per_character"]) for line in run.history)
+    assert [metrics.step for metrics in run.history] == sorted({metrics.step for metrics in run.history})
+    assert all(np.isfinite(metrics.validation_bits_per_character) for metrics in run.history)
     resumed = Run.resume(tmp_path / "run", [])
-    assert resumed.learning_rate(0.5) == run.learning_rate(0.5) == setback.learning_rate / 2
+    assert resumed.highest_rate == run.highest_rate == setback.learning_rate
 
 
 def test_a_run_that_breaks_again_and_again_ends_with_an_error_and_its_last_good_model(corpus, tmp_path):
-    options = Options(steps=30, **SMALL)
-    run, _ = Run.create([corpus], options, tmp_path / "run")
+    options = options_of(steps=30, **SMALL)
+    run = Run.create([corpus], options, tmp_path / "run")
     seen = []
     with pytest.raises(CharrnnError, match="diverged at step 12"):
         seen.extend(spoiled(run, options, 4))  # without what came before the error
-    assert run.setbacks == 3
+    assert run.counters.setbacks == 3
     assert load(tmp_path / "run").sample(length=5)
     assert Run.resume(tmp_path / "run", []).step < 12
 
 
 def test_a_learning_rate_beyond_all_reason_sets_the_run_back(corpus, tmp_path):
-    options = Options(steps=40, learning_rate=10.0, **{**SMALL, "hidden_size": 64})
-    run, _ = Run.create([corpus], options, tmp_path / "run")
+    options = options_of(steps=40, learning_rate=10.0, **{**SMALL, "hidden_size": 64})
+    run = Run.create([corpus], options, tmp_path / "run")
     with contextlib.suppress(CharrnnError):
         list(run.events(options))
-    assert run.setbacks
+    assert run.counters.setbacks
 
 
 def test_each_open_option_is_chosen_and_each_given_one_is_kept():
     for characters in (200, 50_000, 1_000_000, 50_000_000):
         for seconds in (10.0, 60.0, 300.0, 1800.0):
-            recipe, _ = choose(Options(seconds=seconds), characters, 65)
+            recipe, _ = choose(Options(seconds=seconds), Facts(characters=characters, vocabulary_size=65))
             assert recipe.batch_size * recipe.seq_length < characters
-    recipe, _ = choose(Options(seconds=60.0, hidden_size=77, layers=3, dropout=0.4), 1_000_000, 65)
-    assert (recipe.hidden_size, recipe.layers, recipe.dropout) == (77, 3, 0.4)
+    recipe, _ = choose(
+        options_of(seconds=60.0, hidden_size=77, layers=3, dropout=0.4), Facts(characters=1_000_000, vocabulary_size=65)
+    )
+    assert (recipe.hidden_size, recipe.num_layers, recipe.dropout) == (77, 3, 0.4)
 
 
 def test_what_is_read_often_is_kept_from_being_learned_by_heart_and_what_is_read_once_is_not():
-    often, notes = choose(Options(seconds=1800.0), 50_000, 65)
+    often, notes = choose(Options(seconds=1800.0), Facts(characters=50_000, vocabulary_size=65))
     assert min(often.dropout, often.recurrent_dropout, often.weight_decay) > 0
-    assert often.passes == often.most_passes > 0
+    assert often.epochs == often.max_epochs > 0
     assert "at most" in notes[0]
-    once, notes = choose(Options(seconds=10.0), 50_000_000, 65)
+    once, notes = choose(Options(seconds=10.0), Facts(characters=50_000_000, vocabulary_size=65))
     assert once.dropout == once.recurrent_dropout == once.weight_decay == 0
     assert not notes
-    by_heart, notes = choose(Options(seconds=1800.0, validation=0.0), 50_000, 65)
-    assert by_heart.dropout == by_heart.recurrent_dropout == by_heart.weight_decay == by_heart.most_passes == 0
+    by_heart, notes = choose(Options(seconds=1800.0, validation=0.0), Facts(characters=50_000, vocabulary_size=65))
+    assert by_heart.dropout == by_heart.recurrent_dropout == by_heart.weight_decay == by_heart.max_epochs == 0
     assert not notes
-    assert not choose(Options(seconds=1800.0, dropout=0.0), 50_000, 65)[0].recurrent_dropout
+    assert not choose(Options(seconds=1800.0, dropout=0.0), Facts(characters=50_000, vocabulary_size=65))[0].recurrent_dropout
 
 
 def test_a_small_text_ends_a_run_before_its_time_and_a_longer_time_goes_on(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text((CORPORA / "the-lamp.txt").read_text()[:1500])
-    options = Options(seconds=60.0, hidden_size=8, layers=1)
-    run, _ = Run.create([text], options, tmp_path / "run")
+    options = options_of(seconds=60.0, hidden_size=8, layers=1)
+    run = Run.create([text], options, tmp_path / "run")
     list(run.events(options))
-    assert run.step == run.recipe.most_passes * run.windows.per_epoch
-    assert run.seconds < 60
-    assert run.history[-1]["step"] == run.step  # it is annealed and validated at its end
+    assert run.step == run.recipe.max_epochs * run.batches.per_epoch
+    assert run.counters.seconds < 60
+    assert run.history[-1].step == run.step  # it is annealed and validated at its end
     again = Run.resume(tmp_path / "run", [])
-    list(again.events(again.options))
+    list(again.events(again.origin.options))
     assert again.step == run.step
-    longer = Options(seconds=run.seconds + 2)
+    longer = Options(seconds=run.counters.seconds + 2)
     list(Run.resume(tmp_path / "run", []).events(longer))
     more = Run.resume(tmp_path / "run", [])
     assert more.step > run.step
-    assert not more.recipe.most_passes
+    assert not more.recipe.max_epochs
 
 
 def test_a_tiny_text_is_learned_by_heart_and_the_run_ends_then(tmp_path):
     text = (CORPORA / "if-you.txt").read_text()
     (tmp_path / "text.txt").write_text(text)
     options = Options(seconds=60.0)
-    run, notes = Run.create([tmp_path / "text.txt"], options, tmp_path / "run")
+    run = Run.create([tmp_path / "text.txt"], options, tmp_path / "run")
+    notes = run.notes
     assert "by heart" in notes[0]
     list(run.events(options))
-    assert run.seconds < 50
+    assert run.counters.seconds < 50
     assert load(tmp_path / "run").sample("if you", len(text) - 6, greedy=True) == text[6:]
 
 
 def test_less_is_validated_where_the_vocabulary_is_large(tmp_path):
     characters = "".join(chr(0x4E00 + k) for k in range(5000))
     (tmp_path / "text.txt").write_text(characters * 60)
-    run, _ = Run.create([tmp_path / "text.txt"], Options(steps=1, hidden_size=8, layers=1), tmp_path / "run")
-    assert len(run.validation_ids) == 25_000
+    run = Run.create([tmp_path / "text.txt"], options_of(steps=1, hidden_size=8, layers=1), tmp_path / "run")
+    assert len(run.dataset.validation_ids) == 25_000
     assert [validation_length(size) for size in (65, 5_000, 50_000)] == [250_000, 25_000, 20_000]
 
 
 def test_a_network_beyond_memory_is_refused_before_it_is_made():
     with pytest.raises(CharrnnError, match="GiB of memory"):
-        choose(Options(hidden_size=60_000), 1_000_000, 65)
+        choose(Options(hidden_size=60_000), Facts(characters=1_000_000, vocabulary_size=65))
 
 
 @pytest.mark.parametrize(
@@ -352,9 +357,9 @@ def test_a_model_file_that_contradicts_itself_is_refused(corpus, tmp_path, damag
     elif damage == "missing":
         del tensors["softmax.bias"]
     elif damage == "vocabulary":
-        header["vocabulary"] = header["vocabulary"][::-1]
+        header = dataclasses.replace(header, vocabulary=header.vocabulary[::-1])
     path = tmp_path / "bad.safetensors"
-    write(path, tensors, header)
+    write_model(path, tensors, header)
     if damage == "format":
         path.write_bytes(path.read_bytes().replace(b'\\"format\\": 1', b'\\"format\\": 9'))
     with pytest.raises(CharrnnError, match=r"bad\.safetensors"):

@@ -1,32 +1,50 @@
-"""What the commands share."""
+"""What the commands share: options and arguments that stand in several of them, signals, and how a model is opened."""
 
 import os
 import signal
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output
 
+if TYPE_CHECKING:
+    from charrnn.inference.model import Model
+
 
 def option(*names: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, show_default=False, **more)
 
 
+def argument(metavar: str, help: str) -> Any:
+    return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
+MODEL = "A run's folder or its model file. [default: the newest run under runs/]"
+TEXTS = "Files and folders of text; '-' or a pipe for standard input."
+
+ModelArgument = Annotated[Path | None, argument("[MODEL]", help=MODEL)]
+ModelOption = Annotated[Path | None, option("-m", "--model", help=MODEL)]
+EncodingOption = Annotated[str, option("--encoding", help="The text's encoding. [default: utf-8]")]
+CellOption = Annotated[str, option("--cell", help="lstm, gru or rnn. [default: lstm]")]
+SeedOption = Annotated[int, option("--seed", help="Where all randomness begins. [default: 0]")]
+JsonFlag = Annotated[bool, option("--json", help="Print one JSON object.")]
+
+
 class Signals:
     """Remembers Ctrl-C, SIGTERM and SIGHUP for the training loop, which saves and ends.
 
-    A second one ends at once, unless more are to be expected `again`: torchrun hands on what its ranks have had already.
+    A second one ends at once. With `again` it doesn't: torchrun passes a signal on to ranks that have had it already.
     """
 
     def __init__(self, again: bool = False) -> None:
-        self.signal, self.again = 0, again
+        self.signal = 0
+        self.again = again
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
@@ -39,8 +57,21 @@ class Signals:
         self.signal = number
 
 
-def piped() -> bool:
+def is_piped() -> bool:
+    """Whether something is piped into the program."""
     return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
+
+
+piped = is_piped  # until commands/forecast.py follows
+
+
+def require_sources(named: list[str] | None) -> list[str]:
+    """The texts that are named, or else the pipe. Raises: CharrnnError where there is neither."""
+    from charrnn.text.reading import STDIN
+
+    if not named and not is_piped():
+        raise CharrnnError("no text: name files or folders, or pipe one in")
+    return list(named or [STDIN])
 
 
 def require_extra(module: str, what: str, extra: str) -> None:
@@ -51,7 +82,8 @@ def require_extra(module: str, what: str, extra: str) -> None:
         raise CharrnnError(f"{what} takes {module}, which is not installed: pip install 'charrnn[{extra}]'") from None
 
 
-def load_model(path: Path | None) -> Any:
+def load_model(path: Path | None) -> "Model":
+    """Open a model; without a path the newest one, and say which that is."""
     from charrnn.inference.model import load
 
     model = load(path)
@@ -60,21 +92,6 @@ def load_model(path: Path | None) -> Any:
     return model
 
 
-def text_writer() -> Any:
-    """A function that writes text to standard output byte for byte; on a terminal control characters are shown.
-
-    What it writes is seen within a fiftieth of a second, as long as it is called; the rest when the program ends.
-    """
-    if sys.stdout is None:
-        raise CharrnnError("standard output is closed", 1)
-    raw, terminal = sys.stdout.buffer, sys.stdout.isatty()
-    flushed = 0.0
-
-    def write(text: str) -> None:
-        nonlocal flushed
-        raw.write((output.printable(text) if terminal else text).encode("utf-8", "surrogateescape"))
-        if (now := time.monotonic()) - flushed > 0.02:
-            raw.flush()
-            flushed = now
-
-    return write
+def print_notes(notes: list[str]) -> None:
+    for note in notes:
+        output.write_line(f"note: {note}")

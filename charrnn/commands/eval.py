@@ -2,28 +2,38 @@
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from charrnn.commands.common import load_model, option, piped
+from charrnn.commands.common import (
+    TEXTS,
+    EncodingOption,
+    JsonFlag,
+    ModelOption,
+    argument,
+    load_model,
+    option,
+    print_notes,
+    require_sources,
+)
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output, progress
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from charrnn.inference.model import Model
+    from charrnn.inference.surprisal import Surprise
+    from charrnn.text.corpus import Corpus
+
+BEFORE = 14  # characters of context before a surprising one
+AFTER = 6
+
 
 def eval(
-    text: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[TEXT]...", help="Files and folders of text; '-' or a pipe for standard input.", show_default=False
-        ),
-    ] = None,
-    model: Annotated[
-        Path | None, option("-m", "--model", help="A run's folder or its model file. [default: the newest run under runs/]")
-    ] = None,
-    encoding: Annotated[str, option("--encoding", help="The text's encoding. [default: utf-8]")] = "utf-8",
-    as_json: Annotated[bool, option("--json", help="Print one JSON object.")] = False,
+    text: Annotated[list[str] | None, argument("[TEXT]...", help=TEXTS)] = None,
+    model: ModelOption = None,
+    encoding: EncodingOption = "utf-8",
+    as_json: JsonFlag = False,
     worst: Annotated[
         int,
         option("--worst", metavar="N", help="Print the N lines or paragraphs that surprise a model of such most. [default: 0]"),
@@ -38,102 +48,101 @@ def eval(
 ) -> None:
     """Say how well a model knows a text, in bits per character."""
     from charrnn.inference.score import STRETCH
-    from charrnn.text.reading import STDIN, read_corpus
+    from charrnn.text.reading import read_corpus
     from charrnn.text.records import split
 
-    sources = list(text or ([STDIN] if piped() else []))
-    if not sources:
-        raise CharrnnError("no text: name files or folders, or pipe one in")
+    sources = require_sources(text)
     if worst < 0:
         raise CharrnnError(f"--worst {worst} is below 0")
     if not 0 <= top <= 10_000:
         raise CharrnnError(f"--top {top} is not between 0 and 10000")
     loaded = load_model(model)
-    if worst and not loaded.records:
+    kind = loaded.records
+    if worst and not kind:
         raise CharrnnError(f"--worst: {loaded.path} is not a model of lines or paragraphs")
     with progress.WorkDisplay() as reading:
         corpus = read_corpus(sources, encoding, reading.progress)
-    records, notes = split(corpus.text(), loaded.records) if loaded.records else ([], [])
-    for note in corpus.notes + notes:
-        output.write_line(f"note: {note}")
-    shown = _Shown(loaded, corpus, heatmap, top, as_json) if heatmap or top else None
+    records, notes = split(corpus.text(), kind) if kind else ([], [])
+    print_notes(corpus.notes + notes)
+    view = CharacterView(loaded, corpus, heatmap=heatmap, top=top, as_json=as_json) if heatmap or top else None
     quiet = heatmap and len(corpus) > STRETCH  # then the text comes as it is scored
     with progress.WorkDisplay("scoring", "million characters", quiet) as scoring:
-        scored = loaded.score(shown.text if shown else corpus, scoring.progress, shown.observe if shown else None)
-    if shown:
-        shown.finish()
+        scored = loaded.score(view.text if view else corpus, scoring.progress, view.observe if view else None)
+    found = view.finish() if view else []
     figures = scored.to_dict()
-    surprising = [{"bits": bits, loaded.records: records[k]} for k, bits in scored.worst(worst)] if worst else []
+    surprising = [(bits, records[k]) for k, bits in scored.worst(worst)] if worst else []
     if as_json:
-        more: dict[str, Any] = {"worst": surprising} if worst else {}
-        if top and shown:
-            more["top"] = [surprise.to_dict() for surprise in shown.found()]
+        more: dict[str, object] = {}
+        if worst:
+            more["worst"] = [{"bits": bits, kind: record} for bits, record in surprising]
+        if top:
+            more["top"] = [surprise.to_dict() for surprise in found]
         print(("" if heatmap else "{") + json.dumps(figures | more)[1:])
         return
-    output.print_scores(
-        {name.replace("_", " "): f"{value:,}" if isinstance(value, int) else f"{value:,.4f}" for name, value in figures.items()}
-    )
+    numbers = {name: f"{value:,}" if isinstance(value, int) else f"{value:,.4f}" for name, value in figures.items()}
+    output.print_table([(name.replace("_", " "), number) for name, number in numbers.items()])
     if surprising:
-        output.print_surprises(f"   bits {loaded.records}", [(found["bits"], found[loaded.records]) for found in surprising])
-    if top and shown:
-        shown.print_top()
+        output.print_surprises(f"   bits {kind}", surprising)
+    if view and found:
+        view.print_top(found)
 
 
-class _Shown:
-    """What is printed of single characters while a text is scored: the heat map, and the most surprising ones."""
+class CharacterView:
+    """Shows single characters of a text that is scored: a heatmap as it is scored, and the most surprising ones at the end.
 
-    def __init__(self, model: Any, corpus: Any, heatmap: bool, top: int, as_json: bool):
+    Its `observe` is for `Model.score`, its `text` is what the model reads of the text.
+    """
+
+    def __init__(self, model: "Model", corpus: "Corpus", heatmap: bool, top: int, as_json: bool):
         from charrnn.inference.surprisal import InOrder, Top, reading_of
         from charrnn.terminal.color import terminal_palette
-        from charrnn.terminal.heatmap import Heatmap
+        from charrnn.terminal.heatmap import FramedHeatmap, JsonHeatmap
 
-        if sys.stdout is None:
-            raise CharrnnError("standard output is closed", 1)
+        write = output.require_stdout().write
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
         self.text = reading_of(model, corpus)
-        self.symbol = model.header["vocabulary"][model.vocabulary.unknown] if model.vocabulary.unknown is not None else None
-        self.begun = False
-        self.palette = None if as_json else terminal_palette()
-        self.map = Heatmap(sys.stdout.write, self.palette) if heatmap and not as_json else None
-        self.in_order = InOrder(model, self.text, self._see) if heatmap else None
-        self.top = Top(model, self.text, top) if top else None
+        unknown = model.vocabulary.unknown
+        self._symbol = None if unknown is None else model.vocabulary.characters[unknown]
+        self._palette = None if as_json else terminal_palette()
+        self._heatmap = JsonHeatmap(write) if as_json else FramedHeatmap(write, self._palette)
+        self._in_order = InOrder(model, self.text, self._heatmap.draw) if heatmap else None
+        self._top = Top(model, self.text, top) if top else None
 
-    def observe(self, *block: Any) -> None:
-        for observer in (self.in_order, self.top):
+    def observe(self, at: "np.ndarray", logits: "np.ndarray", targets: "np.ndarray", nats: "np.ndarray") -> None:
+        for observer in (self._in_order, self._top):
             if observer is not None:
-                observer.observe(*block)
+                observer.observe(at, logits, targets, nats)
 
-    def _see(self, text: str, bits: Any) -> None:
-        if self.map is None:
-            pairs = json.dumps(list(zip(text, bits.astype(float).round(4).tolist(), strict=True)))
-            sys.stdout.write((", " if self.begun else '{"heatmap": [') + pairs[1:-1])
-        else:
-            if not self.begun:
-                self.map.legend()
-            self.map.draw(text, bits.tolist())
-        self.begun = True
+    def finish(self) -> "list[Surprise]":
+        """Draw what is left of the heatmap. Returns: the most surprising characters."""
+        if self._in_order is not None:
+            self._in_order.finish()
+            self._heatmap.finish()
+        return [] if self._top is None else self._top.found()
 
-    def finish(self) -> None:
-        """Print what is left of the heat map."""
-        if self.in_order is not None:
-            self.in_order.finish()
-            if self.map is None:
-                sys.stdout.write("], ")
-            else:
-                self.map.finish()
-                sys.stdout.write("\n")
-                if self.map.lines > 20:
-                    self.map.legend()
-
-    def found(self) -> list[Any]:
-        return self.top.found() if self.top is not None else []
-
-    def print_top(self) -> None:
+    def print_top(self, found: "list[Surprise]") -> None:
         """Print the most surprising characters."""
-        from charrnn.terminal.heatmap import surprise_line
-
-        found = [surprise.to_dict() for surprise in self.found()]
-        width = max(len(f"{surprise['line']}:{surprise['column']}") for surprise in found)
+        width = max(len(f"{surprise.line}:{surprise.column}") for surprise in found)
         print(f"\n   bits {'at':>{width}}  {'':13}character        what was expected instead")
         for surprise in found:
-            print(surprise_line(surprise, self.symbol, width, self.palette is not None))
+            print(format_surprise(surprise, symbol=self._symbol, width=width, emphasis=self._palette is not None))
+
+
+def format_surprise(surprise: "Surprise", symbol: str | None, width: int, emphasis: bool) -> str:
+    """A surprising character on one line: bits, line and column in `width` columns, its context, what was expected.
+
+    `symbol` is the character that stands for all that the model does not know, where it has one.
+    """
+    from charrnn.terminal.heatmap import RESET, percent
+    from charrnn.text.visible import LINE_SIGNS, make_visible
+
+    parts = (surprise.before, surprise.character, surprise.after)
+    before, character, after = (make_visible(part, signs=LINE_SIGNS) for part in parts)
+    marked = f"\x1b[7m{character}{RESET}" if emphasis else f"[{character}]"
+    place = f"{surprise.line}:{surprise.column}"
+    names = {symbol: "other", " ": "␣"}
+    guesses = "  ".join(
+        f"{names.get(guess) or make_visible(guess, signs=LINE_SIGNS)} {percent(probability)}"
+        for guess, probability in surprise.guesses
+    )
+    return f"{surprise.bits:7.2f} {place:>{width}}  {before[-BEFORE:]:>{BEFORE}}{marked}{after[:AFTER]:<{AFTER}}  {guesses}"

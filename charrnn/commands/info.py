@@ -2,157 +2,151 @@
 
 import json
 import shlex
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
-
-from charrnn import run_folder
-from charrnn.commands.common import option
+from charrnn.commands.common import JsonFlag, ModelArgument
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output
+from charrnn.text.visible import make_visible
 
-LENGTHS = "seconds", "epochs", "steps"
+if TYPE_CHECKING:
+    from charrnn.headers import Json, ModelHeader, Origin
+    from charrnn.options import Options
+
 SHOWN = 100  # characters of a vocabulary that are printed; --json has all of them
 
 
-def info(
-    model: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            help="A run's folder or its model file. [default: the newest run under runs/]",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: Annotated[bool, option("--json", help="Print one JSON object.")] = False,
-) -> None:
+def info(model: ModelArgument = None, as_json: JsonFlag = False) -> None:
     """Say what is in a model's file.
 
     Sizes, vocabulary, how it was trained, its figures, and how to go on with it.
     """
-    from charrnn.run_folder import find_model
-
-    facts = describe(find_model(model))
-    if as_json:
-        print(json.dumps(facts))
-        return
-    c, best = facts["config"], facts["training"]
-    rows = {
-        "model": facts["model"],
-        "file": f"{facts['bytes']:,} bytes, format {facts['format']}, written by charrnn {facts['version']}",
-        "network": f"{c['num_layers']} x {c['hidden_size']} {c['cell']}" if c["num_layers"] else "softmax alone",
-        "": f"embedding {c['embedding_size']}" if c["embedding_size"] else "one-hot characters",
-        "parameters": f"{facts['parameters']:,}",
-        "vocabulary": f"{c['vocabulary_size']:,} characters: {_abridged(facts['vocabulary'])}",
-    }
-    if facts["records"]:
-        rows["records"] = f"each {facts['records']} a sequence of its own"
-    if None not in (best["step"], best["characters"], best["seconds"]):
-        rows["trained"] = (
-            f"{best['step']:,} steps, {best['characters']:,} characters, {output.duration(best['seconds'])}, its best figures:"
-        )
-        figures = {"validation": best["validation_bits_per_character"], "training": best["train_bits_per_character"]}
-        rows |= {f"  {name}": f"{bits:.4f} bits per character" for name, bits in figures.items() if bits is not None}
-    recipe = best["recipe"]
-    if recipe:
-        rows["recipe"] = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in recipe.items() if value is not None)
-    if best["sources"]:
-        rows["text"] = ", ".join(best["sources"])
-    rows |= {"began with": facts["command"] or "unknown", "go on with": facts["resume_command"] or facts["resume_obstacle"]}
-    width = max(map(len, rows)) + 2
-    for name, value in rows.items():
-        print(f"{name:<{width}}{output.printable(str(value), keep='')}")
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """All that is known of the model in the file `path`, for `--json`; a figure that the file lacks is None.
-
-    Raises: CharrnnError where it can't be read.
-    """
     from charrnn import checkpoint
+    from charrnn.run_folder import MODEL, find_model
 
-    if "forecast" in checkpoint.read(path)[1]:
+    path = find_model(model)
+    written = checkpoint.read(path)[1]  # as it stands: the files of older versions have fewer options
+    if "forecast" in written:
         raise CharrnnError(f"{path} forecasts numbers; charrnn info is about models of text")
     tensors, header = checkpoint.read_model(path)
-    training = header["training"]
-    sources, options, recipe = training.get("sources"), training.get("options"), training.get("recipe")
-    out = path.parent if path.name == run_folder.MODEL else None
-    known = isinstance(sources, list) and isinstance(options, dict)
-    going = _resuming(out) if out is not None else (None, "nothing: it lies in no run's folder")
-    figures = ("step", "characters", "seconds", "train_bits_per_character", "validation_bits_per_character", "learning_rate")
+    size = path.stat().st_size
+    parameters = sum(tensor.size for name, tensor in tensors.items() if name != checkpoint.RECORD_HASHES)
+    folder = path.parent if path.name == MODEL else None
+    origin = header.training.origin
+    begin = None if origin is None else _begin_command(origin, folder)
+    resume, obstacle = (None, "nothing: it lies in no run's folder") if folder is None else _resume_command(folder)
+    if as_json:
+        facts = {"model": str(path), "bytes": size} | _facts(header, written, parameters=parameters)
+        ways = {"command": begin, "resumable": resume is not None, "resume_command": resume, "resume_obstacle": obstacle}
+        print(json.dumps(facts | ways))
+        return
+    file = f"{size:,} bytes, format {header.format}, written by charrnn {header.version}"
+    rows = {"model": str(path), "file": file} | _rows(header, written, parameters=parameters)
+    rows |= {"began with": begin or "unknown", "go on with": resume or str(obstacle)}
+    width = max(map(len, rows)) + 2
+    for name, value in rows.items():
+        print(f"{name:<{width}}{make_visible(value, keep='')}")
+
+
+def _facts(header: "ModelHeader", written: "Json", parameters: int) -> "Json":
+    """What the file says of the model, for `--json`; a figure that it lacks is None."""
+    from charrnn.headers import Metrics
+
+    training = header.training
+    origin = training.origin
+    figures = [field.name for field in fields(Metrics) if field.name != "sample"]
     return {
-        "model": str(path),
-        "bytes": path.stat().st_size,
-        "format": header["format"],
-        "version": str(header.get("version", "unknown")),
-        "config": {"residual": False, **header["config"]},
-        "parameters": sum(tensor.size for name, tensor in tensors.items() if name != checkpoint.FINGERPRINT),
-        "vocabulary": header["vocabulary"],
-        "unknown": header.get("unknown", False),
-        "start": header["start"],
-        "records": header.get("records"),
+        "format": header.format,
+        "version": header.version,
+        "config": {"residual": False, **written["config"]},
+        "parameters": parameters,
+        "vocabulary": header.vocabulary,
+        "unknown": header.unknown,
+        "start": header.start,
+        "records": header.records,
         "training": {
-            "sources": [str(source) for source in sources] if isinstance(sources, list) else [],
-            "fingerprint": training.get("fingerprint"),
-            "options": options if isinstance(options, dict) else {},
-            "recipe": recipe if isinstance(recipe, dict) else {},
-            **{name: training[name] if type(training.get(name)) in (int, float) else None for name in figures},
+            "sources": origin.sources if origin else [],
+            "fingerprint": origin.corpus_hash if origin else None,
+            "options": written["training"]["options"] if origin else {},
+            "recipe": written["training"]["recipe"] if training.recipe else {},
+            **{name: getattr(training.metrics, name, None) for name in figures},
         },
-        "command": _command(sources, options, training.get("init_from"), out) if known else None,
-        "resumable": going[0] is not None,
-        "resume_command": going[0],
-        "resume_obstacle": going[1],
     }
 
 
-def _command(sources: list[Any], options: dict[str, Any], init_from: Any, out: Path | None) -> str:
-    """The command that trains such a model, with the length that was asked for last; `init_from` None: none is known."""
-    from charrnn.options import Options
+def _rows(header: "ModelHeader", written: "Json", parameters: int) -> dict[str, str]:
+    """What the file says of the model, for people."""
+    config = header.config
+    metrics = header.training.metrics
+    vocabulary = header.vocabulary[:SHOWN] + ("..." if len(header.vocabulary) > SHOWN else "")
+    rows = {
+        "network": f"{config.num_layers} x {config.hidden_size} {config.cell}" if config.num_layers else "softmax alone",
+        "": f"embedding {config.embedding_size}" if config.embedding_size else "one-hot characters",
+        "parameters": f"{parameters:,}",
+        "vocabulary": f"{config.vocabulary_size:,} characters: {vocabulary}",
+    }
+    if header.records:
+        rows["records"] = f"each {header.records} a sequence of its own"
+    if metrics:
+        spent = output.duration(metrics.seconds)
+        rows["trained"] = f"{metrics.step:,} steps, {metrics.characters:,} characters, {spent}, its best figures:"
+        figures = {"validation": metrics.validation_bits_per_character, "training": metrics.train_bits_per_character}
+        rows |= {f"  {name}": f"{bits:.4f} bits per character" for name, bits in figures.items() if bits is not None}
+    if header.training.recipe:
+        chosen = written["training"]["recipe"].items()
+        rows["recipe"] = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen if value is not None)
+    if header.training.origin:
+        rows["text"] = ", ".join(header.training.origin.sources)
+    return rows
 
-    words = ["charrnn", "train", *map(str, sources)]
+
+def _begin_command(origin: "Origin", out: Path | None) -> str:
+    """The command that trains such a model, with the length that was asked for last."""
+    from charrnn.options import Options, flag_of
+
+    words = ["charrnn", "train", *origin.sources, *_length_flags(origin.options)]
     for name, default in vars(Options()).items():
-        value = options.get(name, default)
-        if value == default:
-            continue
-        if name == "records":
+        value = getattr(origin.options, name)
+        if name == "records" and value:
             words.append(f"--by-{value}")
-        else:
-            words += [_length(name, value)] if name in LENGTHS else [f"--{name.replace('_', '-')}={value}"]
-    if init_from is not None:
-        words.append(f"--init-from={init_from}")
+        elif value != default and name not in ("seconds", "epochs", "steps"):
+            words.append(f"{flag_of(name)}={value}")
+    if origin.init_from is not None:
+        words.append(f"--init-from={origin.init_from}")
     return shlex.join(words if out is None else [*words, "-o", str(out)])
 
 
-def _length(name: str, value: Any) -> str:
-    return f"--for={value:g}s" if name == "seconds" else f"--{name}={value:g}" if name == "epochs" else f"--steps={value}"
+def _length_flags(options: "Options", times: int = 1) -> list[str]:
+    """The option for the run's length, or so many times that."""
+    if options.seconds is not None:
+        return [f"--for={times * options.seconds:g}s"]
+    if options.epochs is not None:
+        return [f"--epochs={times * options.epochs:g}"]
+    return [] if options.steps is None else [f"--steps={times * options.steps}"]
 
 
-def _resuming(folder: Path) -> tuple[str | None, str | None]:
+def _resume_command(folder: Path) -> tuple[str | None, str | None]:
     """The command that goes on with the run in `folder`, or why there is none. A run at its end goes on to twice its length."""
-    from charrnn import checkpoint
+    from charrnn.checkpoint import read_state
+    from charrnn.run_folder import STATE
     from charrnn.text.reading import STDIN
     from charrnn.training.data import require_there
 
-    state = folder / run_folder.STATE
+    state = folder / STATE
     if not state.exists():
         return None, f"nothing: {state} does not exist"
     try:
-        header = checkpoint.read_state(state)[1]
-        options, history, step = header["origin"]["options"], header["history"], header["place"]["step"]
-        sources = [str(source) for source in header["origin"]["sources"]]
+        header = read_state(state)[1]
+        origin = header.origin
         words = ["charrnn", "train", "--resume", "-o", str(folder)]
-        if history and history[-1]["step"] == step and not history[-1]["learning_rate"]:  # it has come to its end
-            words += [_length(name, 2 * options[name]) for name in LENGTHS if options.get(name) is not None]
-        if STDIN in sources:
+        last = header.history[-1] if header.history else None
+        if last and last.step == header.counters.step and not last.learning_rate:  # it has come to its end
+            words += _length_flags(origin.options, times=2)
+        if STDIN in origin.sources:
             return f"{shlex.join([*words, STDIN])} < THE_SAME_TEXT", None
-        require_there(sources, options["validation"], f"name it: charrnn train TEXT --resume -o {folder}")
+        require_there(origin.sources, origin.options.validation, f"name it: charrnn train TEXT --resume -o {folder}")
     except CharrnnError as error:
         return None, f"nothing: {error}"
-    except (KeyError, TypeError, ValueError, IndexError):
-        return None, f"nothing: {state} is damaged"
     return shlex.join(words), None
-
-
-def _abridged(vocabulary: str) -> str:
-    return vocabulary[:SHOWN] + ("..." if len(vocabulary) > SHOWN else "")

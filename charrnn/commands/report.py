@@ -3,32 +3,24 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from charrnn.commands.common import load_model, option
+from charrnn.commands.common import MODEL, EncodingOption, argument, load_model, option, print_notes
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output, progress
 
 
 def report(
-    run: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[RUN]", help="A run's folder or its model file. [default: the newest run under runs/]", show_default=False
-        ),
-    ] = None,
+    run: Annotated[Path | None, argument("[RUN]", help=MODEL)] = None,
     text: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[TEXT]...",
+        argument(
+            "[TEXT]...",
             help="The text to colour: files, folders or '-'. [default: the one that the run was validated on]",
-            show_default=False,
         ),
     ] = None,
     out: Annotated[
         Path | None, option("-o", "--out", metavar="FILE", help="Where to write it. [default: report.html in the run's folder]")
     ] = None,
-    encoding: Annotated[str, option("--encoding", help="The text's encoding. [default: utf-8]")] = "utf-8",
+    encoding: EncodingOption = "utf-8",
 ) -> None:
     """Write one HTML file about a run to share: its curves, its samples and a text coloured by surprise.
 
@@ -41,7 +33,9 @@ def report(
     from charrnn.text.reading import read_corpus
 
     model = load_model(run)
-    target = out if out is not None else model.path.parent / "report.html"
+    assert model.path is not None
+    folder = model.path.parent
+    target = out if out is not None else folder / "report.html"
     if target.is_dir():
         raise CharrnnError(f"--out {target} is a folder; name a file")
     if target.exists() and not target.is_file():  # to replace a device by a file would harm more than this run
@@ -52,13 +46,12 @@ def report(
             subject = ReportText(corpus, ", ".join("standard input" if name == "-" else Path(name).name for name in text))
         else:
             subject = find_validation_text(model, reading.progress)
-    for note in subject.text.notes:
-        output.write_line(f"note: {note}")
+    print_notes(subject.text.notes)
     history = []
     try:
-        history = read_history(model.path.parent)
+        history = read_history(folder)
     except CharrnnError as error:
-        output.write_line(f"note: {error}")
+        print_notes([str(error)])
     with progress.WorkDisplay("scoring", "million characters") as scoring:
         page = render_page(model, history, subject, watch=scoring.progress)
     data = page.encode("utf-8", "backslashreplace")

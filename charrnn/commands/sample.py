@@ -2,21 +2,23 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charrnn.commands.common import load_model, option, piped, require_extra, text_writer
+from charrnn.commands.common import ModelOption, is_piped, load_model, option, require_extra
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output, progress
+
+if TYPE_CHECKING:
+    from charrnn.inference.model import Model
+    from charrnn.inference.sampler import Sampler
 
 TRIES = 20  # records that are drawn at most for each that is asked for, where only novel ones are printed
 
 
 def sample(
-    model: Annotated[
-        Path | None, option("-m", "--model", help="A run's folder or its model file. [default: the newest run under runs/]")
-    ] = None,
+    model: ModelOption = None,
     prime: Annotated[
         str | None, option("-p", "--prime", help="Text to go on from; it is printed first. A pipe does the same.")
     ] = None,
@@ -51,7 +53,6 @@ def sample(
 ) -> None:
     """Write text with a model."""
     from charrnn.inference.sampler import Sampler
-    from charrnn.text.reading import STDIN, read_text
 
     if prime is not None and prime_file is not None:
         raise CharrnnError("--prime and --prime-file exclude each other")
@@ -72,16 +73,9 @@ def sample(
             if given:
                 raise CharrnnError(f"{name} and --interactive exclude each other: you end the text yourself")
         require_extra("prompt_toolkit", "--interactive", "write")
-    sampler = Sampler(temperature, top_k, top_p, greedy)
+    sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, greedy=greedy)
     loaded = load_model(model)
-    if prime_file is not None or (prime is None and piped()):
-        source = str(prime_file) if prime_file is not None else STDIN
-        try:
-            prime = read_text([source])[0]
-        except CharrnnError as error:
-            if source != STDIN or "empty" not in str(error):
-                raise
-    prime = prime or ""
+    prime = _read_prime(prime, prime_file)
     if novel and not loaded.records:
         raise CharrnnError(f"--novel: {loaded.path} is not a model of lines or paragraphs")
     unknown = loaded.unknown(prime)
@@ -89,48 +83,74 @@ def sample(
         fate = "skipped in the prime" if loaded.vocabulary.unknown is None else "read as its unknown symbol"
         output.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
     if interactive:
-        _write_together(loaded, prime, sampler, seed, suggest)
-        return
-    if loaded.records:
+        _write_together(loaded, prime, sampler=sampler, seed=seed, suggest=suggest)
+    elif loaded.records:
         if until is not None:
             raise CharrnnError(f"--until: {loaded.path} ends each {loaded.records} itself")
-        _write_records(loaded, prime, 1000 if length is None else length, sampler, seed, count, novel)
-        return
-    length = 500 if length is None else length
-    write = text_writer()
+        length = 1000 if length is None else length
+        _write_records(loaded, prime, length=length, sampler=sampler, seed=seed, count=count, novel=novel)
+    else:
+        length = 500 if length is None else length
+        _write_texts(loaded, prime, length=length, sampler=sampler, seed=seed, count=count, until=until)
+
+
+def _read_prime(prime: str | None, file: Path | None) -> str:
+    """The text to go on from: the one that is named, or else what a pipe holds."""
+    from charrnn.text.reading import STDIN, read_text
+
+    if file is None and (prime is not None or not is_piped()):
+        return prime or ""
+    source = STDIN if file is None else str(file)
+    try:
+        return read_text([source])[0]
+    except CharrnnError as error:
+        if source != STDIN or "empty" not in str(error):
+            raise
+    return ""
+
+
+def _write_texts(
+    model: "Model", prime: str, length: int, sampler: "Sampler", seed: int | None, count: int, until: str | None
+) -> None:
+    """Print `count` texts, each up to `until`; the first one as it is written."""
+    writer = output.TextWriter()
     rest: list[list[str]] = [[] for _ in range(count)]  # texts 2, 3, ... wait until the first has been written
     ends = [""] * count  # the last characters of each, in which `until` is looked for
-    write(prime)
-    for characters in loaded.generate(prime, length, sampler, seed, count):
+    writer.write(prime)
+    for characters in model.generate(prime, length=length, sampler=sampler, seed=seed, count=count):
         for k, character in enumerate(characters):
             if until is not None:
                 if ends[k] == until:
                     continue
                 ends[k] = (ends[k] + character)[-len(until) :]
             if k == 0:
-                write(character)
+                writer.write(character)
             else:
                 rest[k].append(character)
         if until is not None and all(end == until for end in ends):
             break
     for text in rest[1:]:
-        write("\n" + "-" * 20 + "\n" + prime + "".join(text))
+        writer.write("\n" + "-" * 20 + "\n" + prime + "".join(text))
     if sys.stdout.isatty():
-        write("\n")
+        writer.write("\n")
 
 
-def _write_records(model: Any, prime: str, length: int, sampler: Any, seed: int | None, count: int, novel: bool) -> None:
+def _write_records(
+    model: "Model", prime: str, length: int, sampler: "Sampler", seed: int | None, count: int, novel: bool
+) -> None:
     """Print `count` records of a model of such, only novel ones where asked, out of at most TRIES times as many."""
     from charrnn.text.records import SEPARATORS
 
-    write, separator = text_writer(), SEPARATORS[model.records]
+    assert model.records is not None
+    writer = output.TextWriter()
+    separator = SEPARATORS[model.records]
     prime = prime.removesuffix(separator)  # a pipe's last line break
     printed = dropped = 0
-    for record in model.write_records(prime, length, sampler, seed, min(count, 64)):
+    for record in model.write_records(prime, length=length, sampler=sampler, seed=seed, together=min(count, 64)):
         if novel and not model.is_novel(record):
             dropped += 1
         else:
-            write(("" if not printed else separator[1:]) + record + "\n")
+            writer.write(("" if not printed else separator[1:]) + record + "\n")
             printed += 1
         if printed == count or printed + dropped == TRIES * count:
             break
@@ -141,7 +161,7 @@ def _write_records(model: Any, prime: str, length: int, sampler: Any, seed: int 
         output.write_line(f"warning: {printed:,} of {count:,}: the model repeats its text; it was asked {TRIES} times as often")
 
 
-def _write_together(model: Any, prime: str, sampler: Any, seed: int | None, suggest: int) -> None:
+def _write_together(model: "Model", prime: str, sampler: "Sampler", seed: int | None, suggest: int) -> None:
     """Hold a session at the terminal; print the text that stands at its end, however it ends."""
     from charrnn.interactive.cowriter import READ_AT_ONCE, CoWriter
     from charrnn.interactive.screen import Interactive
@@ -149,8 +169,9 @@ def _write_together(model: Any, prime: str, sampler: Any, seed: int | None, sugg
 
     if model.records:
         prime = prime.removesuffix(SEPARATORS[model.records])  # a pipe's last line break
-    write, writer = text_writer(), CoWriter(model, sampler, seed)
-    session = Interactive(writer, prime, suggest, [str(model.path)])
+    stdout = output.TextWriter()
+    writer = CoWriter(model, sampler=sampler, seed=seed)
+    session = Interactive(writer, prime, suggest=suggest, notes=[str(model.path)])
     with progress.WorkDisplay("reading the prime", "characters", scale=1) as reading:
         for at in range(0, len(prime), READ_AT_ONCE):
             writer.reader.read(prime[: at + READ_AT_ONCE])
@@ -158,15 +179,20 @@ def _write_together(model: Any, prime: str, sampler: Any, seed: int | None, sugg
     try:
         number = session.run()
     finally:
-        try:
-            write(session.text + "\n" * sys.stdout.isatty())
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            for line in session.text.split("\n"):
-                output.write_line(line)
-            reason = error.strerror or error
-            raise CharrnnError(f"standard output can't be written: {reason}; the text stands above", 1) from None
+        _print_session(session.text, stdout)
     if number:
         raise typer.Exit(128 + number)
+
+
+def _print_session(text: str, stdout: output.TextWriter) -> None:
+    """Print the text of a session; where standard output can't be written, on the terminal."""
+    try:
+        stdout.write(text + "\n" * sys.stdout.isatty())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        for line in text.split("\n"):
+            output.write_line(line)
+        reason = error.strerror or error
+        raise CharrnnError(f"standard output can't be written: {reason}; the text stands above", 1) from None

@@ -4,28 +4,36 @@ import contextlib
 import glob
 import shlex
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charrnn import run_folder
-from charrnn.commands.common import Signals, option, piped, require_extra
+from charrnn.commands.common import (
+    TEXTS,
+    CellOption,
+    SeedOption,
+    Signals,
+    argument,
+    option,
+    require_extra,
+    require_sources,
+)
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output, progress
 from charrnn.training import distributed
+
+if TYPE_CHECKING:
+    from charrnn.options import Options
+    from charrnn.training.run import Run
 
 STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
 
 
 def train(
-    corpus: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[CORPUS]...", help="Files and folders of text; '-' or a pipe for standard input.", show_default=False
-        ),
-    ] = None,
+    corpus: Annotated[list[str] | None, argument("[CORPUS]...", help=TEXTS)] = None,
     encoding: Annotated[
         str, option("--encoding", help="The text's encoding; bytes takes each byte for a character. [default: utf-8]")
     ] = "utf-8",
@@ -62,7 +70,7 @@ def train(
     steps: Annotated[
         int | None, option("--steps", help="Train so many windows instead; with one seed, runs repeat exactly.")
     ] = None,
-    cell: Annotated[str, option("--cell", help="lstm, gru or rnn. [default: lstm]")] = "lstm",
+    cell: CellOption = "lstm",
     layers: Annotated[
         int | None,
         option(
@@ -101,7 +109,7 @@ def train(
             help="Adam's highest step size (Muon's: four times it); too high diverges, too low is slow. [default: chosen]",
         ),
     ] = None,
-    seed: Annotated[int, option("--seed", help="Where all randomness begins. [default: 0]")] = 0,
+    seed: SeedOption = 0,
     device: Annotated[str, option("--device", help="auto, cpu, cuda or mps. [default: auto]")] = "auto",
     precision: Annotated[
         str, option("--precision", help="auto, float32 or bfloat16 (faster where the processor has it). [default: auto]")
@@ -122,41 +130,42 @@ def train(
     Options that are not given are chosen from the size of the text and the length of the training.
     """
     from charrnn.options import Options, parse_duration
-    from charrnn.text.reading import STDIN
 
     if by_line and by_paragraph:
         raise CharrnnError("--by-line and --by-paragraph exclude each other")
-    held_out: str | float | None = None
-    try:
-        held_out = None if validation is None else float(validation)
-    except ValueError:
-        held_out = validation
     seconds = parse_duration(for_) if for_ is not None else None
     if seconds is epochs is steps is None and not resume:
         seconds = 300.0
     options = Options(
-        seconds,
-        epochs,
-        steps,
-        cell,
-        layers,
-        hidden_size,
-        embedding,
-        seq_length,
-        batch_size,
-        dropout,
-        learning_rate,
-        held_out,
-        seed,
-        device,
-        precision,
-        encoding,
-        max_vocabulary,
-        "line" if by_line else "paragraph" if by_paragraph else None,
+        seconds=seconds,
+        epochs=epochs,
+        steps=steps,
+        cell=cell,
+        num_layers=layers,
+        hidden_size=hidden_size,
+        embedding_size=embedding,
+        seq_length=seq_length,
+        batch_size=batch_size,
+        dropout=dropout,
+        learning_rate=learning_rate,
+        validation=_parse_validation(validation),
+        seed=seed,
+        device=device,
+        precision=precision,
+        encoding=encoding,
+        max_vocabulary=max_vocabulary,
+        records="line" if by_line else "paragraph" if by_paragraph else None,
     )
-    sources = list(corpus or ([STDIN] if piped() and not resume else []))
-    if not sources and not resume:
-        raise CharrnnError("no text: name files or folders, or pipe one in")
+    request = Request(
+        options=options,
+        sources=list(corpus or []) if resume else require_sources(corpus),
+        out=out,
+        init_from=init_from,
+        resume=resume,
+        force=force,
+        quiet=quiet,
+        tensorboard=tensorboard,
+    )
     if resume:
         kept = replace(Options(), seconds=seconds, epochs=epochs, steps=steps, device=device)
         if options != kept or init_from is not None or force:
@@ -164,75 +173,109 @@ def train(
     if tensorboard:
         require_extra("tensorboard", "--tensorboard", "tensorboard")
     with distributed.join() as group:
-        _run(group, options, sources, out, resume, force, init_from, quiet or group.rank > 0, tensorboard)
+        _train(request if group.rank == 0 else replace(request, quiet=True, tensorboard=False), group)
 
 
-def _run(
-    group: distributed.Group,
-    options: Any,
-    sources: list[str],
-    out: Path | None,
-    resume: bool,
-    force: bool,
-    init_from: Path | None,
-    quiet: bool,
-    tensorboard: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line asks for."""
+
+    options: "Options"
+    sources: list[str]
+    out: Path | None
+    init_from: Path | None
+    resume: bool
+    force: bool
+    quiet: bool
+    tensorboard: bool
+
+
+def _parse_validation(text: str | None) -> str | float | None:
+    """A fraction of the text, or the name of a file."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def _train(request: Request, group: distributed.Group) -> None:
     """Train as one of a group; the first rank of it shows how it goes."""
-    from charrnn.terminal.live import TrainingDisplay
-    from charrnn.training.events import Progress, Setback
-    from charrnn.training.run import Run
-
-    with group.together(), progress.WorkDisplay(quiet=quiet) as reading:
-        group.require_same({**asdict(options), "--resume": resume, "--force": force, "--init-from": init_from})
-        begun = group.share(lambda: _run_folder(out, sources) if resume else _begun_by_this_job(out, sources))
-        if begun is not None:
-            run = Run.resume(begun, sources, options.device, reading.progress, group)
-            notes = run.notes if resume else [f"this job goes on from step {run.step:,} of {begun}", *run.notes]
-        else:
-            run, notes = Run.create(sources, options, out, init_from, force, reading.progress, group)
-    folder = run.out
+    run = _open_run(request, group)
+    folder = run.folder.path
+    options = request.options
     if options.seconds is options.epochs is options.steps is None:
-        options = run.options  # on to the length that the run had
-    if not quiet:
-        for said in (*(f"note: {note}" for note in notes), _describe(run, folder)):
-            for line in output.wrap_line(said):
-                output.write_line(line)
-    interrupted = Signals(again=group.size > 1 or distributed.job() is not None)
-    with TrainingDisplay(quiet, run.history) as screen, _board(tensorboard and group.rank == 0, folder, run.step) as board:
-        for event in run.events(options, STARTED, lambda: interrupted.signal != 0):
-            if board is not None:
-                board.add(event, run.learning_rate(event.fraction) if isinstance(event, Progress) else 0.0)
-            with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
-                if isinstance(event, Progress):
-                    speed = event.characters_per_second
-                    screen.progress(event.fraction, event.seconds, event.seconds_left, speed, event.train_bits)
-                elif isinstance(event, Setback):
-                    screen.note(
-                        f"the loss diverged at step {event.reached:,}: the run goes on from step {event.step:,} "
-                        f"with the learning rate {event.learning_rate:g}"
-                    )
-                else:
-                    screen.validation(event.record, event.fraction, event.best, event.sample)
-    signal, terminal = max(group.meet(interrupted.signal)), not quiet and output.on_terminal()
+        options = run.origin.options  # on to the length that the run had
+    interrupted = Signals(again=group.size > 1 or distributed.find_job() is not None)
+    _show_events(run, options, request=request, stop=lambda: interrupted.signal != 0)
+    signal = max(group.all_gather(interrupted.signal))
+    terminal = not request.quiet and output.on_terminal()
     if signal and group.rank == 0:
         advice = "" if terminal else f"; continue with --resume -o {folder}"
         output.write_line(f"stopped at step {run.step}; saved in {folder}{advice}")
-    elif not quiet:
+    elif not request.quiet:
         output.write_line(f"saved in {folder}" + ("" if terminal else f"; write with: charrnn sample -m {folder}"))
     if terminal:
-        _print_next(run, folder, "" if signal else _twice(options))
+        _print_next(run, length="" if signal else _double_length(options))
     if signal:
         raise typer.Exit(128 + signal)
 
 
-def _print_next(run: Any, folder: Path, length: str) -> None:
-    """What to type next, for the shell; `length` is how long a run that has ended may go on."""
+def _open_run(request: Request, group: distributed.Group) -> "Run":
+    """Begin the run, or take it up again, and describe it."""
+    from charrnn.training.run import Run
+
+    options = request.options
+    with group.raise_together(), progress.WorkDisplay(quiet=request.quiet) as reading:
+        rest = {"--resume": request.resume, "--force": request.force, "--init-from": request.init_from}
+        group.require_same(asdict(options) | rest)
+        begun = group.broadcast(lambda: _find_begun(request))
+        if begun is not None:
+            run = Run.resume(begun, request.sources, device=options.device, watch=reading.progress, group=group)
+            if not request.resume:
+                run.notes.insert(0, f"this job goes on from step {run.step:,} of {begun}")
+        else:
+            run = Run.create(
+                request.sources,
+                options,
+                out=request.out,
+                init_from=request.init_from,
+                force=request.force,
+                watch=reading.progress,
+                group=group,
+            )
+    if not request.quiet:
+        for said in (*(f"note: {note}" for note in run.notes), _describe(run)):
+            for line in output.wrap_line(said):
+                output.write_line(line)
+    return run
+
+
+def _show_events(run: "Run", options: "Options", request: Request, stop: Callable[[], bool]) -> None:
+    """Train, and show how it goes: on the terminal, and to TensorBoard where that is asked for."""
+    from charrnn.terminal.live import TrainingDisplay
+
+    with contextlib.ExitStack() as stack:
+        display = stack.enter_context(TrainingDisplay(request.quiet, run.history))
+        board = None
+        if request.tensorboard:
+            from charrnn.terminal.tensorboard import Board
+
+            board = stack.enter_context(Board(run.folder.path, run.step))
+        for event in run.events(options, started=STARTED, stop=stop):
+            if board is not None:
+                board.add(event)
+            with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
+                display.show(event)
+
+
+def _print_next(run: "Run", length: str) -> None:
+    """Print what to type next, for the shell; `length` is the option for how long a run that has ended may go on."""
     from charrnn.text.reading import STDIN
 
-    name = shlex.quote(str(folder))
-    text = "- " if STDIN in run.origin["sources"] else ""
-    commands = [(f"train {text}--resume {length}-o {name}", "learn on" + (", with the same text piped in" if text else ""))]
+    name = shlex.quote(str(run.folder.path))
+    piped = STDIN in run.origin.sources
+    resume = f"train {'- ' if piped else ''}--resume {length}-o {name}"
+    commands = [(resume, "learn on" + (", with the same text piped in" if piped else ""))]
     if run.step:
         commands = [(f"sample -m {name}", "write"), (f"eval TEXT -m {name}", "score a text"), *commands]
     width = max(len(command) for command, _ in commands)
@@ -242,61 +285,55 @@ def _print_next(run: Any, folder: Path, length: str) -> None:
         output.write_line(f"  charrnn {command:<{width}}  # {what}")
 
 
-def _twice(options: Any) -> str:
-    """The option that says twice the length."""
+def _double_length(options: "Options") -> str:
+    """The option that asks for twice the length."""
     if options.seconds:
         return f"--for {output.duration(2 * options.seconds).removesuffix('00s')} "
-    return f"--epochs {2 * options.epochs:g} " if options.epochs else f"--steps {2 * options.steps} "
+    return f"--epochs {2 * options.epochs:g} " if options.epochs else f"--steps {2 * (options.steps or 0)} "
 
 
-def _board(asked: bool, folder: Path, step: int) -> Any:
-    """What writes for TensorBoard, where it is asked for: a context manager, which gives None otherwise."""
-    if not asked:
-        return contextlib.nullcontext()
-    from charrnn.terminal.tensorboard import Board
+def _find_begun(request: Request) -> Path | None:
+    """The folder of the run to take up again, if there is one.
 
-    return Board(folder, step)
+    With `--resume` that is `out`, or the newest run of the named corpus, or of all. Without it, it is the run that the same
+    job of torchrun began before its ranks were restarted. Raises: CharrnnError where `--resume` finds none.
+    """
+    from charrnn.checkpoint import read_state
+    from charrnn.run_folder import STATE
+    from charrnn.training.data import name_run
 
-
-def _run_folder(out: Path | None, sources: list[str]) -> Path:
-    """The run that `--resume` can mean: in `out`, or the newest one of the named corpus, or of all."""
-    from charrnn.training.data import name_of
-
-    if out is not None:
-        return out
-    name = name_of(sources) if sources else ""
-    runs = [p.parent for p in Path("runs").glob(f"{glob.escape(name)}*/state.safetensors")]
-    if not runs:
-        raise CharrnnError(f"no run to resume under runs/{name}; name its folder with --out")
-    return max(runs, key=lambda folder: (folder / "state.safetensors").stat().st_mtime)
-
-
-def _begun_by_this_job(out: Path | None, sources: list[str]) -> Path | None:
-    """The folder of the run that torchrun's job has begun already, before its ranks were started anew."""
-    from charrnn import checkpoint
-    from charrnn.training.data import name_of
-
-    if not distributed.job_goes_on():
+    name = name_run(request.sources) if request.sources else ""
+    if request.resume:
+        if request.out is not None:
+            return request.out
+        states = list(Path("runs").glob(f"{glob.escape(name)}*/{STATE}"))
+        if not states:
+            raise CharrnnError(f"no run to resume under runs/{name}; name its folder with --out")
+        return max(states, key=lambda state: state.stat().st_mtime).parent
+    if not distributed.is_job_restarted():
         return None
-    for folder in [out] if out is not None else Path("runs").glob(f"{glob.escape(name_of(sources))}*"):
+    for folder in [request.out] if request.out is not None else Path("runs").glob(f"{glob.escape(name)}*"):
         with contextlib.suppress(CharrnnError):
-            if checkpoint.read(folder / run_folder.STATE)[1].get("job") == distributed.job():
+            if read_state(folder / STATE)[1].job == distributed.find_job():
                 return folder
     return None
 
 
-def _describe(run: Any, folder: Path) -> str:
-    r = run.recipe
-    shape = f"{r.layers} x {r.hidden_size} {r.cell}" if r.layers else "softmax alone"
-    text = f"{len(run.ids):,} characters"
-    if len(run.validation_ids):
-        text += f", validates on {len(run.validation_ids):,}"
-    window = f"{r.batch_size} streams, windows of {r.seq_length}"
-    if r.records:
-        window = f"{r.batch_size} {r.records}s at a time, padding {run.windows.padding():.1%} of the steps"
+def _describe(run: "Run") -> str:
+    """One line on the run: its text, and the recipe that was chosen."""
+    from charrnn.training.batches import RecordBatches
+
+    recipe = run.recipe
+    dataset = run.dataset
+    shape = f"{recipe.num_layers} x {recipe.hidden_size} {recipe.cell}" if recipe.num_layers else "softmax alone"
+    text = f"{len(dataset.ids):,} characters"
+    if len(dataset.validation_ids):
+        text += f", validates on {len(dataset.validation_ids):,}"
+    window = f"{recipe.batch_size} streams, windows of {recipe.seq_length}"
+    if isinstance(run.batches, RecordBatches):
+        window = f"{recipe.batch_size} {recipe.records}s at a time, padding {run.batches.padding():.1%} of the steps"
     return (
-        f"{folder}: {text}, vocabulary {len(run.vocabulary):,}; to read it about {r.passes:g} times takes "
-        f"{shape}, embedding {r.embedding}, "
-        f"{window}, dropout {r.dropout:g}, "
-        f"learning rate {r.learning_rate:g}, {r.precision}"
+        f"{run.folder.path}: {text}, vocabulary {len(dataset.vocabulary):,}; to read it about {recipe.epochs:g} times takes "
+        f"{shape}, embedding {recipe.embedding_size}, {window}, dropout {recipe.dropout:g}, "
+        f"learning rate {recipe.learning_rate:g}, {recipe.precision}"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charrnn.errors import CharrnnError
-from charrnn.terminal.output import printable
+from charrnn.text.visible import make_visible
 
 if TYPE_CHECKING:
     pass
@@ -31,7 +31,7 @@ def draw_plot(suffix: str, target: str, lines: Sequence[Sequence[float]]) -> byt
     for line, label, style in zip(lines, ("truth", "forecast", "naive"), ("k-", "C0-", "C1:"), strict=True):
         axes.plot(line, style, label=label, linewidth=1)
     axes.set_xlabel("row")
-    axes.set_ylabel(printable(target, keep="").replace("$", r"\$"))
+    axes.set_ylabel(make_visible(target, keep="").replace("$", r"\$"))
     axes.legend()
     file = io.BytesIO()
     figure.savefig(file, format=suffix[1:])

@@ -75,8 +75,8 @@ class InOrder(_Observer):
     def __init__(self, model: Model, text: Corpus, see: Callable[[str, Array], None]):
         super().__init__(model, text)
         self.see = see
-        size = len(text) if model.records else min(len(text), score.STRETCH - 1)
-        self.kept = np.empty(size + 1, np.float32)  # `finish` hands on what is left when it has not been filled
+        size = len(text) + 1  # more than there are, so that `finish` hands them on
+        self.kept = np.empty(size if model.records else min(size, score.STRETCH), np.float32)
         self.seen = 0  # characters of the stretch
         self.first = 0  # the stretch's first, among the known ones
         self.place = 0  # in the text, up to which all has been handed on

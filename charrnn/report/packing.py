@@ -9,8 +9,8 @@ import numpy as np
 from charrnn.inference.model import Model
 from charrnn.inference.surprisal import Details
 from charrnn.terminal.color import LEVELS
-from charrnn.terminal.output import printable
 from charrnn.text.corpus import Corpus
+from charrnn.text.visible import make_visible
 from charrnn.text.vocabulary import Vocabulary
 
 Array = np.ndarray
@@ -86,7 +86,7 @@ def _pack(model: Model, text: str, details: Details) -> tuple[str, Facts]:
         context=CONTEXT,
         known=known,
         newline=place.get("\n", -1),
-        signs=["", *("↵\n" if character == "\n" else printable(character) for character in alphabet)],
+        signs=["", *("↵\n" if character == "\n" else make_visible(character) for character in alphabet)],
         names=names,
     )
 

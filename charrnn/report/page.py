@@ -18,19 +18,19 @@ from pathlib import Path
 
 import numpy as np
 
-from charrnn.headers import Metrics
+from charrnn.headers import Metrics, to_json
 from charrnn.inference.model import Model
 from charrnn.inference.score import Observe, Score
 from charrnn.inference.surprisal import Details, Surprise, Top, reading_of
-from charrnn.options import to_json
 from charrnn.report.charts import Line, draw_curves, draw_reliability, shorten
 from charrnn.report.packing import NAMES, pack_to_fit
 from charrnn.report.source import ReportText
 from charrnn.terminal.color import LEVELS, ink, magma
-from charrnn.terminal.heatmap import percent, visible
-from charrnn.terminal.output import duration, printable
+from charrnn.terminal.heatmap import percent
+from charrnn.terminal.output import duration
 from charrnn.text.reading import corpus_of
 from charrnn.text.records import SEPARATORS
+from charrnn.text.visible import LINE_SIGNS, make_visible
 from charrnn.version import __version__
 
 Array = np.ndarray
@@ -179,7 +179,7 @@ def _format_bits(value: float | None) -> str:
 def _render_samples(history: Sequence[Metrics]) -> str:
     cards = [
         f"<li><h3><span>after {shorten(m.characters)} characters, {duration(m.seconds)}</span>"
-        f"<b>{_format_bits(m.validation_bits_per_character)}</b></h3><pre>{escape(printable(m.sample))}</pre></li>"
+        f"<b>{_format_bits(m.validation_bits_per_character)}</b></h3><pre>{escape(make_visible(m.sample))}</pre></li>"
         for m in history
         if m.sample
     ]
@@ -216,13 +216,14 @@ def _render_text(model: Model, scored: Score, surprises: Sequence[Surprise], cha
 
 
 def _render_surprise(surprise: Surprise, symbol: str | None, coloured: int) -> str:
+    show = partial(make_visible, signs=LINE_SIGNS)
     guesses = ", ".join(
-        f"{'any other' if c == symbol else NAMES.get(c, f'“{visible(c)}”')} {percent(p)}" for c, p in surprise.guesses[:3]
+        f"{'any other' if c == symbol else NAMES.get(c, f'“{show(c)}”')} {percent(p)}" for c, p in surprise.guesses[:3]
     )
     disabled = "" if surprise.place < coloured else " disabled"
     said = f"expected {guesses}" if guesses else "unknown to the model"
     parts = (surprise.before[-14:], surprise.character, surprise.after[:12])
-    before, character, after = (escape(visible(part)) for part in parts)
+    before, character, after = (escape(show(part)) for part in parts)
     return (
         f'<li><button type="button" data-place="{surprise.place}"{disabled}><span class="mono">{before}'
         f"<mark>{character}</mark>{after}</span><small>{surprise.bits:.1f} bits; {escape(said)}</small></button></li>"
@@ -306,4 +307,4 @@ def _format(value: Value) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return escape(printable(f"{value:.6g}" if isinstance(value, float) else value, keep=""))
+    return escape(make_visible(f"{value:.6g}" if isinstance(value, float) else value, keep=""))

@@ -1,19 +1,19 @@
-"""The colours of surprisal: a colour map, what is legible on it, and what a terminal can show of it."""
+"""The colours of surprisal: a colour map, the text colour that is legible on each, and what a terminal can show of them."""
 
 import sys
 
-# Magma (van der Walt & Smith 2015): from dark to light without turning back, so that those who see no red or green, and a
-# printer without colours, see the same order.
+# Magma (van der Walt & Smith 2015): it only gets lighter, so that people who see no red or green, and printers without
+# colours, see the same order.
 MAGMA = "000004 140e36 3b0f70 641a80 8c2981 b73779 de4968 f7705c fe9f6d fecf92 fcfdbf"
 LEVELS = 17  # half bits, from 0 to 8 and more
-# Backgrounds and what is written on them, for terminals of 16 colours: blue, grey, light grey and yellow.
+# Backgrounds and text colours for terminals of 16 colours: blue, grey, light grey and yellow.
 SIXTEEN = ("44;97", "100;97", "47;30", "103;30")
 
 Colour = tuple[int, int, int]
 
 
 def magma(share: float) -> Colour:
-    """The colour at `share`, 0 to 1, of the map."""
+    """The colour at the fraction `share`, 0 to 1, of the map."""
     stops = [tuple(bytes.fromhex(stop)) for stop in MAGMA.split()]
     at = share * (len(stops) - 1)
     k = min(int(at), len(stops) - 2)
@@ -33,14 +33,14 @@ def ink(background: Colour) -> Colour:
 
 
 def _nearest(colour: Colour) -> tuple[int, Colour]:
-    """The nearest of the 216 colours that a terminal of 256 has in its cube: its number and what it is."""
-    steps = 0, 95, 135, 175, 215, 255
+    """The nearest of the 216 colours in the cube of a 256-colour terminal: its number and its value."""
+    steps = (0, 95, 135, 175, 215, 255)
     near = [min(range(6), key=lambda i: abs(steps[i] - part)) for part in colour]
     return 16 + 36 * near[0] + 6 * near[1] + near[2], (steps[near[0]], steps[near[1]], steps[near[2]])
 
 
 def palette(system: str) -> list[str]:
-    """What sets each level's colours on a terminal: of "truecolor", "256" or the 16 of "standard"."""
+    """The escape parameters of each level's colours on a terminal: of "truecolor", "256" or the 16 of "standard"."""
     colours = [magma(k / (LEVELS - 1)) for k in range(LEVELS)]
     if system == "truecolor":
         return [f"48;2;{r};{g};{b};38;2;{f};{f};{f}" for (r, g, b), (f, *_) in ((c, ink(c)) for c in colours)]

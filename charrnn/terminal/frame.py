@@ -1,7 +1,7 @@
-"""A frame: some lines at the bottom of a terminal that change in place. What they say is for others to know.
+"""A frame: some lines at the bottom of a terminal that change in place. It doesn't know what they say.
 
-Nothing is erased before it is drawn: a line that changed is written over, one that did not is left alone, and all of it goes
-out in one write, so that nothing flickers. What is below is cleared from a later line on: tmux takes a screen that is cleared
+Nothing flickers: a line that changed is written over, one that did not is left alone, nothing is erased before it is drawn,
+and all goes out in one write. The space below is cleared from a later line on, because tmux takes a screen that is cleared
 from its first cell for history. Standard error is the terminal.
 """
 
@@ -18,8 +18,10 @@ from rich.text import Text
 
 from charrnn.terminal.output import terminal_size
 
-HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"  # the cursor
-CUT, WRAP = "\x1b[?7l", "\x1b[?7h"  # lines at the right margin: where our idea of a width is wrong, a line must not become two
+HIDE = "\x1b[?25l"  # the cursor
+SHOW = "\x1b[?25h"
+CUT = "\x1b[?7l"  # lines at the right margin: where we are wrong about a width, a line must not become two
+WRAP = "\x1b[?7h"
 ACCENT = "magenta"  # legible on light and on dark
 
 
@@ -27,7 +29,7 @@ class Frame:
     """Lines at the bottom of the terminal. `draw` them, and `close` it to have the lines gone and the cursor back."""
 
     def __init__(self) -> None:
-        self.console = Console(file=io.StringIO(), force_terminal=True, highlight=False)  # makes lines into escapes
+        self.console = Console(file=io.StringIO(), force_terminal=True, highlight=False)  # turns lines into escapes
         self.unicode = _draws_unicode()
         self._lines: list[Text] = []
         self._size = (0, 0)
@@ -37,24 +39,26 @@ class Frame:
             signal.signal(self._stops, self._suspend)
 
     def size(self) -> tuple[int, int]:
-        """Columns that may be written (one less than there are: a line that fills the last one can't be cleared) and rows."""
+        """The columns that may be written (not the last: a line that fills it can't be cleared) and the rows."""
         columns, rows = terminal_size()
         return max(columns, 2) - 1, rows
 
     def draw(self, lines: Sequence[Text]) -> None:
-        """Draw these lines in place of those before, each cut at the width, and of too many the last."""
-        columns, rows = size = self.size()
+        """Draw these lines in place of those before, each cut at the width; of too many the last ones."""
+        size = self.size()
+        columns, rows = size
         lines = [line.copy() for line in lines[-max(rows - 1, 1) :]]
         for line in lines:
             line.truncate(columns, overflow="crop")
         before = self._lines if size == self._size else []
-        last = len(lines) - 1 if len(lines) != len(before) else -1  # drawn in any case, to clear what is below it
+        last = len(lines) - 1 if len(lines) != len(before) else -1  # always drawn, to clear what is below it
         drawn = [
-            "" if n != last and line in before[n : n + 1] else self._escaped(line) + ("\x1b[J" if n == last else "\x1b[K")
+            "" if n != last and line in before[n : n + 1] else self._escape(line) + ("\x1b[J" if n == last else "\x1b[K")
             for n, line in enumerate(lines)
         ]
         self._write(CUT + self._top(columns) + "\r\n".join(drawn) + "\r" + WRAP)
-        self._lines, self._size = lines, size
+        self._lines = lines
+        self._size = size
 
     def close(self) -> None:
         """Take the lines away and give the cursor back."""
@@ -64,16 +68,16 @@ class Frame:
             signal.signal(self._stops, signal.SIG_DFL)
 
     def print(self, lines: Sequence[Text]) -> None:
-        """Write lines that stay; the frame must be closed."""
-        self._write("".join(self._escaped(line) + "\n" for line in lines))
+        """Write lines that stay. The frame must be closed."""
+        self._write("".join(self._escape(line) + "\n" for line in lines))
 
     def _top(self, columns: int) -> str:
-        """What brings the cursor from the last line to the first: a window made narrower has broken lines in several."""
+        """The escape that moves the cursor from the last line to the first; a terminal made narrower may have wrapped lines."""
         broken = columns < self._size[0] and _reflows()
         up = sum(max(1, -(-line.cell_len // (columns + 1))) if broken else 1 for line in self._lines[:-1])
         return "\r" + (f"\x1b[{up}A" if up else "")
 
-    def _escaped(self, line: Text) -> str:
+    def _escape(self, line: Text) -> str:
         with self.console.capture() as capture:
             self.console.print(line, end="", soft_wrap=True)
         return capture.get()
@@ -84,7 +88,7 @@ class Frame:
             sys.stderr.flush()
 
     def _suspend(self, number: int, _: FrameType | None) -> None:
-        """Ctrl-Z: the shell gets its cursor, and we go on beneath what was written meanwhile."""
+        """Handle Ctrl-Z: the shell gets its cursor, and the frame goes on below what was written meanwhile."""
         self._write(SHOW + "\r\n")
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -93,7 +97,7 @@ class Frame:
         self._write(HIDE)
 
 
-def bar(width: int, fraction: float, unicode: bool = True) -> Text:
+def draw_bar(width: int, fraction: float, unicode: bool = True) -> Text:
     """A line of which `fraction` is done, in steps of half a character."""
     halves = round(2 * width * min(max(fraction, 0.0), 1.0))
     full, half, rest = ("━", "╸", "─") if unicode else ("=", "-", "-")
@@ -108,5 +112,5 @@ def _draws_unicode() -> bool:
 
 
 def _reflows() -> bool:
-    """Whether the terminal breaks its lines anew when it is made narrower; xterm and GNU screen cut them."""
+    """Whether the terminal wraps its lines again when it is made narrower; xterm and GNU screen cut them."""
     return "TMUX" in os.environ or not ("XTERM_VERSION" in os.environ or "STY" in os.environ)

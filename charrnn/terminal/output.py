@@ -1,32 +1,45 @@
-"""What is printed and plotted, and how far work has come. It takes plain values and knows no network; `live` shows a training.
+"""What is printed: lines for people on standard error, and text, tables and figures on standard output.
 
 Rich is imported where it draws, since most of what is printed is plain lines and the program starts faster without it.
-
-Text from a model or a file is data: it is shown, never read as markup, and its control characters are not obeyed.
 """
 
 import contextlib
 import os
 import sys
-import unicodedata
+import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
-if TYPE_CHECKING:
-    pass
+from charrnn.errors import CharrnnError
+from charrnn.text.visible import make_visible
+
+FLUSH_EVERY = 0.02  # seconds, at most, until what a `TextWriter` writes is seen
 
 
-def printable(text: str, keep: str = "\n\t") -> str:
-    """`text` with every character that a terminal would obey (controls, bidirectional marks) shown by its number.
+class TextWriter:
+    """Writes text to standard output byte for byte; on a terminal control characters are made visible.
 
-    >>> printable("a\\x1b[31mb")
-    'a\\\\x1b[31mb'
+    What it has written last is flushed when the program ends. Raises: CharrnnError (status 1) where there is no output.
     """
-    return "".join(c if c in keep or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else _shown(c) for c in text)
+
+    def __init__(self) -> None:
+        self._file = require_stdout()
+        self._terminal = self._file.isatty()
+        self._flushed = 0.0
+
+    def write(self, text: str) -> None:
+        shown = make_visible(text) if self._terminal else text
+        self._file.buffer.write(shown.encode("utf-8", "surrogateescape"))
+        if (now := time.monotonic()) - self._flushed > FLUSH_EVERY:
+            self._file.buffer.flush()
+            self._flushed = now
 
 
-def _shown(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+def require_stdout() -> TextIO:
+    """Standard output. Raises: CharrnnError (status 1) where it is closed."""
+    if sys.stdout is None:
+        raise CharrnnError("standard output is closed", 1)
+    return sys.stdout
 
 
 def write_line(line: str, stream: TextIO | None = None) -> None:
@@ -34,7 +47,7 @@ def write_line(line: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stderr
     with contextlib.suppress(OSError, ValueError, AttributeError):
         encoding = stream.encoding or "ascii"
-        print(printable(line, keep="").encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+        print(make_visible(line, keep="").encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def wrap_line(line: str) -> list[str]:
@@ -43,11 +56,11 @@ def wrap_line(line: str) -> list[str]:
 
     if not on_terminal():
         return [line]
-    return textwrap.wrap(printable(line, keep=""), max(terminal_size()[0], 20), break_on_hyphens=False)
+    return textwrap.wrap(make_visible(line, keep=""), max(terminal_size()[0], 20), break_on_hyphens=False)
 
 
 def terminal_size() -> tuple[int, int]:
-    """Columns and rows of the terminal that standard error is; $COLUMNS says otherwise where it is set."""
+    """Columns and rows of the terminal that standard error is; the variable COLUMNS overrides them."""
     columns = rows = 0
     with contextlib.suppress(OSError, ValueError, AttributeError):
         columns, rows = os.get_terminal_size(sys.stderr.fileno())
@@ -68,13 +81,17 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def bits(value: float) -> str:
-    """Bits per character, as they are printed."""
-    return f"{value:.3f}"
+def round_number(value: float) -> str:
+    """A number with five figures.
+
+    >>> round_number(1247700.123), round_number(0.0280018), round_number(831.659973)
+    ('1,247,700', '0.028002', '831.66')
+    """
+    return f"{float(f'{value:.5g}'):,.12g}"
 
 
 def on_terminal() -> bool:
-    """Whether standard error is a terminal on which lines can be drawn anew."""
+    """Whether standard error is a terminal on which lines can be redrawn."""
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -85,6 +102,14 @@ def show_cursor() -> None:
             os.write(2, b"\x1b[?25h")
 
 
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of cells to standard output, the first column flush left and the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *cells in rows:
+        aligned = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
+        print("  ".join([f"{name:<{widths[0]}}", *aligned]))
+
+
 def print_surprises(title: str, rows: Sequence[tuple[float, str]]) -> None:
     """Print bits beside texts to standard output, each text on one line."""
     print(f"\n{title}")
@@ -92,42 +117,21 @@ def print_surprises(title: str, rows: Sequence[tuple[float, str]]) -> None:
         write_line(f"{bits:7.2f} {text}", sys.stdout)
 
 
-def print_scores(rows: Mapping[str, str]) -> None:
-    """Print a table of names and figures to standard output."""
-    print_table(list(rows.items()))
-
-
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of cells to standard output, the first column flush left and the others right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *cells in rows:
-        shown = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
-        print("  ".join([f"{name:<{widths[0]}}", *shown]))
-
-
 def print_forecast(figures: Mapping[str, Any], rows_scored: str) -> None:
     """Print what there is to say about a forecast: each figure beside that of the naive forecast, then the verdict.
 
     `rows_scored` says what kind of rows the figures are about.
     """
-    target, ahead = printable(figures["target"], keep=""), figures["horizon"]
+    ahead = figures["horizon"]
+    target = make_visible(figures["target"], keep="")
     rows = [[f"{target}, {ahead} row{'s' * (ahead > 1)} ahead", "network", "naive"]]
     if "verdict" in figures:
         for scale, name in (("", "rmse"), ("", "mae"), ("scaled_", "rmse"), ("scaled_", "mae")):
             label = name.upper() + (", scaled" if scale else "")
-            rows.append([label, _short(figures[f"{scale}{name}"]), _short(figures[f"{scale}naive_{name}"])])
-    rows.append(["next", _short(figures["forecast"]), _short(figures["naive_forecast"])])
+            rows.append([label, round_number(figures[f"{scale}{name}"]), round_number(figures[f"{scale}naive_{name}"])])
+    rows.append(["next", round_number(figures["forecast"]), round_number(figures["naive_forecast"])])
     print_table(rows)
     if "verdict" in figures:
         print(f"Over {figures['scored_rows']:,} {rows_scored} {figures['verdict']}.")
     else:
         print("There are no rows to score, so nothing says how good this is.")
-
-
-def _short(value: float) -> str:
-    """A number with five figures.
-
-    >>> _short(1247700.123), _short(0.0280018), _short(831.659973)
-    ('1,247,700', '0.028002', '831.66')
-    """
-    return f"{float(f'{value:.5g}'):,.12g}"

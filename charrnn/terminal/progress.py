@@ -1,7 +1,7 @@
 """How far work has come that takes long: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from charrnn.terminal.output import on_terminal, write_line
 
@@ -12,15 +12,19 @@ if TYPE_CHECKING:
 class WorkDisplay:
     """Shows how far work has come when it takes long: a bar on a terminal, a line every ten seconds elsewhere.
 
-    `what` says what is being done, `unit` in what, `scale` how many of its ones make one unit.
+    `what` says what is being done, `unit` in what, `scale` how many of its ones make one unit. Rich is imported when the bar
+    is drawn first, so that short work starts without it.
     """
 
     def __init__(self, what: str = "reading", unit: str = "MB", quiet: bool = False, scale: float = 1e6):
-        self.what, self.unit, self.quiet, self.scale = what, unit, quiet, scale
+        self.what = what
+        self.unit = unit
+        self.quiet = quiet
+        self.scale = scale
         self._frame: Frame | None = None
         self._due = time.monotonic() + (1.0 if on_terminal() else 10.0)
 
-    def __enter__(self) -> "WorkDisplay":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -28,7 +32,7 @@ class WorkDisplay:
             self._frame.close()
 
     def progress(self, done: int, total: int | None) -> None:
-        """Say how much has been done, and of how much, where that is known."""
+        """Show how much has been done, and of how much, where that is known."""
         now = time.monotonic()
         if self.quiet or now < self._due:
             return
@@ -42,10 +46,10 @@ class WorkDisplay:
         self._due = now + 0.125
         from rich.text import Text
 
-        from charrnn.terminal.frame import Frame, bar
+        from charrnn.terminal.frame import Frame, draw_bar
 
         self._frame = self._frame or Frame()
         line = Text(f" {figures}")
         if total:
-            line = bar(min(24, self._frame.size()[0] // 3), done / total, self._frame.unicode) + line
+            line = draw_bar(min(24, self._frame.size()[0] // 3), done / total, self._frame.unicode) + line
         self._frame.draw([line])

@@ -1,71 +1,81 @@
 """What a training run writes for TensorBoard, an extra: event files in the run's folder.
 
-It is given the events of a run and writes their figures; it draws nothing. A resumed run adds a file to the others, whose
-first word is the step that it goes on from: TensorBoard forgets what stood beyond.
+`Board` is given the events of a run and writes their figures. A resumed run adds a file, which begins with the step that it
+goes on from: TensorBoard then forgets later steps of the files before.
 """
 
 import os
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.event_pb2 import Event as BoardEvent
+from tensorboard.compat.proto.event_pb2 import SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from charrnn.terminal import output
-from charrnn.training.events import Progress, Setback, Validation
+from charrnn.terminal.output import write_line
+from charrnn.text.visible import make_visible
+from charrnn.training.events import Event, Progress, Setback, Validation
 
 EVERY = 1.0  # seconds between two figures of the training text
 
 
 class Board:
-    """Writes the event file of one sitting of a run; use it as a context manager. What can't be written is told, once."""
+    """Writes the event file of one sitting of a run. Use it as a context manager. What can't be written is told once."""
 
     def __init__(self, folder: Path, step: int):
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         self._due = 0.0
         self._file = open(folder / name, "wb", buffering=0)  # noqa: SIM115
         self._records = RecordWriter(self._file)
-        self._write(Event(file_version="brain.Event:2"))
-        self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+        self._write(BoardEvent(file_version="brain.Event:2"))
+        self._write_start(step)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, event: Progress | Validation | Setback, learning_rate: float) -> None:
-        """Write what an event of `Run.events` says; `learning_rate` is the one now."""
-        if isinstance(event, Validation):
-            record = event.record
-            figures = {"train": record["train_bits_per_character"], "validation": record["validation_bits_per_character"]}
-            values = [_scalar(f"bits_per_character/{name}", bits) for name, bits in figures.items() if bits is not None]
-            sample = text_pb("sample", "\n".join(f"    {line}" for line in output.printable(event.sample).split("\n")))
-            self._add(record["step"], [*values, _scalar("learning_rate", record["learning_rate"]), *sample.value])
-        elif isinstance(event, Progress) and time.monotonic() >= self._due:
-            self._due = time.monotonic() + EVERY
-            speed = _scalar("characters_per_second", event.characters_per_second)
-            rate = _scalar("learning_rate", learning_rate)
-            self._add(event.step, [_scalar("bits_per_character/train", event.train_bits), rate, speed])
-        elif isinstance(event, Setback):
-            self._write(Event(step=event.step + 1, session_log=SessionLog(status=SessionLog.START)))
+    def add(self, event: Event) -> None:
+        """Write what an event of a run says."""
+        match event:
+            case Setback():
+                self._write_start(event.step)
+            case Validation():
+                metrics = event.metrics
+                values = [_scalar("bits_per_character/train", metrics.train_bits_per_character)]
+                if metrics.validation_bits_per_character is not None:
+                    values.append(_scalar("bits_per_character/validation", metrics.validation_bits_per_character))
+                code = "\n".join(f"    {line}" for line in make_visible(metrics.sample or "").split("\n"))  # in Markdown
+                sample = text_pb("sample", code).value
+                self._write_values(metrics.step, [*values, _scalar("learning_rate", metrics.learning_rate), *sample])
+            case Progress() if time.monotonic() >= self._due:
+                self._due = time.monotonic() + EVERY
+                values = [
+                    _scalar("bits_per_character/train", event.train_bits),
+                    _scalar("learning_rate", event.learning_rate),
+                    _scalar("characters_per_second", event.characters_per_second),
+                ]
+                self._write_values(event.step, values)
 
-    def _add(self, step: int, values: list[Summary.Value]) -> None:
-        self._write(Event(step=step, summary=Summary(value=values)))
+    def _write_start(self, step: int) -> None:
+        self._write(BoardEvent(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
-    def _write(self, event: Event) -> None:
+    def _write_values(self, step: int, values: list[Summary.Value]) -> None:
+        self._write(BoardEvent(step=step, summary=Summary(value=values)))
+
+    def _write(self, event: BoardEvent) -> None:
         if self._file.closed:
             return
         event.wall_time = time.time()
         try:
             self._records.write(event.SerializeToString())
         except OSError as error:
-            output.write_line(f"warning: {self._file.name} can't be written any more: {error.strerror or error}")
+            write_line(f"warning: {self._file.name} can't be written any more: {error.strerror or error}")
             self._file.close()
 
 
