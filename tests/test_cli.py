@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, charrnn
 
 from charrnn import __version__
-from charrnn.terminal import output
+from charrnn.text.visible import make_visible
 
 PROGRAM = [sys.executable, "-m", "charrnn"]
 
@@ -139,7 +139,7 @@ def test_a_signal_saves_and_says_where(tmp_path, number, status):
 
 def test_control_characters_are_shown_on_a_terminal_and_markup_is_text():
     hostile = "\x1b[31mred\x1b]8;;http://x\x07[bold]\r\u202e\x00\n\t"
-    shown = output.printable(hostile)
+    shown = make_visible(hostile)
     assert "\x1b" not in shown
     assert "\r" not in shown
     assert "\x07" not in shown

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,17 +19,20 @@ from conftest import CORPORA, charrnn
 
 from charrnn.checkpoint import read
 from charrnn.errors import CharrnnError
-from charrnn.inference.score import score
+from charrnn.inference.score import TextBlocks, score
 from charrnn.network.char_rnn import CharRNN
 from charrnn.network.config import Config
 from charrnn.network.optimizer import Optimizer
 from charrnn.options import Options
 from charrnn.run_folder import CORPUS, HISTORY, STATE
 from charrnn.text.reading import read_corpus
+from charrnn.text.records import find_records
+from charrnn.text.vocabulary import Vocabulary
 from charrnn.training import device, distributed
 from charrnn.training.batches import PAD, RecordBatches, Windows
-from charrnn.training.distributed import Group
-from charrnn.training.run import Run, train
+from charrnn.training.distributed import ALONE, Group
+from charrnn.training.run import Run
+from charrnn.training.train import train
 
 SIZES = ("--layers", 2, "--hidden-size", 64, "--batch-size", 8, "--seq-length", 32, "--precision", "float32", "--dropout", 0)
 
@@ -160,10 +164,9 @@ def test_the_windows_of_all_ranks_are_those_of_one(size):
 def test_the_records_of_all_ranks_are_those_of_one_and_a_rank_too_many_learns_nothing():
     ids = np.concatenate([np.full(n, n, np.int32) for n in (3, 5, 9, 4, 6, 7)])
     ids[np.cumsum([3, 5, 9, 4, 6, 7]) - 1] = 0
-    whole, shares = (
-        RecordBatches(ids, 0, "line", 2, 100, 0),
-        [RecordBatches(ids, 0, "line", 2, 100, 0, group) for group in parts(5)],
-    )
+    text = find_records(ids, kind="line", line_break=0)
+    whole = RecordBatches(text, 2, 100, 0)
+    shares = [RecordBatches(text, 2, 100, 0, group) for group in parts(5)]
     for step in range(whole.per_epoch):
         _, targets, _, _, learned = whole[step]
         found = np.concatenate([share[step][1].ravel() for share in shares])
@@ -176,13 +179,17 @@ def test_the_scores_of_all_ranks_add_up_to_that_of_the_text(length, unknown):
     rng = np.random.default_rng(0)
     table, ids = rng.normal(size=(6, 6)), rng.integers(-1 if unknown is None else 0, 6, length).astype(np.int32)
 
-    def forward(inputs, state):
-        return table[inputs], state
+    vocabulary = Vocabulary("abcdef") if unknown is None else Vocabulary("abc\ufffd🦉🦊", unknown=True)  # its id is 3
+    network = SimpleNamespace(
+        initial_state=lambda streams: [(np.zeros((streams, 1)),)], forward=lambda inputs, state: (table[inputs], state)
+    )
+    known = ids[ids >= 0]
 
-    def scored(**group):
-        return score(forward, lambda streams: [(np.zeros((streams, 1)),)], ids, 0, 6, unknown, **group)
+    def scored(group=ALONE):
+        blocks = TextBlocks(known, 0, unknown=len(ids) - len(known) if group.rank == 0 else 0, part=group.part)
+        return score(network, blocks, vocabulary)
 
-    whole, shares = scored(), [scored(group=group) for group in parts(3)]
+    whole, shares = scored(), [scored(group) for group in parts(3)]
     for name in ("characters", "unknown_characters", "correct", "nats"):
         assert sum(getattr(share, name) for share in shares) == pytest.approx(getattr(whole, name))
 
@@ -346,7 +353,7 @@ def test_shards_and_archives_are_read_as_one_text(shards):
     folder, text = shards
     corpus = read_corpus([folder])
     assert corpus.text() == text
-    assert [facts["bytes"] for facts in corpus.files] == [path.stat().st_size for path in sorted(folder.iterdir())]
+    assert [facts.bytes for facts in corpus.files] == [path.stat().st_size for path in sorted(folder.iterdir())]
 
 
 @pytest.mark.parametrize("name", ["1.txt.gz", "2.txt.zst"])

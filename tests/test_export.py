@@ -11,8 +11,11 @@ import onnxruntime
 import pytest
 from conftest import charrnn
 
-from charrnn import checkpoint, load
+from charrnn import load
 from charrnn.export.onnx import to_onnx
+from charrnn.headers import ModelHeader
+from charrnn.network.cells import CELLS
+from charrnn.network.config import Config
 from charrnn.network.engine import Network
 
 V, T, B = 11, 7, 3
@@ -20,22 +23,21 @@ V, T, B = 11, 7, 3
 
 def made_up(cell, layers, embedding, residual, seed=0):
     """The tensors and header of a model with random weights."""
-    config = dict(vocabulary_size=V, cell=cell, num_layers=layers, hidden_size=6, embedding_size=embedding, residual=residual)
-    header = {"config": config, "vocabulary": "".join(map(chr, range(97, 97 + V))), "start": "a", "training": {}}
+    config = Config(V, cell, num_layers=layers, hidden_size=6, embedding_size=embedding, residual=residual)
+    header = ModelHeader(config=config, vocabulary="".join(map(chr, range(97, 97 + V))), start="a")
     generator = np.random.default_rng(seed)
-    shapes = checkpoint.shapes(header)
-    return {name: generator.normal(0, 0.7, shape).astype(np.float32) for name, shape in shapes.items()}, header
+    return {name: generator.normal(0, 0.7, shape).astype(np.float32) for name, shape in config.shapes().items()}, header
 
 
 @pytest.mark.parametrize(
     ("cell", "layers", "embedding", "residual"),
-    [*itertools.product(("lstm", "gru", "rnn"), (1, 3), (0, 4), (False, True)), ("lstm", 0, 0, True), ("lstm", 0, 4, True)],
+    [*itertools.product(CELLS, (1, 3), (0, 4), (False, True)), ("lstm", 0, 0, True), ("lstm", 0, 4, True)],
 )
 def test_onnx_runtime_gives_the_same_logits_and_states(cell, layers, embedding, residual):
     tensors, header = made_up(cell, layers, embedding, residual)
     session = onnxruntime.InferenceSession(to_onnx(tensors, header), providers=["CPUExecutionProvider"])
     ids = np.random.default_rng(1).integers(0, V, (2 * T, B))
-    network = Network(header["config"], tensors)
+    network = Network(header.config, tensors)
     expected, end = network.forward(ids, network.initial_state(B))
     names = [value.name for value in session.get_inputs()][1:]
     assert names == (["h", "c"][: 2 if cell == "lstm" else 1] if layers else [])

@@ -80,7 +80,7 @@ def test_a_record_begins_afresh_after_the_one_before(names_run):
     reader = Reader(model)
     np.testing.assert_array_equal(reader.read("Anna\nBobel\nCl"), read_whole(model, "Cl"))
     np.testing.assert_array_equal(reader.read("Anna\n"), read_whole(model, ""))
-    written = CoWriter(model, Sampler(), 1).line("Anna\nBo")
+    written = CoWriter(model, Sampler(), 1).write_line("Anna\nBo")
     assert written.count("\n") <= 1
     assert not written.rstrip("\n").count("\n")
 
@@ -88,7 +88,7 @@ def test_a_record_begins_afresh_after_the_one_before(names_run):
 def test_a_seed_repeats_what_is_written_and_another_try_differs(model):
     def session(seed):
         writer = CoWriter(model, Sampler(0.9), seed)
-        return [writer.word("NELL:\n"), writer.line("NELL:\n"), writer.word("NELL:\n")]
+        return [writer.write_word("NELL:\n"), writer.write_line("NELL:\n"), writer.write_word("NELL:\n")]
 
     assert session(3) == session(3)
     assert session(3) != session(4)
@@ -98,7 +98,7 @@ def test_a_seed_repeats_what_is_written_and_another_try_differs(model):
 def test_greedy_writes_the_likeliest_that_is_suggested(model):
     writer = CoWriter(model, Sampler(greedy=True), 1)
     text = "NELL:\n"
-    for character in writer.line(text):
+    for character in writer.write_line(text):
         assert writer.suggest(text, 1)[0][0] == character
         text += character
 
@@ -144,7 +144,7 @@ def test_rows_hold_the_whole_text_within_their_width(width):
     assert rows[-1][1] == len(text)
     for (start, stop), (after, _) in itertools.pairwise(rows):
         assert after - stop == (text[stop] == "\n")
-        assert screen.cells(text[start:stop].rstrip(" ")) <= width
+        assert screen.measure(text[start:stop].rstrip(" ")) <= width
     assert screen.wrap(text, rows[3][0], width, 2) == rows[3:5]
 
 
@@ -230,8 +230,8 @@ def test_one_types_and_the_model_goes_on_and_the_text_is_standard_output(termina
     session.press("\r")
     writer = CoWriter(model, Sampler(0.8), 3)
     text = "NELL:\nI"
-    text += writer.word(text)
-    text += writer.line(text)
+    text += writer.write_word(text)
+    text += writer.write_line(text)
     session.wait(f"{len(text):,} characters")
     session.press("Zed")
     session.wait(f"{len(text) + 3:,} characters")

@@ -25,8 +25,8 @@ ARROWS = {  # each room and the rooms that it imports; no other arrows are allow
     "forecast": "checkpoint errors network text",
     "export": "checkpoint errors network version",
     "terminal": "errors headers text training",
-    "interactive": "errors inference terminal text",
-    "report": "errors headers inference options terminal text training version",
+    "interactive": "errors inference text",
+    "report": "errors headers inference terminal text training version",
     "commands": "checkpoint errors export forecast headers inference interactive options report run_folder terminal text "
     "training",
     "cli": "commands errors terminal training version",

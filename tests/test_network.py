@@ -1,14 +1,14 @@
-"""The forward pass against one written out gate by gate, its gradients against numbers, and both engines against each other."""
+"""The forward pass against a naive one, its gradients against finite differences, and both engines against each other."""
 
 import numpy as np
 import pytest
 import torch
 
-from charrnn.network.char_rnn import CharRNN, Config, _dropout_weights
+from charrnn.network.cells import CELLS
+from charrnn.network.char_rnn import CharRNN, _dropout_weights
+from charrnn.network.config import Config
 from charrnn.network.engine import Network
 from charrnn.network.kernels import GRUFunction, TanhFunction
-
-CELLS = ["lstm", "gru", "rnn"]
 
 
 def weights_of(model):
@@ -88,7 +88,7 @@ def test_forward_is_the_naive_one(cell, layers, embedding, residual):
 def test_numpy_engine_is_the_torch_one_over_200_characters_with_the_state_carried(cell, layers, embedding, residual):
     config = Config(11, cell, layers, 32, embedding, residual)
     model = random_model(config, std=0.15)  # larger recurrent weights make a chaotic network, which amplifies rounding
-    network = Network(config.to_dict(), weights_of(model))
+    network = Network(config, weights_of(model))
     ids = np.random.default_rng(2).integers(0, 11, (200, 3))
     state, numpy_state = model.initial_state(3), network.initial_state(3)
     for window in np.split(ids, 8):
@@ -104,7 +104,7 @@ def test_numpy_engine_is_the_torch_one_over_200_characters_with_the_state_carrie
 def test_numpy_engine_is_the_naive_one_for_one_stream_and_for_more(cell, layers, streams):
     config = Config(7, cell, layers, 16, 5)
     weights = weights_of(random_model(config))
-    network = Network(config.to_dict(), weights)
+    network = Network(config, weights)
     ids = np.random.default_rng(3).integers(0, 7, (30, streams))
     first, state = network.forward(ids[:13], network.initial_state(streams))
     logits = np.concatenate([first, network.forward(ids[13:], state)[0]])
@@ -175,6 +175,6 @@ def test_dropout_of_recurrent_weights_silences_its_share_of_them_and_keeps_their
 
 def test_the_first_guess_is_how_often_each_character_comes():
     model = CharRNN(Config(3, "lstm", 2, 5, 4))
-    model.guess(torch.tensor([5, 0, 92]))
+    model.init_output_bias(torch.tensor([5, 0, 92]))
     logits, _ = model(torch.tensor([[0, 2]]), model.initial_state(2))
     torch.testing.assert_close(logits.softmax(-1), torch.tensor([[[0.06, 0.01, 0.93]] * 2]))

@@ -19,7 +19,7 @@ from test_surprise import BOOK, LINES, header_of, model_of, tensors_of
 from charrnn import load
 from charrnn.checkpoint import write, write_model
 from charrnn.errors import CharrnnError
-from charrnn.headers import Metrics, Origin, Training, model_to_json
+from charrnn.headers import Metrics, Origin, Training, model_to_json, to_json
 from charrnn.inference.model import Model
 from charrnn.inference.surprisal import Details, reading_of
 from charrnn.options import Options, Recipe
@@ -188,7 +188,7 @@ def test_ticks_are_round_and_cover_what_is_shown():
 
 def test_histories_of_old_and_of_no_samples_and_damaged_ones(tmp_path):
     assert read_history(tmp_path) == []
-    old = dataclasses.replace(METRICS, sample=None, validation_bits_per_character=None).to_dict()
+    old = to_json(dataclasses.replace(METRICS, sample=None, validation_bits_per_character=None))
     assert "sample" not in old
     (tmp_path / "history.jsonl").write_text(json.dumps(old) + "\n")
     document = page_of(model_of(BOOK), BOOK[:99], read_history(tmp_path))
@@ -200,7 +200,7 @@ def test_histories_of_old_and_of_no_samples_and_damaged_ones(tmp_path):
         "null",
         json.dumps(old | {"step": "one"}),
         json.dumps(old | {"sample": 3}),
-        json.dumps(METRICS.to_dict() | {"seconds": math.nan}),
+        json.dumps(to_json(METRICS) | {"seconds": math.nan}),
         "{}",
         "[" * 9999,
     ):

@@ -505,5 +505,7 @@ def test_a_lock_clears_what_a_killed_run_left_half_written(tmp_path):
     for name in FILES:
         (tmp_path / f".{name}.tmp").write_bytes(b"half")
     (tmp_path / ".history.jsonl.swp").write_bytes(b"an editor's")
-    run_folder.Lock(tmp_path).close()
+    folder = run_folder.RunFolder(tmp_path)
+    folder.lock()
+    folder.unlock()
     assert os.listdir(tmp_path) == [".history.jsonl.swp"]

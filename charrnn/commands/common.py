@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 def option(*names: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, show_default=False, **more)
+
+
+def option_in(table: Mapping[str, str], *names: str, **more: Any) -> Any:
+    """An option whose help stands in the table, under its last name."""
+    return option(*names, help=table[names[-1]], **more)
 
 
 def argument(metavar: str, help: str) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from charrnn.commands.common import (
@@ -11,11 +12,10 @@ from charrnn.commands.common import (
     ModelOption,
     argument,
     load_model,
-    option,
+    option_in,
     print_notes,
     require_sources,
 )
-from charrnn.errors import CharrnnError
 from charrnn.terminal import output, progress
 
 if TYPE_CHECKING:
@@ -29,37 +29,35 @@ BEFORE = 14  # characters of context before a surprising one
 AFTER = 6
 
 
+HELP = {
+    "--worst": "Print the N lines or paragraphs that surprise a model of such most. [default: 0]",
+    "--heatmap": "Print the text too, each character coloured by its surprisal in bits.",
+    "--top": "Print the N most surprising characters and what was expected instead. [default: 0]",
+}
+_option = partial(option_in, HELP)
+
+
 def eval(
     text: Annotated[list[str] | None, argument("[TEXT]...", help=TEXTS)] = None,
     model: ModelOption = None,
     encoding: EncodingOption = "utf-8",
     as_json: JsonFlag = False,
-    worst: Annotated[
-        int,
-        option("--worst", metavar="N", help="Print the N lines or paragraphs that surprise a model of such most. [default: 0]"),
-    ] = 0,
-    heatmap: Annotated[
-        bool, option("--heatmap", help="Print the text too, each character coloured by its surprisal in bits.")
-    ] = False,
-    top: Annotated[
-        int,
-        option("--top", metavar="N", help="Print the N most surprising characters and what was expected instead. [default: 0]"),
-    ] = 0,
+    worst: Annotated[int, _option("--worst", metavar="N")] = 0,
+    heatmap: Annotated[bool, _option("--heatmap")] = False,
+    top: Annotated[int, _option("--top", metavar="N")] = 0,
 ) -> None:
     """Say how well a model knows a text, in bits per character."""
     from charrnn.inference.score import STRETCH
+    from charrnn.options import require
     from charrnn.text.reading import read_corpus
     from charrnn.text.records import split
 
     sources = require_sources(text)
-    if worst < 0:
-        raise CharrnnError(f"--worst {worst} is below 0")
-    if not 0 <= top <= 10_000:
-        raise CharrnnError(f"--top {top} is not between 0 and 10000")
+    require(worst >= 0, f"--worst {worst} is below 0")
+    require(0 <= top <= 10_000, f"--top {top} is not between 0 and 10000")
     loaded = load_model(model)
     kind = loaded.records
-    if worst and not kind:
-        raise CharrnnError(f"--worst: {loaded.path} is not a model of lines or paragraphs")
+    require(kind is not None or not worst, f"--worst: {loaded.path} is not a model of lines or paragraphs")
     with progress.WorkDisplay() as reading:
         corpus = read_corpus(sources, encoding, reading.progress)
     records, notes = split(corpus.text(), kind) if kind else ([], [])

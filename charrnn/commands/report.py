@@ -27,6 +27,7 @@ def report(
     The file needs no network. Of a text the first 100,000 characters are coloured.
     """
     from charrnn.checkpoint import write_atomically
+    from charrnn.options import require
     from charrnn.report.page import render_page
     from charrnn.report.source import ReportText, find_validation_text
     from charrnn.run_folder import read_history
@@ -36,10 +37,9 @@ def report(
     assert model.path is not None
     folder = model.path.parent
     target = out if out is not None else folder / "report.html"
-    if target.is_dir():
-        raise CharrnnError(f"--out {target} is a folder; name a file")
-    if target.exists() and not target.is_file():  # to replace a device by a file would harm more than this run
-        raise CharrnnError(f"--out {target} is no regular file")
+    require(not target.is_dir(), f"--out {target} is a folder; name a file")
+    replaceable = target.is_file() or not target.exists()  # to replace a device by a file would harm more than this run
+    require(replaceable, f"--out {target} is no regular file")
     with progress.WorkDisplay() as reading:
         if text:
             corpus = read_corpus(text, encoding, reading.progress)

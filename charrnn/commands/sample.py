@@ -1,12 +1,13 @@
 """`charrnn sample`."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charrnn.commands.common import ModelOption, is_piped, load_model, option, require_extra
+from charrnn.commands.common import ModelOption, is_piped, load_model, option_in, require_extra
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output, progress
 
@@ -17,67 +18,59 @@ if TYPE_CHECKING:
 TRIES = 20  # records that are drawn at most for each that is asked for, where only novel ones are printed
 
 
+HELP = {
+    "--prime": "Text to go on from; it is printed first. A pipe does the same.",
+    "--prime-file": "The same from a file.",
+    "--length": "Characters to write; of a line or paragraph at most. [default: 500 or 1000]",
+    "--temperature": "Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]",
+    "--top-k": "Draw from the K likeliest characters only; 0 is all. [default: 0]",
+    "--top-p": "Draw from the likeliest characters that reach this probability. [default: 1]",
+    "--greedy": "Always take the likeliest character.",
+    "--seed": "Repeats a text. [default: another each time]",
+    "--count": "Texts to write, separated by a line of dashes. [default: 1]",
+    "--until": "End a text after it has written this.",
+    "--novel": "Of a model of lines or paragraphs: only those that its text did not hold.",
+    "--interactive": "Write together with the model on this terminal; takes charrnn[write].",
+    "--suggest": "With --interactive: offer the N likeliest next characters, 9 at most. [default: 0]",
+}
+_option = partial(option_in, HELP)
+
+
 def sample(
     model: ModelOption = None,
-    prime: Annotated[
-        str | None, option("-p", "--prime", help="Text to go on from; it is printed first. A pipe does the same.")
-    ] = None,
-    prime_file: Annotated[Path | None, option("--prime-file", help="The same from a file.")] = None,
-    length: Annotated[
-        int | None,
-        option("-n", "--length", help="Characters to write; of a line or paragraph at most. [default: 500 or 1000]"),
-    ] = None,
-    temperature: Annotated[
-        float, option("-t", "--temperature", help="Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]")
-    ] = 1.0,
-    top_k: Annotated[int, option("--top-k", help="Draw from the K likeliest characters only; 0 is all. [default: 0]")] = 0,
-    top_p: Annotated[
-        float, option("--top-p", help="Draw from the likeliest characters that reach this probability. [default: 1]")
-    ] = 1.0,
-    greedy: Annotated[bool, option("--greedy", help="Always take the likeliest character.")] = False,
-    seed: Annotated[int | None, option("--seed", help="Repeats a text. [default: another each time]")] = None,
-    count: Annotated[int, option("--count", help="Texts to write, separated by a line of dashes. [default: 1]")] = 1,
-    until: Annotated[str | None, option("--until", help="End a text after it has written this.")] = None,
-    novel: Annotated[
-        bool, option("--novel", help="Of a model of lines or paragraphs: only those that its text did not hold.")
-    ] = False,
-    interactive: Annotated[
-        bool, option("--interactive", help="Write together with the model on this terminal; takes charrnn[write].")
-    ] = False,
-    suggest: Annotated[
-        int,
-        option(
-            "--suggest", metavar="N", help="With --interactive: offer the N likeliest next characters, 9 at most. [default: 0]"
-        ),
-    ] = 0,
+    prime: Annotated[str | None, _option("-p", "--prime")] = None,
+    prime_file: Annotated[Path | None, _option("--prime-file")] = None,
+    length: Annotated[int | None, _option("-n", "--length")] = None,
+    temperature: Annotated[float, _option("-t", "--temperature")] = 1.0,
+    top_k: Annotated[int, _option("--top-k")] = 0,
+    top_p: Annotated[float, _option("--top-p")] = 1.0,
+    greedy: Annotated[bool, _option("--greedy")] = False,
+    seed: Annotated[int | None, _option("--seed")] = None,
+    count: Annotated[int, _option("--count")] = 1,
+    until: Annotated[str | None, _option("--until")] = None,
+    novel: Annotated[bool, _option("--novel")] = False,
+    interactive: Annotated[bool, _option("--interactive")] = False,
+    suggest: Annotated[int, _option("--suggest", metavar="N")] = 0,
 ) -> None:
     """Write text with a model."""
     from charrnn.inference.sampler import Sampler
+    from charrnn.options import require
 
-    if prime is not None and prime_file is not None:
-        raise CharrnnError("--prime and --prime-file exclude each other")
-    if length is not None and length < 0:
-        raise CharrnnError(f"--length {length} is below 0")
-    if not 1 <= count <= 100_000:
-        raise CharrnnError(f"--count {count} is not between 1 and 100000")
-    if until == "":
-        raise CharrnnError("--until is empty; name the text that ends a sample")
-    if seed is not None and seed < 0:
-        raise CharrnnError(f"--seed {seed} is below 0")
-    if not 0 <= suggest <= 9:
-        raise CharrnnError(f"--suggest {suggest} is not between 0 and 9")
-    if suggest and not interactive:
-        raise CharrnnError("--suggest goes with --interactive")
+    require(prime is None or prime_file is None, "--prime and --prime-file exclude each other")
+    require(length is None or length >= 0, f"--length {length} is below 0")
+    require(1 <= count <= 100_000, f"--count {count} is not between 1 and 100000")
+    require(until != "", "--until is empty; name the text that ends a sample")
+    require(seed is None or seed >= 0, f"--seed {seed} is below 0")
+    require(0 <= suggest <= 9, f"--suggest {suggest} is not between 0 and 9")
+    require(interactive or not suggest, "--suggest goes with --interactive")
     if interactive:
         for name, given in (("--length", length is not None), ("--count", count > 1), ("--until", until), ("--novel", novel)):
-            if given:
-                raise CharrnnError(f"{name} and --interactive exclude each other: you end the text yourself")
+            require(not given, f"{name} and --interactive exclude each other: you end the text yourself")
         require_extra("prompt_toolkit", "--interactive", "write")
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, greedy=greedy)
     loaded = load_model(model)
     prime = _read_prime(prime, prime_file)
-    if novel and not loaded.records:
-        raise CharrnnError(f"--novel: {loaded.path} is not a model of lines or paragraphs")
+    require(loaded.records is not None or not novel, f"--novel: {loaded.path} is not a model of lines or paragraphs")
     unknown = loaded.unknown(prime)
     if unknown:
         fate = "skipped in the prime" if loaded.vocabulary.unknown is None else "read as its unknown symbol"
@@ -85,8 +78,7 @@ def sample(
     if interactive:
         _write_together(loaded, prime, sampler=sampler, seed=seed, suggest=suggest)
     elif loaded.records:
-        if until is not None:
-            raise CharrnnError(f"--until: {loaded.path} ends each {loaded.records} itself")
+        require(until is None, f"--until: {loaded.path} ends each {loaded.records} itself")
         length = 1000 if length is None else length
         _write_records(loaded, prime, length=length, sampler=sampler, seed=seed, count=count, novel=novel)
     else:

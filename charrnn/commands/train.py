@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ from charrnn.commands.common import (
     SeedOption,
     Signals,
     argument,
-    option,
+    option_in,
     require_extra,
     require_sources,
 )
@@ -31,108 +32,72 @@ if TYPE_CHECKING:
 
 STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
 
+HELP = {
+    "--encoding": "The text's encoding; bytes takes each byte for a character. [default: utf-8]",
+    "--max-vocabulary": "Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]",
+    "--by-line": "Learn each line as a sequence of its own; held out are whole lines at random.",
+    "--by-paragraph": "The same for records that blank lines separate, such as conversations.",
+    "--validation": "What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. "
+    "[default: 0.1, and 0 of less than 1,000 characters]",
+    "--for": "Train so long (30s, 5m, 1h30m); the learning rate is annealed to fit. [default: 5m]",
+    "--epochs": "Train so many passes over the text instead.",
+    "--steps": "Train so many windows instead; with one seed, runs repeat exactly.",
+    "--layers": "Stacked recurrent layers; more learn more and slower; 0 is the softmax layer alone. [default: chosen]",
+    "--hidden-size": "Units in each layer; twice as many take four times the work. [default: chosen]",
+    "--embedding": "Learned numbers per character; 0 feeds one-hot vectors. [default: 32]",
+    "--seq-length": "Characters that gradients flow back through; longer learns longer patterns in fewer steps. "
+    "[default: chosen]",
+    "--batch-size": "Streams read side by side; more read faster, in fewer steps. [default: chosen]",
+    "--dropout": "The chance that a unit is silenced; higher where a small text is read often. [default: chosen]",
+    "--learning-rate": "Adam's highest step size (Muon's: four times it); too high diverges, too low is slow. "
+    "[default: chosen]",
+    "--device": "auto, cpu, cuda or mps. [default: auto]",
+    "--precision": "auto, float32 or bfloat16 (faster where the processor has it). [default: auto]",
+    "--out": "The run's folder. [default: runs/NAME after the corpus]",
+    "--resume": "Continue the run in that folder where it stopped.",
+    "--force": "Start anew in that folder; the run in it is replaced.",
+    "--init-from": "Begin with this model's weights and vocabulary.",
+    "--tensorboard": "Write figures and samples for TensorBoard too; takes charrnn[tensorboard].",
+    "--quiet": "Print nothing but errors.",
+}
+_option = partial(option_in, HELP)
+
 
 def train(
     corpus: Annotated[list[str] | None, argument("[CORPUS]...", help=TEXTS)] = None,
-    encoding: Annotated[
-        str, option("--encoding", help="The text's encoding; bytes takes each byte for a character. [default: utf-8]")
-    ] = "utf-8",
-    max_vocabulary: Annotated[
-        int | None,
-        option(
-            "--max-vocabulary",
-            metavar="N",
-            help="Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]",
-        ),
-    ] = None,
-    by_line: Annotated[
-        bool, option("--by-line", help="Learn each line as a sequence of its own; held out are whole lines at random.")
-    ] = False,
-    by_paragraph: Annotated[
-        bool, option("--by-paragraph", help="The same for records that blank lines separate, such as conversations.")
-    ] = False,
-    validation: Annotated[
-        str | None,
-        option(
-            "--validation",
-            metavar="FRACTION|FILE",
-            help="What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. "
-            "[default: 0.1, and 0 of less than 1,000 characters]",
-        ),
-    ] = None,
-    for_: Annotated[
-        str | None,
-        option(
-            "--for", metavar="TIME", help="Train so long (30s, 5m, 1h30m); the learning rate is annealed to fit. [default: 5m]"
-        ),
-    ] = None,
-    epochs: Annotated[float | None, option("--epochs", help="Train so many passes over the text instead.")] = None,
-    steps: Annotated[
-        int | None, option("--steps", help="Train so many windows instead; with one seed, runs repeat exactly.")
-    ] = None,
+    encoding: Annotated[str, _option("--encoding")] = "utf-8",
+    max_vocabulary: Annotated[int | None, _option("--max-vocabulary", metavar="N")] = None,
+    by_line: Annotated[bool, _option("--by-line")] = False,
+    by_paragraph: Annotated[bool, _option("--by-paragraph")] = False,
+    validation: Annotated[str | None, _option("--validation", metavar="FRACTION|FILE")] = None,
+    for_: Annotated[str | None, _option("--for", metavar="TIME")] = None,
+    epochs: Annotated[float | None, _option("--epochs")] = None,
+    steps: Annotated[int | None, _option("--steps")] = None,
     cell: CellOption = "lstm",
-    layers: Annotated[
-        int | None,
-        option(
-            "--layers",
-            help="Stacked recurrent layers; more learn more and slower; 0 is the softmax layer alone. [default: chosen]",
-        ),
-    ] = None,
-    hidden_size: Annotated[
-        int | None,
-        option("--hidden-size", help="Units in each layer; twice as many take four times the work. [default: chosen]"),
-    ] = None,
-    embedding: Annotated[
-        int | None, option("--embedding", help="Learned numbers per character; 0 feeds one-hot vectors. [default: 32]")
-    ] = None,
-    seq_length: Annotated[
-        int | None,
-        option(
-            "--seq-length",
-            help="Characters that gradients flow back through; longer learns longer patterns in fewer steps. [default: chosen]",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        option("--batch-size", help="Streams read side by side; more read faster, in fewer steps. [default: chosen]"),
-    ] = None,
-    dropout: Annotated[
-        float | None,
-        option(
-            "--dropout", help="The chance that a unit is silenced; higher where a small text is read often. [default: chosen]"
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        option(
-            "--learning-rate",
-            help="Adam's highest step size (Muon's: four times it); too high diverges, too low is slow. [default: chosen]",
-        ),
-    ] = None,
+    layers: Annotated[int | None, _option("--layers")] = None,
+    hidden_size: Annotated[int | None, _option("--hidden-size")] = None,
+    embedding: Annotated[int | None, _option("--embedding")] = None,
+    seq_length: Annotated[int | None, _option("--seq-length")] = None,
+    batch_size: Annotated[int | None, _option("--batch-size")] = None,
+    dropout: Annotated[float | None, _option("--dropout")] = None,
+    learning_rate: Annotated[float | None, _option("--learning-rate")] = None,
     seed: SeedOption = 0,
-    device: Annotated[str, option("--device", help="auto, cpu, cuda or mps. [default: auto]")] = "auto",
-    precision: Annotated[
-        str, option("--precision", help="auto, float32 or bfloat16 (faster where the processor has it). [default: auto]")
-    ] = "auto",
-    out: Annotated[Path | None, option("-o", "--out", help="The run's folder. [default: runs/NAME after the corpus]")] = None,
-    resume: Annotated[bool, option("--resume", help="Continue the run in that folder where it stopped.")] = False,
-    force: Annotated[bool, option("--force", help="Start anew in that folder; the run in it is replaced.")] = False,
-    init_from: Annotated[
-        Path | None, option("--init-from", metavar="MODEL", help="Begin with this model's weights and vocabulary.")
-    ] = None,
-    tensorboard: Annotated[
-        bool, option("--tensorboard", help="Write figures and samples for TensorBoard too; takes charrnn[tensorboard].")
-    ] = False,
-    quiet: Annotated[bool, option("-q", "--quiet", help="Print nothing but errors.")] = False,
+    device: Annotated[str, _option("--device")] = "auto",
+    precision: Annotated[str, _option("--precision")] = "auto",
+    out: Annotated[Path | None, _option("-o", "--out")] = None,
+    resume: Annotated[bool, _option("--resume")] = False,
+    force: Annotated[bool, _option("--force")] = False,
+    init_from: Annotated[Path | None, _option("--init-from", metavar="MODEL")] = None,
+    tensorboard: Annotated[bool, _option("--tensorboard")] = False,
+    quiet: Annotated[bool, _option("-q", "--quiet")] = False,
 ) -> None:
     """Learn a text and keep the best model by validation loss.
 
     Options that are not given are chosen from the size of the text and the length of the training.
     """
-    from charrnn.options import Options, parse_duration
+    from charrnn.options import Options, parse_duration, require
 
-    if by_line and by_paragraph:
-        raise CharrnnError("--by-line and --by-paragraph exclude each other")
+    require(not (by_line and by_paragraph), "--by-line and --by-paragraph exclude each other")
     seconds = parse_duration(for_) if for_ is not None else None
     if seconds is epochs is steps is None and not resume:
         seconds = 300.0
@@ -167,9 +132,9 @@ def train(
         tensorboard=tensorboard,
     )
     if resume:
-        kept = replace(Options(), seconds=seconds, epochs=epochs, steps=steps, device=device)
-        if options != kept or init_from is not None or force:
-            raise CharrnnError("--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
+        kept = Options(seconds=seconds, epochs=epochs, steps=steps, device=device)
+        same = (options, init_from, force) == (kept, None, False)
+        require(same, "--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
     if tensorboard:
         require_extra("tensorboard", "--tensorboard", "tensorboard")
     with distributed.join() as group:

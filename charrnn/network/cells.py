@@ -1,7 +1,7 @@
-"""The table of cell kinds: all that distinguishes one kind of recurrent cell from another, but for its arithmetic.
+"""The table of cell kinds: everything that tells one kind of recurrent cell from another, except its arithmetic.
 
 The torch network, the NumPy engine, the check of a checkpoint's tensors, the ONNX export and the forecaster read it.
-Letters: H hidden size, D inputs of a layer.
+Letters: D inputs of a layer, H hidden size, x the input of a step, h the hidden state before it.
 """
 
 from dataclasses import dataclass
@@ -11,24 +11,59 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One kind of cell. Its weights are stacked by gate, H rows for each, in the order of torch's modules."""
+    """One kind of cell. Each of its weight matrices and biases has H rows for every gate."""
 
-    gates: int  # blocks of H rows in its matrices and biases
-    states: tuple[str, ...]  # what it carries from one step to the next, each (B, H); the first is its output
+    gates: tuple[str, ...]  # in the order of the rows in the files, which is torch's
+    states: tuple[str, ...] = ("h",)  # what a step hands to the next one, each (B, H); the first is the output
+    forget_gate: str | None = None  # its input bias starts at 1
+    blocks: tuple[tuple[str, str], ...]  # the NumPy engine's rows, H for each: a gate, and what they multiply: x, h or both
+    sigmoids: int  # how many of `blocks`, from the first on, go through a sigmoid
+    onnx_gates: tuple[str, ...] | None = None  # in ONNX's order; None if ONNX has no such operator
 
-    def shapes(self, layer: int, inputs: int, hidden_size: int) -> dict[str, Shape]:
-        """The name and shape of each tensor of layer number `layer`, which reads D `inputs`."""
-        rows = self.gates * hidden_size
+    @property
+    def split_gates(self) -> tuple[str, ...]:
+        """The gates whose product with h, bias included, is scaled before the product with x is added."""
+        return tuple(gate for gate in self.gates if (gate, "h") in self.blocks)
+
+    @property
+    def late_gates(self) -> tuple[str, ...]:
+        """The gates that don't multiply h itself, but something that the other gates make of it."""
+        return tuple(gate for gate in self.gates if not {(gate, "h"), (gate, "xh")} & set(self.blocks))
+
+    def shapes(self, inputs: int, hidden_size: int) -> dict[str, Shape]:
+        """The name and shape of each tensor of a layer with D `inputs`."""
+        rows = len(self.gates) * hidden_size
         return {
-            f"layers.{layer}.weight_ih_l0": (rows, inputs),
-            f"layers.{layer}.weight_hh_l0": (rows, hidden_size),
-            f"layers.{layer}.bias_ih_l0": (rows,),
-            f"layers.{layer}.bias_hh_l0": (rows,),
+            "weight_ih_l0": (rows, inputs),
+            "weight_hh_l0": (rows, hidden_size),
+            "bias_ih_l0": (rows,),
+            "bias_hh_l0": (rows,),
         }
 
 
 CELLS: dict[str, Cell] = {
-    "lstm": Cell(gates=4, states=("h", "c")),
-    "gru": Cell(gates=3, states=("h",)),
-    "rnn": Cell(gates=1, states=("h",)),
+    "lstm": Cell(
+        gates=("i", "f", "g", "o"),
+        states=("h", "c"),
+        forget_gate="f",
+        blocks=(("i", "xh"), ("f", "xh"), ("o", "xh"), ("g", "xh")),
+        sigmoids=3,
+        onnx_gates=("i", "o", "f", "g"),
+    ),
+    "gru": Cell(
+        gates=("r", "z", "n"),
+        blocks=(("r", "xh"), ("z", "xh"), ("n", "h"), ("n", "x")),
+        sigmoids=2,
+        onnx_gates=("z", "r", "n"),
+    ),
+    "rnn": Cell(gates=("h",), blocks=(("h", "xh"),), sigmoids=0, onnx_gates=("h",)),
 }
+
+
+def layer_shapes(cell: str, num_layers: int, inputs: int, hidden_size: int) -> dict[str, Shape]:
+    """The name and shape of each tensor of stacked layers, the first of which has D `inputs`."""
+    return {
+        f"layers.{i}.{name}": shape
+        for i in range(num_layers)
+        for name, shape in CELLS[cell].shapes(hidden_size if i else inputs, hidden_size).items()
+    }

@@ -1,22 +1,23 @@
 """The network that learns: characters as one-hot vectors or embeddings, stacked recurrent cells, a softmax layer.
 
-Given character ids it gives back, for each of them, the logits of the character that follows. It knows nothing of text,
-files or training. Letters: T time steps, B batch, D input size of a layer, H hidden size, V vocabulary, E embedding size.
+For each character id it gives the logits of the next character. It knows nothing of text, files or training.
+Letters: T time steps, B batch, D input size of a layer, H hidden size, V vocabulary, E embedding size.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from charrnn.network.cells import CELLS
 from charrnn.network.config import Config
-from charrnn.network.kernels import GRUFunction, TanhFunction
+from charrnn.network.kernels import KERNELS
 
-State = list[tuple[Tensor, ...]]  # for each layer (h,) or, with lstm, (h, c); each (B, H)
+State = list[tuple[Tensor, ...]]  # for each layer its cell's states, (h,) or (h, c); each (B, H)
+# For each kind of cell a layer's module, which holds the weights, and the operator that runs it with weights of one's own.
 MODULES: dict[str, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-OPERATORS: dict[type[nn.RNNBase], Callable[..., Any]] = {nn.LSTM: torch.lstm, nn.GRU: torch.gru, nn.RNN: torch.rnn_tanh}
+OPERATORS: dict[str, Callable[..., tuple[Tensor, ...]]] = {"lstm": torch.lstm, "gru": torch.gru, "rnn": torch.rnn_tanh}
 
 
 class CharRNN(nn.Module):
@@ -25,10 +26,11 @@ class CharRNN(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        V, H, width = config.vocabulary_size, config.hidden_size, config.embedding_size or config.vocabulary_size
+        self.cell = CELLS[config.cell]
+        V, H = config.vocabulary_size, config.hidden_size
+        width = config.embedding_size or V
         self.embedding = nn.Embedding(V, width) if config.embedding_size else None
-        module = MODULES[config.cell]
-        layers = [module(width if i == 0 else H, H) for i in range(config.num_layers)]
+        layers = [MODULES[config.cell](H if i else width, H) for i in range(config.num_layers)]
         self.layers: list[nn.RNNBase] = nn.ModuleList(layers)  # type: ignore[assignment]  # it is iterated over as a list
         self.softmax = nn.Linear(H if config.num_layers else width, V)
         self.reset_parameters()
@@ -44,21 +46,21 @@ class CharRNN(nn.Module):
                 nn.init.xavier_uniform_(gate)
             nn.init.zeros_(b_ih)
             nn.init.zeros_(b_hh)
-            if self.config.cell == "lstm":
-                nn.init.ones_(b_ih.data[H : 2 * H])
+            if self.cell.forget_gate is not None:
+                nn.init.ones_(b_ih.data.split(H)[self.cell.gates.index(self.cell.forget_gate)])
         nn.init.zeros_(self.softmax.weight)
         nn.init.zeros_(self.softmax.bias)
 
     def init_output_bias(self, counts: Tensor) -> None:
-        """Begin with a guess at how often each character comes, one more than its `counts` (V,): the softmax layer's bias is
-        the logarithm of its share (Karpathy 2019, "A recipe for training"). Where it must be learned, Adam's first steps drive
-        the cells of deeper layers out to where tanh is flat, and they never come back."""
+        """Set the softmax layer's bias to the logarithm of each character's frequency, from its `counts` (V,) plus one
+        (Karpathy 2019, "A recipe for training"). If the bias has to be learned instead, Adam's first steps saturate the
+        cells of deeper layers for good."""
         self.softmax.bias.data.copy_(((counts + 1) / (counts + 1).sum()).log())
 
     def initial_state(self, batch_size: int) -> State:
         """The state before the first character: zeros."""
         zeros = self.softmax.weight.new_zeros(batch_size, self.config.hidden_size)
-        return [(zeros, zeros) if self.config.cell == "lstm" else (zeros,) for _ in self.layers]
+        return [(zeros,) * len(self.cell.states) for _ in self.layers]
 
     def forward(
         self,
@@ -69,40 +71,68 @@ class CharRNN(nn.Module):
         dtype: torch.dtype | None = None,
         candidates: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        """Read `ids` (T, B) on from `state`; return logits (T, B, V) and the state after the last of them, detached.
+        """Read `ids` (T, B) from `state` on; return logits (T, B, V) and the state after the last id, detached.
 
-        With `candidates`, ids (K,), the logits are theirs alone, (T, B, K).
+        With `candidates`, ids (K,), the logits are only theirs, (T, B, K).
 
-        `dropout` is the chance that a unit between layers is silenced, the same units throughout the window (Gal &
-        Ghahramani 2016), `recurrent_dropout` that a weight between a layer's hidden states is (Merity et al. 2018). `dtype`
-        is the precision of the products (bfloat16 on a processor that has it); the logits are of the weights' own.
+        `dropout` is the probability that a unit between layers is dropped, for all steps of the window (Gal & Ghahramani
+        2016), `recurrent_dropout` that a weight between a layer's hidden states is (Merity et al. 2018). `dtype` is the
+        precision of the products (bfloat16 on a processor that has it); the logits have the weights' precision.
         """
         dtype = dtype or self.softmax.weight.dtype
         x = None if self.embedding is None else self.embedding(ids)  # (T, B, D); None: the first layer reads one-hot vectors
+        run = self._run_kernel if ids.device.type == "cpu" and self.config.cell in KERNELS else self._run_operator
         new_state: State = []
         for i, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
-            run = _run_fused if ids.device.type == "cpu" and not isinstance(layer, nn.LSTM) else _run_module
             if x is not None and i:
                 x = _dropout(x, dropout)
             w_ih, w_hh, *biases = layer.all_weights[0]
             weights = [w_ih, _dropout_weights(w_hh, recurrent_dropout), *biases]
-            out, after = run(layer, weights, x, ids, layer_state, dtype)  # (T, B, H)
+            out, after = run(weights, x=x, ids=ids, state=layer_state, dtype=dtype)  # (T, B, H)
             x = x + out if self.config.residual and x is not None and i else out
             new_state.append(tuple(part.detach() for part in after))
         weight: Tensor = self.softmax.weight
         bias: Tensor = self.softmax.bias
         if candidates is not None:
-            weight, bias = weight.index_select(0, candidates), bias.index_select(0, candidates)
+            weight = weight.index_select(0, candidates)
+            bias = bias.index_select(0, candidates)
         if x is None:  # softmax alone on one-hot vectors
             return functional.embedding(ids, weight.t()) + bias, new_state
         if self.layers:
             x = _dropout(x, dropout)
         logits = functional.linear(x.to(dtype), weight.to(dtype)).to(weight.dtype)
-        return logits.add_(bias), new_state  # a bias in bfloat16 would be off for good, where a product is now so, now so
+        return logits.add_(bias), new_state  # in bfloat16 a bias would be wrong in the same way at every step
+
+    def _run_kernel(
+        self, weights: list[Tensor], x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """A layer by our own kernel: the product with the inputs of all T steps at once, then the recurrence."""
+        w_ih, w_hh, b_ih, b_hh = (weight.to(dtype) for weight in weights)
+        H = self.config.hidden_size
+        parts = zip(self.cell.gates, b_ih.split(H), b_hh.split(H), strict=True)
+        bias = torch.cat([b_x if gate in self.cell.split_gates else b_x + b_h for gate, b_x, b_h in parts])
+        if x is None:  # the product with a one-hot vector is a column
+            gates = functional.embedding(ids, w_ih.t()).permute(2, 0, 1) + bias[:, None, None]
+        else:
+            gates = torch.addmm(bias[:, None], w_ih, x.to(dtype).flatten(0, 1).t()).view(-1, *ids.shape)
+        hidden = KERNELS[self.config.cell](gates, w_hh, b_hh, state[0].t())  # (H, T, B)
+        return hidden.permute(1, 2, 0), (hidden[:, -1].t().to(state[0].dtype),)
+
+    def _run_operator(
+        self, weights: list[Tensor], x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """A layer by torch's own operator: cuDNN's on a GPU and, for the LSTM, oneDNN's on a processor."""
+        inputs = functional.one_hot(ids, weights[0].shape[1]).to(state[0].dtype) if x is None else x
+        packed = tuple(part[None].contiguous() for part in state)
+        with torch.autocast(ids.device.type, dtype, enabled=dtype == torch.bfloat16):
+            hx = packed if len(packed) > 1 else packed[0]
+            operator = OPERATORS[self.config.cell]
+            out, *after = operator(inputs.contiguous(), hx, weights, True, 1, 0.0, self.training, False, False)
+        return out, tuple(part[0].to(state[0].dtype) for part in after)
 
 
 def _dropout(x: Tensor, p: float) -> Tensor:
-    """Silence units of `x` (T, B, D) for the whole window."""
+    """Drop units of `x` (T, B, D) for the whole window."""
     if not p:
         return x
     keep = torch.rand(x.shape[1:], device=x.device) >= p
@@ -110,39 +140,10 @@ def _dropout(x: Tensor, p: float) -> Tensor:
 
 
 def _dropout_weights(weights: Tensor, p: float) -> Tensor:
-    """Silence a share `p` of `weights`, in whole 256ths: a random byte for each, since floats take ten times as long."""
+    """Drop a share `p` of `weights`, in whole 256ths: a random byte for each, since floats take ten times as long."""
     if not p:
         return weights
     few = round(256 * p)
     words = torch.randint(-(2**63), 2**63 - 1, (-(-weights.numel() // 8),), device=weights.device)
     keep = words.view(torch.uint8)[: weights.numel()].view_as(weights) >= few
     return weights * (keep * (256 / (256 - few)))
-
-
-def _run_fused(
-    layer: nn.RNNBase, weights: list[Tensor], x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """A layer of GRU or RNN on a processor: the input's product for all T steps at once, then the recurrence of `cells`."""
-    w_ih, w_hh, b_ih, b_hh = (weight.to(dtype) for weight in weights)
-    H = layer.hidden_size
-    gru = isinstance(layer, nn.GRU)  # its new gate's recurrent bias stands inside the reset gate's reach
-    bias = torch.cat([b_ih[: 2 * H] + b_hh[: 2 * H], b_ih[2 * H :]]) if gru else b_ih + b_hh
-    if x is None:  # the product with a one-hot vector is a column
-        gates = functional.embedding(ids, w_ih.t()).permute(2, 0, 1) + bias[:, None, None]
-    else:
-        gates = torch.addmm(bias[:, None], w_ih, x.to(dtype).flatten(0, 1).t()).view(-1, *ids.shape)
-    h = state[0].t()
-    hidden = GRUFunction.apply(gates, w_hh, b_hh[2 * H :], h) if gru else TanhFunction.apply(gates, w_hh, h)  # (H, T, B)
-    return hidden.permute(1, 2, 0), (hidden[:, -1].t().to(state[0].dtype),)
-
-
-def _run_module(
-    layer: nn.RNNBase, weights: list[Tensor], x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One layer by torch's own operator, which is cuDNN's on a GPU and, for the LSTM, oneDNN's on a processor."""
-    inputs = functional.one_hot(ids, layer.input_size).to(state[0].dtype) if x is None else x
-    packed = tuple(part[None].contiguous() for part in state)
-    with torch.autocast(ids.device.type, dtype, enabled=dtype == torch.bfloat16):
-        hx = packed if len(packed) > 1 else packed[0]
-        out, *after = OPERATORS[type(layer)](inputs.contiguous(), hx, weights, True, 1, 0.0, layer.training, False, False)
-    return out, tuple(part[0].to(state[0].dtype) for part in after)

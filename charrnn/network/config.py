@@ -1,16 +1,16 @@
-"""The shape of a network: its sizes, and the name and shape of every tensor that follows from them. It imports nothing heavy.
+"""The sizes of a network, and the name and shape of every tensor that they give.
 
 Letters: V vocabulary, H hidden size, E embedding size.
 """
 
 from dataclasses import dataclass
 
-from charrnn.network.cells import CELLS, Shape
+from charrnn.network.cells import Shape, layer_shapes
 
 
 @dataclass(frozen=True)
 class Config:
-    """All that is needed to rebuild a network around its weights."""
+    """Everything that is needed to rebuild a network around its weights."""
 
     vocabulary_size: int  # V, the number of distinct characters
     cell: str = "lstm"  # a name in CELLS
@@ -23,8 +23,7 @@ class Config:
         """The name and shape of every tensor of the network."""
         V = self.vocabulary_size
         width = self.embedding_size or V
-        shapes: dict[str, Shape] = {"embedding.weight": (V, self.embedding_size)} if self.embedding_size else {}
-        for layer in range(self.num_layers):
-            shapes |= CELLS[self.cell].shapes(layer, width, self.hidden_size)
-            width = self.hidden_size
-        return shapes | {"softmax.weight": (V, width), "softmax.bias": (V,)}
+        embedding: dict[str, Shape] = {"embedding.weight": (V, self.embedding_size)} if self.embedding_size else {}
+        layers = layer_shapes(self.cell, num_layers=self.num_layers, inputs=width, hidden_size=self.hidden_size)
+        outputs = self.hidden_size if self.num_layers else width
+        return embedding | layers | {"softmax.weight": (V, outputs), "softmax.bias": (V,)}

@@ -1,40 +1,57 @@
-"""The network that steps: the weights of `CharRNN` as NumPy arrays, and the calls that a character takes.
+"""The network that runs: the weights of `CharRNN` as NumPy arrays, and the few calls that read one character.
 
-It knows only ids. Letters: T time steps, B streams, H hidden size, V vocabulary, G rows of all gates, E embedding size.
+It knows only ids. Letters: T time steps, B streams, H hidden size, V vocabulary, G rows of all blocks of a layer, D inputs
+of a layer, E embedding size.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
+from charrnn.network.cells import CELLS
 from charrnn.network.config import Config
 
 Array = np.ndarray
-WEIGHTS = "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"  # of a layer, as torch names them
-SIGMOIDS = {"lstm": 3, "gru": 2, "rnn": 0}  # how many of a cell's gates are sigmoids; they stand first
-HALF = np.array(0.5, np.float32)  # an array, which NumPy takes faster than a number
+Call = Callable[..., None]  # adds a call to a step: the function, then its arguments
+WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")  # of a layer, as torch names them
+HALF = np.array(0.5, np.float32)  # an array: NumPy is faster with it than with a Python number
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's weights, arranged as its cell's `blocks` say."""
+
+    products: list[tuple[slice, slice, Array]]  # of a step: rows, columns of [x; h], the weights there
+    bias: Array  # (G, 1)
+    late: list[Array]  # the recurrent weights (H, H) of the cell's `late_gates`
 
 
 class Network:
-    """The weights of `CharRNN`, arranged so that a character takes few calls, in float32.
+    """The weights of `CharRNN` in float32, arranged so that a character takes few calls.
 
-    The input's and the recurrent weights of a layer are one matrix (G, D + H), for [x; h]; what the first layer makes of
-    its input is looked up in a table (V, G). Since sigmoid(x) = tanh(x / 2) / 2 + 1 / 2, the rows of sigmoids are halved,
-    and one tanh does for all gates. Rows: i, f, o, g (lstm); r, z, h's share of n, x's share of n (gru); h (rnn).
+    The input and recurrent weights of a layer are one matrix (G, D + H), for [x; h]. What the first layer makes of its
+    input is looked up in a table (V, G). Since sigmoid(x) = tanh(x / 2) / 2 + 1 / 2, the rows of sigmoids are halved, and
+    one tanh serves all gates.
     """
 
-    def __init__(self, config: Config, tensors: dict[str, np.ndarray]):
-        self.cell, self.hidden_size = config.cell, config.hidden_size
+    def __init__(self, config: Config, tensors: dict[str, Array]):
+        self.kind = config.cell
+        self.cell = CELLS[config.cell]
+        self.hidden_size = config.hidden_size
         self.residual = config.residual
         embedding = tensors.get("embedding.weight")  # (V, E); None means one-hot
-        self.layers = []
+        self.layers: list[Layer] = []
         for i in range(config.num_layers):
-            weight, bias = self._fuse(*(tensors[f"layers.{i}.{name}"] for name in WEIGHTS))
+            w_ih, w_hh, b_ih, b_hh = (tensors[f"layers.{i}.{name}"] for name in WEIGHTS)
+            weight, bias = self._fuse(w_ih, w_hh, b_ih=b_ih, b_hh=b_hh)
             if i == 0:
                 self.table = _table(embedding, weight[:, : -self.hidden_size], bias)
                 weight = weight[:, -self.hidden_size :]
-            self.layers.append((self._products(weight), bias[:, None]))
+            late = [w_hh[self._rows_of(gate)].copy() for gate in self.cell.late_gates]
+            self.layers.append(Layer(self._products(weight), bias[:, None], late))
         weight, bias = tensors["softmax.weight"], tensors["softmax.bias"]
         if not self.layers:
             self.table = _table(embedding, weight, bias)
@@ -45,52 +62,61 @@ class Network:
         return Stepper(self, batch_size)
 
     def forward(self, ids: Array, state: "Stepper") -> tuple[Array, "Stepper"]:
-        """Read `ids` (T, B) on from `state`: logits (T, B, V) and the state, which is now the one after the last of them."""
+        """Read `ids` (T, B) on from `state`: logits (T, B, V) and the same state, which has moved past the last of them."""
         logits = np.empty((*ids.shape, len(self.softmax)), np.float32)
         for t, row in enumerate(ids):
             logits[t] = state.step(row)
         return logits, state
 
+    def _rows_of(self, gate: str) -> slice:
+        """The rows of a gate in the file's tensors."""
+        first = self.cell.gates.index(gate) * self.hidden_size
+        return slice(first, first + self.hidden_size)
+
     def _fuse(self, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array) -> tuple[Array, Array]:
-        H = self.hidden_size
-        if self.cell == "gru":  # the reset gate comes between the two shares of n
-            no_x, no_h = np.zeros((H, w_ih.shape[1]), np.float32), np.zeros((H, H), np.float32)
-            w_ih = np.concatenate([w_ih[: 2 * H], no_x, w_ih[2 * H :]])
-            w_hh = np.concatenate([w_hh, no_h])
-            bias = np.concatenate([b_ih[: 2 * H] + b_hh[: 2 * H], b_hh[2 * H :], b_ih[2 * H :]])
-        else:
-            bias = b_ih + b_hh
-        weight = np.concatenate([w_ih, w_hh], axis=1)
-        if self.cell == "lstm":  # torch has i, f, g, o
-            order = np.r_[: 2 * H, 3 * H : 4 * H, 2 * H : 3 * H]
-            weight, bias = weight[order], bias[order]
-        sigmoids = slice(SIGMOIDS[self.cell] * H)
+        """The matrix (G, D + H) and the bias (G) of a layer. Where a block reads only x or only h, the rest is zeros."""
+        weights = []
+        biases = []
+        for gate, reads in self.cell.blocks:
+            rows = self._rows_of(gate)
+            parts = [w if name in reads else np.zeros_like(w) for name, w in (("x", w_ih[rows]), ("h", w_hh[rows]))]
+            weights.append(np.concatenate(parts, axis=1))
+            if gate in self.cell.split_gates:
+                biases.append(b_ih[rows] if reads == "x" else b_hh[rows])
+            else:
+                biases.append(b_ih[rows] + b_hh[rows])
+        weight = np.concatenate(weights)
+        bias = np.concatenate(biases)
+        sigmoids = slice(self.cell.sigmoids * self.hidden_size)
         weight[sigmoids] *= HALF
         bias[sigmoids] *= HALF
         return weight, bias
 
     def _products(self, weight: Array) -> list[tuple[slice, slice, Array]]:
-        """The products that a layer's step takes: (rows, columns, that part of `weight`), without the gru's zeros."""
-        H, columns = self.hidden_size, weight.shape[1]
-        parts = [(slice(None), slice(None))]
-        if self.cell == "gru":
-            parts = [(slice(2 * H), slice(None)), (slice(2 * H, 3 * H), slice(columns - H, None))]
-            if columns > H:
-                parts.append((slice(3 * H, 4 * H), slice(H)))
-        return [(rows, columns, np.ascontiguousarray(weight[rows, columns])) for rows, columns in parts]
+        """The products that a step takes with `weight` (G, D + H): rows, columns, the weights there, without the zeros."""
+        D = weight.shape[1] - self.hidden_size  # 0 in the first layer, whose input is looked up
+        columns = {"xh": slice(None), "x": slice(D), "h": slice(D, None)}
+        products = []
+        last = 0
+        for reads, blocks in groupby(reads for _, reads in self.cell.blocks):
+            rows = slice(last, last + len(list(blocks)) * self.hidden_size)
+            last = rows.stop
+            if D or reads != "x":
+                products.append((rows, columns[reads], np.ascontiguousarray(weight[rows, columns[reads]])))
+        return products
 
 
 def _table(embedding: Array | None, weight: Array, bias: Array) -> Array:
-    """W x + b for every character x: (V, G)."""
+    """What `weight` (G, E or V) makes of each character: (V, G)."""
     return np.ascontiguousarray((weight.T if embedding is None else embedding @ weight.T) + bias)
 
 
 class Stepper(list[tuple[Array, ...]]):
-    """Where B streams stand, and the means to read on: for each layer (h,) or, with lstm, (h, c), each (B, H).
+    """The state of B streams, and the means to read on: for each layer the cell's states, (h,) or (h, c), each (B, H).
 
-    All numbers lie in buffers that are made once, and a step is a fixed list of calls on them. Features come before
-    streams, so that the buffers' parts are contiguous: `hidden` holds h of one layer after the other, so that two
-    neighbours are the [x; h] of the upper one. In a residual network the sums x lie between them.
+    All numbers are in buffers that are made once, and a step is a fixed list of calls on them. Features come before
+    streams, so that each part of a buffer is contiguous: `hidden` holds h of one layer after the other, so that two
+    neighbours are the [x; h] of the upper one. In a residual network the sums x are between them.
     """
 
     def __init__(self, network: Network, batch_size: int):
@@ -106,31 +132,32 @@ class Stepper(list[tuple[Array, ...]]):
         stride = (2 if network.residual else 1) * H
         hidden = np.zeros((stride * (len(network.layers) - 1) + H + 1, B), np.float32)
         hidden[-1] = 1  # for the softmax's bias
-        for i, (products, bias) in enumerate(network.layers):
-            at = stride * (i - 1)  # where the layer's input lies
+        for i, layer in enumerate(network.layers):
+            at = stride * (i - 1)  # where the layer's input starts
             xh = hidden[max(0, at) : at + 2 * H] if i else hidden[:H]
-            inputs = np.zeros((len(bias), B), np.float32)
+            rows = len(layer.bias)
+            inputs = np.zeros((rows, B), np.float32)
             if i:
-                inputs += bias
+                inputs += layer.bias
             else:
                 self._look_up(network.table, inputs)
-            gates = np.zeros((len(bias) + H, B), np.float32)  # with room for the lstm's c after them
+            gates = np.zeros((rows + H, B), np.float32)  # with room for a second state after them
             product = np.zeros_like(inputs)
-            for rows, columns, weight in products:
-                self._call(weight.dot, xh[columns], product[rows])
-            self._call(np.add, product, inputs, gates[:-H])
-            self.append(getattr(self, f"_{network.cell}")(gates, xh[-H:]))
+            for part, columns, weight in layer.products:
+                self._call(weight.dot, xh[columns], product[part])
+            self._call(np.add, product, inputs, gates[:rows])
+            self.append(STEPS[network.kind](self._call, layer, gates, xh[-H:]))
             if network.residual and i:
                 self._call(np.add, xh[:H], xh[H:], hidden[at + 2 * H : at + 3 * H])
         self._call(network.softmax.dot, hidden[-H - 1 :], logits)
 
     def step(self, ids: Array | list[int]) -> Array:
-        """Read one character of each stream, `ids` (B,): the logits (B, V), which stand until the next step."""
+        """Read one character of each stream, `ids` (B,): the logits (B, V), which the next step overwrites."""
         self.ids[:] = ids
         return self.advance()
 
     def advance(self) -> Array:
-        """Read the characters that stand in `ids`."""
+        """Read the characters in `ids`."""
         for function, arguments in self._calls:
             function(*arguments)
         return self.logits
@@ -145,34 +172,51 @@ class Stepper(list[tuple[Array, ...]]):
         else:
             self._call(table.T.copy().take, self.ids, 1, out, "clip")
 
-    def _squash(self, gates: Array, sigmoids: Array) -> None:
-        self._call(np.tanh, gates, gates)
-        self._call(np.multiply, sigmoids, HALF, sigmoids)
-        self._call(np.add, sigmoids, HALF, sigmoids)
 
-    def _lstm(self, gates: Array, h: Array) -> tuple[Array, ...]:
-        H = len(h)
-        o, c = gates[2 * H : 3 * H], gates[4 * H :]
-        shares = np.empty_like(gates[: 2 * H])
-        self._squash(gates[: 4 * H], gates[: 3 * H])
-        self._call(np.multiply, gates[: 2 * H], gates[3 * H :], shares)  # i g and f c
-        self._call(np.add, shares[:H], shares[H:], c)
-        self._call(np.tanh, c, shares[:H])
-        self._call(np.multiply, o, shares[:H], h)
-        return h.T, c.T
+def step_lstm(call: Call, layer: Layer, gates: Array, h: Array) -> tuple[Array, ...]:
+    """Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000)."""
+    H = len(h)
+    o = gates[2 * H : 3 * H]
+    c = gates[4 * H :]
+    shares = np.empty_like(gates[: 2 * H])
+    squash(call, gates[: 4 * H], gates[: 3 * H])
+    call(np.multiply, gates[: 2 * H], gates[3 * H :], shares)  # i g and f c
+    call(np.add, shares[:H], shares[H:], c)
+    call(np.tanh, c, shares[:H])
+    call(np.multiply, o, shares[:H], h)
+    return h.T, c.T
 
-    def _gru(self, gates: Array, h: Array) -> tuple[Array, ...]:
-        H = len(h)
-        r, z, recurrent, n = (gates[k * H : (k + 1) * H] for k in range(4))
-        self._squash(gates[: 2 * H], gates[: 2 * H])
-        self._call(np.multiply, r, recurrent, recurrent)
-        self._call(np.add, n, recurrent, n)
-        self._call(np.tanh, n, n)
-        self._call(np.subtract, h, n, h)
-        self._call(np.multiply, z, h, h)
-        self._call(np.add, n, h, h)
-        return (h.T,)
 
-    def _rnn(self, gates: Array, h: Array) -> tuple[Array, ...]:
-        self._call(np.tanh, gates[: len(h)], h)
-        return (h.T,)
+def step_gru(call: Call, layer: Layer, gates: Array, h: Array) -> tuple[Array, ...]:
+    """Gated recurrent unit (Cho et al. 2014, in the form of cuDNN: the reset gate acts after the product)."""
+    H = len(h)
+    r, z, recurrent, n = (gates[k * H : (k + 1) * H] for k in range(4))
+    squash(call, gates[: 2 * H], gates[: 2 * H])
+    call(np.multiply, r, recurrent, recurrent)
+    call(np.add, n, recurrent, n)
+    call(np.tanh, n, n)
+    call(np.subtract, h, n, h)
+    call(np.multiply, z, h, h)
+    call(np.add, n, h, h)
+    return (h.T,)
+
+
+def step_rnn(call: Call, layer: Layer, gates: Array, h: Array) -> tuple[Array, ...]:
+    """Simple recurrent network (Elman 1990)."""
+    call(np.tanh, gates[: len(h)], h)
+    return (h.T,)
+
+
+def squash(call: Call, gates: Array, sigmoids: Array) -> None:
+    """tanh of all `gates`, made sigmoids where they are `sigmoids`, a part of them."""
+    call(np.tanh, gates, gates)
+    call(np.multiply, sigmoids, HALF, sigmoids)
+    call(np.add, sigmoids, HALF, sigmoids)
+
+
+# The rest of a step once the products of [x; h] are in `gates` (G + H, B): it updates h (H, B) in place and returns the states.
+STEPS: dict[str, Callable[[Call, Layer, Array, Array], tuple[Array, ...]]] = {
+    "lstm": step_lstm,
+    "gru": step_gru,
+    "rnn": step_rnn,
+}

@@ -1,17 +1,18 @@
 """The recurrence of GRU and RNN over a window of T characters, forward and backward, for processors.
 
-Given the input's share of every gate for the whole window, each function runs the T steps and gives back the hidden state
-at each of them. It knows nothing of layers, characters or losses. Letters: H hidden size, T time steps, B batch. The LSTM
-is not here: oneDNN has one for processors, and torch's module reaches it.
+Given the inputs' product with every gate for the whole window, each function runs the T steps and returns the hidden
+state after each of them. It knows nothing of layers, characters or losses. Letters: H hidden size, T time steps, B batch.
+The LSTM is not here: oneDNN has one for processors, and torch's operator uses it.
 
 Tensors are feature-major, (features, T, B): then the recurrent product of a step, W h, and the gradients of whole windows
 are all plain matrix products without a copy, and each gate of a step is one contiguous block. The loop's body is a few
-in-place operations over B * H numbers; whatever has no recurrence is computed for the whole window at once.
+in-place operations over B * H numbers; everything without recurrence is computed for the whole window at once.
 
 Truncated backpropagation through time: the incoming state is a constant and the outgoing one carries no gradient.
 Tensors may be bfloat16 (products in bfloat16, accumulators and activations in float32), float32 or float64.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,11 +44,12 @@ class GRUFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
-        H, (T, B) = weight.shape[1], gates.shape[1:]
+        H = weight.shape[1]
+        T, B = gates.shape[1:]
         accumulator = _accumulator(gates.dtype)
         hidden = gates.new_empty(H, T + 1, B)
         active = gates.new_empty(T, 3, H, B, dtype=accumulator)  # r, z, n after their activations
-        recurrent = gates.new_empty(T, H, B, dtype=accumulator)  # the new gate's share of the hidden state
+        recurrent = gates.new_empty(T, H, B, dtype=accumulator)  # the new gate's product with the hidden state
         hidden[:, 0] = h
         for t in range(T):
             product = torch.mm(weight, hidden[:, t]).view(3, H, B)
@@ -96,7 +98,8 @@ class TanhFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor, h: Tensor) -> Tensor:
-        H, (T, B) = weight.shape[1], gates.shape[1:]
+        H = weight.shape[1]
+        T, B = gates.shape[1:]
         hidden = gates.new_empty(H, T + 1, B)
         step = gates.new_empty(H, B, dtype=_accumulator(gates.dtype))
         hidden[:, 0] = h
@@ -119,3 +122,17 @@ class TanhFunction(torch.autograd.Function):
             if t:
                 d_h = d_hidden[:, t - 1] + torch.mm(back, d_gates[:, t])
         return d_gates, _recurrent_gradient(d_gates, hidden), None
+
+
+def run_gru(gates: Tensor, weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
+    hidden: Tensor = GRUFunction.apply(gates, weight, bias[2 * len(h) :], h)  # type: ignore[no-untyped-call]
+    return hidden
+
+
+def run_tanh(gates: Tensor, weight: Tensor, _: Tensor, h: Tensor) -> Tensor:
+    hidden: Tensor = TanhFunction.apply(gates, weight, h)  # type: ignore[no-untyped-call]
+    return hidden
+
+
+# For a kind of cell: W_ih x + b of all gates (G, T, B), W_hh (G, H), b_hh (G) and h (H, B) to the hidden states (H, T, B).
+KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {"gru": run_gru, "rnn": run_tanh}

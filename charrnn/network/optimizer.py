@@ -1,7 +1,7 @@
 """The optimizer: Muon for the matrices between hidden units, Adam for all else.
 
-Given gradients, it moves the parameters. It is plain tensors and no `torch.optim.Optimizer`: that imports torch's compiler
-at its first step, which takes a second, and all that it holds is to be saved under a name.
+Given gradients, it updates the parameters. It is not a `torch.optim.Optimizer`: that one imports torch's compiler at its
+first step, which takes a second, and everything that ours holds is saved under a name.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 
 ITERATIONS = 3  # of Newton-Schulz; five learn no better here and take half as long again, two learn worse
 QUINTIC = (3.4445, -4.7750, 2.0315)  # its coefficients, which drive singular values to about 1
-EVERY = 4  # steps for which a direction serves: momentum turns slowly, and to find its direction takes a fifth of a step
+EVERY = 4  # steps that use one direction: momentum turns slowly, and finding its direction takes a fifth of a step
 MOMENTUM = 0.95  # of Muon
 BETAS = (0.9, 0.99)  # of Adam
 EPSILON = 1e-8
@@ -32,18 +32,20 @@ class Optimizer:
     """Muon (Jordan et al. 2024) for `matrices`, each (gates * H, H); Adam (Kingma & Ba 2015) for `others`.
 
     Muon moves each gate's block by the orthogonal matrix nearest to its Nesterov momentum, so that every direction is
-    learned at one speed. `dtype` is the precision in which that matrix is found.
+    learned at the same speed. `dtype` is the precision in which that matrix is computed.
     """
 
     def __init__(self, matrices: Sequence[Tensor], others: Sequence[Tensor], dtype: torch.dtype = torch.float32):
-        self.matrices, self.others, self.dtype = matrices, others, dtype
+        self.matrices = matrices
+        self.others = others
+        self.dtype = dtype
         self.momentum = [torch.zeros_like(p) for p in matrices]
-        self.direction = [torch.zeros_like(p) for p in matrices]  # orthogonal by gate, found anew at every EVERY-th step
+        self.direction = [torch.zeros_like(p) for p in matrices]  # orthogonal by gate, computed at every EVERY-th step
         self.mean = [torch.zeros_like(p) for p in others]
         self.square = [torch.zeros_like(p) for p in others]
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that it remembers, by name."""
+        """Everything that it remembers, by name."""
         kinds = {"momentum": self.momentum, "direction": self.direction, "mean": self.mean, "square": self.square}
         return {f"{kind}.{i}": tensor for kind, tensors in kinds.items() for i, tensor in enumerate(tensors)}
 
@@ -65,7 +67,7 @@ class Optimizer:
         for p, direction in zip(self.matrices, self.direction, strict=True):
             p.mul_(1 - muon_rate * decay).sub_(direction, alpha=muon_rate)
         b1, b2 = BETAS
-        rate *= math.sqrt(1 - b2**number) / (1 - b1**number)  # both means begin at zero
+        rate *= math.sqrt(1 - b2**number) / (1 - b1**number)  # both means start at zero
         for p, mean, square in zip(self.others, self.mean, self.square, strict=True):
             gradient = _gradient(p)
             mean.lerp_(gradient, 1 - b1)

@@ -5,7 +5,7 @@ It is given the events of a run and knows no network. Losses are in bits per cha
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Self
 
@@ -290,16 +290,12 @@ class TrainingDisplay:
         many = len(self.metrics)
         best = min(range(many), key=lambda n: self.metrics[n].bits)
         chosen = sorted({*(n * (many - 1) // (ROWS - 1) for n in range(ROWS)), best}) if many > ROWS else list(range(many))
-        cells: list[tuple[str, Callable[[Metrics], str]]] = [
-            ("time", lambda m: duration(m.seconds)),
-            ("step", lambda m: f"{m.step:,}"),
-            ("characters", lambda m: f"{m.characters:,}"),
-            ("train", lambda m: f"{m.train_bits_per_character:.3f}"),
-            ("validation", lambda m: f"{m.validation_bits_per_character:.3f}"),
-        ]
-        if self.metrics[-1].validation_bits_per_character is None:
-            del cells[4]
-        rows = [[name for name, _ in cells], *([cell(self.metrics[n]) for _, cell in cells] for n in chosen)]
+        rows = [["time", "step", "characters", "train", "validation"]]
+        for metrics in (self.metrics[n] for n in chosen):
+            figures = (metrics.train_bits_per_character, metrics.validation_bits_per_character)
+            row = [duration(metrics.seconds), f"{metrics.step:,}", f"{metrics.characters:,}"]
+            rows.append(row + [f"{bits:.3f}" for bits in figures if bits is not None])
+        del rows[0][len(rows[-1]) :]  # without a validation text
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for column in (2, 1):  # what a narrow terminal has no room for
             if sum(widths) + 2 * len(widths) + len("best") > columns:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -44,47 +43,23 @@ class SplitText:
     validation: str | float  # what was held out: a fraction, or the name of a file
 
 
-@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Both texts as ids of one vocabulary."""
+    """Both texts as ids of one vocabulary. `kind` is "line" or "paragraph", where each is a sequence of its own."""
 
-    vocabulary: Vocabulary
-    start: str  # the character after which a text begins
-    ids: Sliced  # of the training text, without what the vocabulary lacks
-    counts: np.ndarray  # (V,), how often each character comes; in a long text by samples of it
-    validation_ids: Ids  # of the characters that are scored, -1 for those that the vocabulary lacks
-    kind: str | None = None  # "line" or "paragraph", where each is a sequence of its own
-    records: RecordText | None = None  # of the training text, then
-    record_hashes: np.ndarray | None = None  # of all records that the run was given
-    corpus_hash: str  # of both texts
-    files: list[SourceFile]  # that they were read from
-    validation: str | float  # what was held out: a fraction, or the name of a file
-    notes: list[str]  # for the user
-
-    @classmethod
-    def build(cls, text: SplitText, kind: str | None, vocabulary: Vocabulary, start: str) -> Self:
-        """Make ids of both texts."""
-        ids = text.training.encoded(vocabulary)
-        found: RecordText | None = None
-        hashes: np.ndarray | None = None
+    def __init__(self, text: SplitText, kind: str | None, vocabulary: Vocabulary, start: str):
+        self.text = text
+        self.kind = kind
+        self.vocabulary = vocabulary
+        self.start = start  # the character after which a text begins
+        self.ids: Sliced = text.training.encoded(vocabulary)  # of the training text, without what the vocabulary lacks
+        self.counts = frequencies(self.ids, len(vocabulary))  # (V,); in a long text by samples of it
+        self.validation_ids: Ids = text.held_out.ids(vocabulary, 0, validation_length(len(vocabulary)))  # -1: unknown
+        self.records: RecordText | None = None  # of the training text
+        self.record_hashes: np.ndarray | None = None  # of all records that the run was given
         if kind is not None:
-            found = find_records(ids[0 : len(ids)], kind=kind, line_break=int(vocabulary.encode("\n")[0]))
+            self.records = find_records(self.ids[0 : len(self.ids)], kind=kind, line_break=int(vocabulary.encode("\n")[0]))
             given = text.training.text() + ("" if isinstance(text.validation, str) else text.held_out.text())
-            hashes = hash_records(records.split(given, kind)[0])
-        return cls(
-            vocabulary=vocabulary,
-            start=start,
-            ids=ids,
-            counts=frequencies(ids, len(vocabulary)),
-            validation_ids=text.held_out.ids(vocabulary, 0, validation_length(len(vocabulary))),
-            kind=kind,
-            records=found,
-            record_hashes=hashes,
-            corpus_hash=text.corpus_hash,
-            files=text.files,
-            validation=text.validation,
-            notes=text.notes,
-        )
+            self.record_hashes = hash_records(records.split(given, kind)[0])
 
     @property
     def start_id(self) -> int:
@@ -119,14 +94,14 @@ def load_dataset(
         text.notes.append("the text is too short to hold any of it out: the best model is that of the lowest training loss")
     if base is None:
         vocabulary, start = choose_vocabulary(text.training, options=options, group=group)
-        return Dataset.build(text, kind=options.records, vocabulary=vocabulary, start=start)
+        return Dataset(text, kind=options.records, vocabulary=vocabulary, start=start)
     if options.max_vocabulary is not None:
         raise CharrnnError(f"--max-vocabulary: {base.path} keeps the vocabulary that it has")
     unknown = base.unknown(text.training.alphabet)
     if unknown:
         fate = "are left out of the training text" if base.vocabulary.unknown is None else "are read as its unknown symbol"
         text.notes.append(f"{base.path} has never seen {unknown[:40]!r}; these characters {fate}")
-    return Dataset.build(text, kind=options.records, vocabulary=base.vocabulary, start=base.header.start)
+    return Dataset(text, kind=options.records, vocabulary=base.vocabulary, start=base.header.start)
 
 
 def _continue_records(base: Model, options: Options) -> Options:
@@ -157,7 +132,7 @@ def rebuild_dataset(text: SplitText, header: StateHeader) -> Dataset:
     """The dataset of a saved run. Raises: ValueError where the run's batches don't fit the text."""
     recipe = header.recipe
     vocabulary = Vocabulary(header.model.vocabulary, header.model.unknown)
-    dataset = Dataset.build(text, kind=recipe.records, vocabulary=vocabulary, start=header.model.start)
+    dataset = Dataset(text, kind=recipe.records, vocabulary=vocabulary, start=header.model.start)
     sizes = (recipe.batch_size, recipe.seq_length)
     characters = len(dataset.ids)
     if characters < 2 or (recipe.records is None and fit_windows(characters, *sizes) != sizes):

@@ -79,19 +79,19 @@ class Run:
             run_folder.require_unused(Path(out))
         base = group.broadcast(lambda: load(init_from) if init_from is not None else None)
         dataset = load_dataset(sources, options=options, base=base, watch=watch, group=group)
-        options = replace(options, validation=dataset.validation, records=dataset.kind)
+        options = replace(options, validation=dataset.text.validation, records=dataset.kind)
         device = pick_device(options.device, group)
         recipe, notes = choose_recipe(options, dataset, base=base, device=device, group=group)
         origin = Origin(
             sources=[str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources],
-            corpus_hash=dataset.corpus_hash,
+            corpus_hash=dataset.text.corpus_hash,
             options=options,
             init_from=None if init_from is None else str(Path(init_from).resolve()),
         )
         run = cls(RunFolder(Path()), dataset, recipe=recipe, origin=origin, device=device, group=group)
         if base is not None and base.path is not None:
             run.learner.load_weights(read_model(base.path)[0])
-        run.notes = dataset.notes + notes + run._describe_fit()
+        run.notes = dataset.text.notes + notes + run._describe_fit()
         path = group.broadcast(lambda: run._claim(None if out is None else Path(out), force))
         if group.rank:
             run.folder = RunFolder(path)
@@ -361,8 +361,8 @@ class Run:
     def _claim(self, out: Path | None, force: bool) -> Path:
         """Make and lock the run's folder."""
         self.folder = RunFolder.claim(out, name=name_run(self.origin.sources), force=force)
-        if len(self.dataset.files) > 1:  # else it is known which one has changed
-            self.folder.save_manifest(self.dataset.corpus_hash, self.dataset.files)
+        if len(self.dataset.text.files) > 1:  # else it is known which one has changed
+            self.folder.save_manifest(self.dataset.text.corpus_hash, self.dataset.text.files)
         return self.folder.path
 
 
