@@ -96,6 +96,13 @@ class RunFolder:
         if not same:
             raise CharrnnError(f"{self.path} has been deleted or moved under the run; nothing more can be saved in it", 1)
 
+    def open_state(self) -> tuple[Tensors, StateHeader]:
+        """Lock the folder and read its state. Raises: CharrnnError where there is none or it is damaged."""
+        if not (self.path / STATE).exists():
+            raise CharrnnError(f"{self.path} has nothing saved to resume; begin it again with the command that began it")
+        self.lock()
+        return checkpoint.read_state(self.path / STATE)
+
     def save_state(self, tensors: Tensors, header: StateHeader) -> None:
         """Write the state. Raises: CharrnnError (status 1) where it can't be written."""
         self.require_there()

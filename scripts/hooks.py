@@ -1,11 +1,11 @@
-"""What mkdocs writes into the pages of docs/ as it builds the site, so that it can't be stale.
+"""What mkdocs writes into the pages of docs/ as it builds the site, so that it is never stale.
 
 A line of its own in a page is replaced:
 
     <!-- include: command NAME -->     usage, arguments and options of a command, from the command line's own definition
     <!-- include: python NAME -->      a public name of the package, from its docstring and signature
     <!-- include: results HEADING -->  that chapter of benchmarks/RESULTS.md; without a heading, all of it
-    <!-- include: regularization -->   what is chosen against learning by heart, from charrnn/recipe.py
+    <!-- include: regularization -->   what is chosen against overfitting, from charrnn/training/recipe.py
 """
 
 import inspect
@@ -61,9 +61,10 @@ def describe_name(name: str) -> str:
 
 
 def _signature(name: str, function: Any) -> str:
-    """A function's definition with an argument on each line, as it would be written."""
+    """A function's signature as code; a long one has a line for each argument."""
     signature = inspect.signature(function)
-    arguments, starred = [], False
+    arguments = []
+    starred = False
     for argument in signature.parameters.values():
         if argument.name == "self":
             continue
@@ -94,7 +95,7 @@ def _prose(thing: Any) -> str:
 
 
 def results(heading: str) -> str:
-    """A chapter of the benchmarks' results, its headings left out; or all, one level below the page's own title."""
+    """A chapter of the benchmarks' results without its headings; or all of them."""
     text = RESULTS.read_text()
     if not heading:
         return text
@@ -105,10 +106,10 @@ def results(heading: str) -> str:
 
 
 def regularization(_: str) -> str:
-    """What `choose` does against learning by heart, as a table."""
+    """What `choose` does against overfitting, as a table."""
     lines = ["| read less often than | dropout | of recurrent weights | weight decay |", "| --- | --- | --- | --- |"]
-    for passes, *values in recipe.REGULARIZATION:
-        often = f"{passes:g} times" if passes < math.inf else f"{recipe.MOST_PASSES} times, the most"
+    for epochs, *values in recipe.REGULARIZATION:
+        often = f"{epochs:g} times" if epochs < math.inf else f"{recipe.MAX_EPOCHS} times, the most"
         lines.append(f"| {often} | {' | '.join(f'{value:g}' for value in values)} |")
     return "\n".join(lines)
 

@@ -1,10 +1,10 @@
 """Runs the commands of README.md and docs/ and writes what they print into these pages: `make docs`.
 
-A page is a session: its `console` blocks and `python` scripts run one after the other in a folder of their own, in which
-lie the project's `corpora` and nothing else. What a script prints stands in the `text` block right below it. Comments
-right above a block say what is special about it:
+A page is a session: its `console` blocks and `python` scripts run one after the other in a new folder, which holds the
+project's `corpora` and nothing else. What a script prints is in the `text` block right below it. Comments right above a
+block change how it is run:
 
-    <!-- not run: REASON -->    nobody runs it
+    <!-- not run: REASON -->    it is not run
     <!-- shorter: A => B -->    the test runs B where the page says A
     <!-- same: WHAT -->         what of the output is the same on every machine and in the test (SAME); else all of it
     <!-- show: N and M -->      of each output the page has the first N lines and the last M
@@ -47,37 +47,37 @@ SAME: dict[str, Callable[[str, str], bool]] = {
 
 @dataclass
 class Block:
-    """Commands of a page, each with what the page says that it prints."""
+    """Commands of a page, each with the output that the page shows."""
 
     kind: str  # "console" or "python": then one command, the script
-    notes: str  # the comments above it, as they stand
+    notes: str  # the comments above it
     commands: list[tuple[str, str]]
 
-    def said(self, key: str) -> list[str]:
-        """What the block's notes say of `key`."""
+    def values(self, key: str) -> list[str]:
+        """The values of `key` in the block's comments."""
         return [value for name, value in NOTE.findall(self.notes) if name == key]
 
-    def shown(self, output: str) -> str:
-        """What of `output` stands in the page."""
+    def excerpt(self, output: str) -> str:
+        """The part of `output` that the page shows."""
         lines = output.splitlines(keepends=True)
-        for numbers in self.said("show"):
+        for numbers in self.values("show"):
             first, last = map(int, numbers.split(" and "))
             if len(lines) > first + last + 1:
                 lines[first : len(lines) - last] = ["...\n"]
         return "".join(lines)
 
     def shorter(self, command: str) -> str:
-        """What the test runs in place of `command`."""
-        for pair in self.said("shorter"):
+        """The command that the test runs in place of `command`."""
+        for pair in self.values("shorter"):
             command = command.replace(*pair.split(" => "))
         return command
 
     def agrees(self, shown: str, printed: str) -> bool:
-        """Whether what the page has and what the test's command printed are the same in what is the same everywhere."""
-        return all(SAME[what](shown, self.shown(printed)) for what in self.said("same") or ["all"])
+        """Whether the page's output and that of the test's command agree in all that is the same everywhere."""
+        return all(SAME[what](shown, self.excerpt(printed)) for what in self.values("same") or ["all"])
 
     def text(self) -> str:
-        """The block as it stands in its page."""
+        """The block as Markdown."""
         if self.kind == "python":
             (script, output), *_ = self.commands
             below = f"\n```text\n{output}```\n" if output else ""
@@ -104,11 +104,11 @@ def parse(text: str) -> Iterator[str | Block]:
 
 def blocks(page: Path) -> list[Block]:
     """The blocks of a page that run."""
-    return [piece for piece in parse(page.read_text()) if isinstance(piece, Block) and not piece.said("not run")]
+    return [piece for piece in parse(page.read_text()) if isinstance(piece, Block) and not piece.values("not run")]
 
 
 class Session:
-    """A home folder in which commands run one after the other as a user would type them, in bash, without a terminal."""
+    """A home folder in which commands run one after the other, in bash, without a terminal."""
 
     def __init__(self, folder: Path):
         self.folder = folder.resolve() / "session"
@@ -122,7 +122,7 @@ class Session:
         self.env = {**os.environ, **paths, "COLUMNS": "100", "NO_COLOR": "1"}
 
     def run(self, kind: str, command: str) -> str:
-        """What a command prints, to both streams. Raises: RuntimeError where it, or a part of its pipe, fails."""
+        """What a command prints to both streams. Raises: RuntimeError where it, or a part of its pipe, fails."""
         arguments = ["bash", "-o", "pipefail", "-c"] if kind == "console" else [sys.executable, "-c"]
         done = subprocess.run(
             [*arguments, command],
@@ -140,16 +140,16 @@ class Session:
 
 
 def main() -> None:
-    """Bring the pages that are named, or all, up to date."""
+    """Update the pages that are named, or all."""
     for page in [Path(name).resolve() for name in sys.argv[1:]] or PAGES:
         pieces = []
         with tempfile.TemporaryDirectory() as folder:
             session = Session(Path(folder))
             for piece in parse(page.read_text()):
-                if isinstance(piece, Block) and not piece.said("not run"):
+                if isinstance(piece, Block) and not piece.values("not run"):
                     for k, (command, _) in enumerate(piece.commands):
                         began = time.monotonic()
-                        output = piece.shown(session.run(piece.kind, command))
+                        output = piece.excerpt(session.run(piece.kind, command))
                         if re.search(r"^(\$ |```)", output, re.M):
                             raise ValueError(f"the page can't hold the output of: {command}\n{output}")
                         piece.commands[k] = command, output

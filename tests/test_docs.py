@@ -55,9 +55,9 @@ def test_every_command_of_a_page_runs_or_says_why_not(name):
     assert not re.findall(r"^(?:```|\$ | +(?:\$|charrnn|make|pip|pipx|python|torchrun) ).*", doctests, re.M)
     for block in (piece for piece in pieces if isinstance(piece, pages.Block)):
         assert block.commands
-        assert all(len(reason) > 10 for reason in block.said("not run"))
-        assert set(block.said("same")) <= pages.SAME.keys()
-        for pair in block.said("shorter"):
+        assert all(len(reason) > 10 for reason in block.values("not run"))
+        assert set(block.values("same")) <= pages.SAME.keys()
+        for pair in block.values("shorter"):
             assert any(pair.split(" => ")[0] in command for command, _ in block.commands), pair
     for comment in re.findall(r"<!-- (.*?) -->", TEXTS[name], re.S):
         assert re.match(r"(not run|shorter|same|show|include|place): ", comment) or comment in WHOLE, comment

@@ -19,6 +19,7 @@ from charrnn.network.config import Config
 from charrnn.network.engine import Network
 
 V, T, B = 11, 7, 3
+EXPORTED = [name for name, cell in CELLS.items() if cell.onnx_gates]
 
 
 def made_up(cell, layers, embedding, residual, seed=0):
@@ -31,7 +32,7 @@ def made_up(cell, layers, embedding, residual, seed=0):
 
 @pytest.mark.parametrize(
     ("cell", "layers", "embedding", "residual"),
-    [*itertools.product(CELLS, (1, 3), (0, 4), (False, True)), ("lstm", 0, 0, True), ("lstm", 0, 4, True)],
+    [*itertools.product(EXPORTED, (1, 3), (0, 4), (False, True)), ("lstm", 0, 0, True), ("lstm", 0, 4, True)],
 )
 def test_onnx_runtime_gives_the_same_logits_and_states(cell, layers, embedding, residual):
     tensors, header = made_up(cell, layers, embedding, residual)

@@ -18,7 +18,8 @@ from conftest import CORPORA, DATA, charrnn
 from charrnn import checkpoint, cli
 from charrnn.errors import CharrnnError
 from charrnn.forecast import plot
-from charrnn.forecast.forecaster import MODEL, Forecaster, Settings, training_rows
+from charrnn.forecast.forecaster import MODEL, Forecaster
+from charrnn.forecast.settings import Settings
 from charrnn.forecast.table import Series, read_series
 
 TIDE = CORPORA / "tide.csv"
@@ -37,7 +38,16 @@ def series_of(target, *others):
     target = np.asarray(target, dtype=np.float64)
     inputs = np.column_stack([target, *others])
     names, moments = [str(i) for i in range(inputs.shape[1])], [str(i) for i in range(len(target))]
-    return Series(names, inputs, "0", target, np.ones(len(target), bool), "line", moments, [])
+    return Series(
+        columns=names,
+        inputs=inputs,
+        target_name="0",
+        target=target,
+        known=np.ones(len(target), bool),
+        moment="line",
+        moments=moments,
+        notes=[],
+    )
 
 
 def learn(series, settings):
@@ -45,7 +55,7 @@ def learn(series, settings):
     network = Forecaster.create(series, settings)
     list(network.learn(series))
     forecasts = network.forecast(series)
-    return network, forecasts, network.score(series, forecasts, training_rows(len(series), settings))
+    return network, forecasts, network.score(series, forecasts, settings.training_rows(len(series)))
 
 
 def read(tmp_path, text, **options):
@@ -91,7 +101,7 @@ def test_the_lecture_s_stock_prices_are_forecast_within_three_hundredths():
 def test_a_noisy_sine_is_forecast_better_than_the_naive_way(cell, layers):
     t = np.arange(600)
     series = series_of(np.sin(t / 8) + 0.1 * np.random.default_rng(0).standard_normal(600))
-    _, _, scores = learn(series, Settings(cell=cell, layers=layers, steps=300))
+    _, _, scores = learn(series, Settings(cell=cell, num_layers=layers, steps=300))
     assert scores.rmse < 0.9 * scores.naive_rmse  # the noise alone makes 0.6
     assert scores.sureness > 2
     assert scores.verdict.endswith("% below that of the naive forecast")
@@ -102,7 +112,7 @@ def test_a_linear_head_alone_learns_an_autoregression_to_its_noise():
     values = [0.0]
     for e in noise[1:]:
         values.append(0.5 * values[-1] + e)
-    _, _, scores = learn(series_of(values), Settings(layers=0))
+    _, _, scores = learn(series_of(values), Settings(num_layers=0))
     best = 1 / np.sqrt(2 / (1 + 0.5))  # of the noise (1) to the naive forecast's sqrt(2 variance (1 - 0.5))
     assert abs(scores.rmse / scores.naive_rmse - best) < 0.03
 
@@ -133,7 +143,7 @@ def test_future_rows_move_no_earlier_forecast_and_no_scaling_by_one_bit():
         inputs[row:] = 1e6 * rng.standard_normal((200 - row, 2))
         target[row:] = inputs[row:, 0]
         other, changed, _ = learn(replace(series, inputs=inputs, target=target), QUICK)
-        assert (other.low, other.span, other.change, other.kept) == (network.low, network.span, network.change, network.kept)
+        assert (other.header, other.kept) == (network.header, network.kept)
         assert changed[:row].tobytes() == forecasts[:row].tobytes()  # row's own is made from the rows before it
         assert changed[row] == forecasts[row]
         assert (changed[row + 1 :] != forecasts[row + 1 :]).all()
@@ -455,11 +465,11 @@ def test_ctrl_c_ends_the_learning_and_keeps_nothing(tmp_path):
 
 def test_a_kept_model_forecasts_as_before(tmp_path):
     series = series_of(np.sin(np.arange(100) / 3), np.arange(100.0))
-    network, forecasts, _ = learn(series, replace(QUICK, layers=2, cell="gru"))
+    network, forecasts, _ = learn(series, replace(QUICK, num_layers=2, cell="gru"))
     network.save(tmp_path)
     again = Forecaster.load(tmp_path)
     assert again.forecast(series).tobytes() == forecasts.tobytes()
-    assert again.settings == network.settings
+    assert again.header == network.header
     with pytest.raises(CharrnnError, match=r"too few rows \(5\) for a window of 7"):
         again.forecast(series_of(np.arange(5.0), np.arange(5.0)))
 

@@ -68,9 +68,6 @@ def is_piped() -> bool:
     return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
 
 
-piped = is_piped  # until commands/forecast.py follows
-
-
 def require_sources(named: list[str] | None) -> list[str]:
     """The texts that are named, or else the pipe. Raises: CharrnnError where there is neither."""
     from charrnn.text.reading import STDIN

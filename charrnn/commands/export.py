@@ -3,22 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from charrnn.commands.common import option, require_extra
+from charrnn.commands.common import ModelArgument, option, require_extra
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output
 
 
 def export(
-    model: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            help="A run's folder or its model file. [default: the newest run under runs/]",
-            show_default=False,
-        ),
-    ] = None,
+    model: ModelArgument = None,
     out: Annotated[
         Path | None, option("-o", "--out", metavar="FILE", help="The file to write. [default: model.onnx beside the model]")
     ] = None,

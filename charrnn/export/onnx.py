@@ -8,6 +8,7 @@ Letters: T time steps, B streams, L layers, H hidden size, V vocabulary, E embed
 import dataclasses
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,7 +39,7 @@ class GraphBuilder:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def node(self, operator: str, inputs: Sequence[str], *outputs: str, **attributes: int) -> str:
+    def node(self, operator: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> str:
         """Add a node; return the name of its first output."""
         self.nodes.append(helper.make_node(operator, list(inputs), list(outputs), **attributes))
         return outputs[0]
@@ -69,7 +70,7 @@ def to_onnx(tensors: Tensors, header: ModelHeader) -> bytes:
     one_hot = not (L or config.embedding_size)  # then the product is a look-up
     product = graph.node("Gather", [columns, x], "product") if one_hot else graph.node("MatMul", [x, columns], "product")
     graph.node("Add", [product, graph.constant("bias", tensors["softmax.bias"])], "logits")
-    shape = [L, "B", config.hidden_size]
+    shape: list[str | int] = [L, "B", config.hidden_size]
     inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, ["T", "B"])]
     inputs += [helper.make_tensor_value_info(state, TensorProto.FLOAT, shape) for state in states]
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["T", "B", V])]
@@ -81,7 +82,7 @@ def to_onnx(tensors: Tensors, header: ModelHeader) -> bytes:
         producer_name="charrnn",
         producer_version=__version__,
     )
-    facts = {"vocabulary": header.vocabulary, "start": header.start, "records": header.records}
+    facts: dict[str, object] = {"vocabulary": header.vocabulary, "start": header.start, "records": header.records}
     facts |= {"unknown": header.unknown or None, "config": dataclasses.asdict(config)}
     helper.set_model_props(model, {name: json.dumps(fact) for name, fact in facts.items() if fact is not None})
     onnx.checker.check_model(model, full_check=True)

@@ -3,13 +3,9 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from charrnn.errors import CharrnnError
 from charrnn.text.visible import make_visible
-
-if TYPE_CHECKING:
-    pass
 
 
 def require_plotting(path: Path) -> None:

@@ -1,6 +1,6 @@
-"""A table of numbers: given a file of comma-separated values, it gives back a `Series`, a row for each moment.
+"""A table of numbers: it reads a file of comma-separated values into a `Series`, a row for each moment.
 
-It finds the names of columns, dates and their order, and repairs missing values; it knows nothing of forecasts.
+It finds the names of columns, dates and their order, and fills in missing values. It knows nothing of forecasts.
 Letters: N rows, D input columns.
 """
 
@@ -20,13 +20,13 @@ from charrnn.checkpoint import write_atomically
 from charrnn.errors import CharrnnError
 from charrnn.text.reading import STDIN, read_text
 
-MISSING = {"", "-", ".", "?", "na", "n/a", "nan", "none", "null"}  # what stands in a cell without a value
+MISSING = {"", "-", ".", "?", "na", "n/a", "nan", "none", "null"}  # the text of a cell without a value
 LARGEST = 1e60  # no number is larger: the fourth powers of larger ones leave float64
-DATES = {"date", "time", "datetime", "timestamp"}  # a column so named says when, in numbers too
+DATES = {"date", "time", "datetime", "timestamp"}  # a column with such a name says when, even in numbers
 FORMATS = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%b %d, %Y")  # besides ISO 8601
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Series:
     """Rows of numbers, the oldest first."""
 
@@ -34,10 +34,10 @@ class Series:
     inputs: np.ndarray  # (N, D) float64
     target_name: str
     target: np.ndarray  # (N) float64
-    known: np.ndarray  # (N) bool: where the target stood in the table and was not carried on
+    known: np.ndarray  # (N) bool: where the target's value is from the table and was not filled in
     moment: str  # the name of what `moments` are
     moments: list[str]  # (N) the date of each row, or its line in the file
-    notes: list[str]  # for the user: what was repaired
+    notes: list[str]  # for the user: what was filled in or left out
 
     def __len__(self) -> int:
         return len(self.target)
@@ -52,46 +52,44 @@ def read_series(
 ) -> Series:
     """Read a table (CSV with commas, semicolons or tabs; '-' for standard input), the oldest row first.
 
-    A first row without a number names the columns, or else the comment ('#') right above the first row, if it has as many
-    cells. `target` and `columns` are such names, or numbers from 1; without them the target is the last column of numbers
-    and the inputs are all of them. `reverse` turns a table that begins with its newest row. A missing value is that of the
-    row before; rows before a column's first value are left out.
+    A first row without a number names the columns, or else the comment ('#') right above the first row does, if it has as
+    many cells. `target` and `columns` are such names, or numbers from 1. By default the target is the last column of
+    numbers, and the inputs are all of them. `reverse` turns around a table that starts with its newest row. A missing value
+    becomes that of the row before; rows before a column's first value are left out.
 
-    Raises: CharrnnError for what is no table, a name that is not there, text among numbers, dates that are out of order.
+    Raises: CharrnnError where it is not a table, a column does not exist, text is among numbers, dates are out of order.
     """
     if str(source) != STDIN and Path(source).is_dir():
         raise CharrnnError(f"{source} is a folder; name a file of comma-separated values")
     table, names, lines = _parse(read_text([source], encoding)[0], "standard input" if str(source) == STDIN else str(source))
     if reverse:
-        table, lines = table[::-1], lines[::-1]
+        table.reverse()
+        lines.reverse()
     cells = list(zip(*table, strict=True))  # by column
     values = [[_number(cell) for cell in column] for column in cells]
     numeric = [any(value is not None and not math.isnan(value) for value in column) for column in values]
-    dates, notes = {}, []  # the columns that say when, each with the ways to read it
-    for j, name in enumerate(names):
-        if not numeric[j]:
-            readings = _dates(cells[j])
-        else:
-            readings = [values[j]] if name.lower() in DATES and None not in values[j] else []
-        if readings:
-            dates[j] = readings
-        elif not numeric[j] and columns is None:
-            notes.append(f"column {name} holds no numbers and is left out")
+    dates = {
+        j: readings
+        for j, name in enumerate(names)
+        if (readings := _read_dates(name, cells[j], values=values[j], numeric=numeric[j]))
+    }
+    left_out = [name for j, name in enumerate(names) if not numeric[j] and j not in dates and columns is None]
+    notes = [f"column {name} holds no numbers and is left out" for name in left_out]
     when = min(dates, default=None)
     if when is not None:
-        _require_order(dates[when], names[when], cells[when], lines, reverse)
+        _require_order(dates[when], name=names[when], cells=cells[when], lines=lines, reverse=reverse)
     usable = [j for j in range(len(names)) if numeric[j] and j not in dates]
     if not usable:
         raise CharrnnError("the table holds no column of numbers")
-    inputs = usable if columns is None else list(dict.fromkeys(_find(name, names, "--columns") for name in columns))
-    goal = usable[-1] if target is None else _find(target, names, "--target")
+    inputs = usable if columns is None else list(dict.fromkeys(_find(name, names, option="--columns") for name in columns))
+    goal = usable[-1] if target is None else _find(target, names, option="--target")
     used = [*inputs, goal]
     for j in used:
         if not numeric[j]:
             raise CharrnnError(f"column {names[j]} holds no numbers (line {lines[0]}: {cells[j][0]!r})")
-        for row, value in enumerate(values[j]):
-            if value is None:
-                raise CharrnnError(f"line {lines[row]}, column {names[j]}: {_fault(cells[j][row])}")
+        if None in values[j]:
+            row = values[j].index(None)
+            raise CharrnnError(f"line {lines[row]}, column {names[j]}: {_fault(cells[j][row])}")
     filled, missing, start = _carry_on(np.array([values[j] for j in used], dtype=np.float64).T)
     if start:
         notes.append(f"rows left out at the start, where not every column has a value yet: {start}")
@@ -99,21 +97,21 @@ def read_series(
     if gaps:
         counts = ", ".join(f"{count} in {name}" for name, count in gaps.items())
         notes.append(f"missing values: {counts}; the last value before each is carried on")
-    moment, moments = ("line", list(map(str, lines))) if when is None else (names[when], list(cells[when]))
+    moments = [str(line) for line in lines] if when is None else list(cells[when])
     return Series(
-        [names[j] for j in inputs],
-        filled[start:, :-1],
-        names[goal],
-        filled[start:, -1],
-        ~missing[start:, -1],
-        moment,
-        moments[start:],
-        notes,
+        columns=[names[j] for j in inputs],
+        inputs=filled[start:, :-1],
+        target_name=names[goal],
+        target=filled[start:, -1],
+        known=~missing[start:, -1],
+        moment="line" if when is None else names[when],
+        moments=moments[start:],
+        notes=notes,
     )
 
 
 def write_table(path: Path, names: Sequence[str], moments: Sequence[str], columns: Sequence[Sequence[float]]) -> None:
-    """Write a table of moments and numbers with commas, whole or not at all; a cell is empty where a number is NaN.
+    """Write a table of moments and numbers with commas, atomically; the cell of a NaN is empty.
 
     Raises: CharrnnError (status 1) where it can't be written.
     """
@@ -126,15 +124,16 @@ def write_table(path: Path, names: Sequence[str], moments: Sequence[str], column
 
 
 def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int]]:
-    """The rows of a table, the names of its columns, and the line that each row stands in."""
+    """The rows of a table, the names of its columns, and the line that each row is in."""
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     kept = [(number, line) for number, line in lines if not line.lstrip().startswith("#")]
     if not kept:
         raise CharrnnError(f"{source} holds no rows")
     unquoted = re.sub(r'"[^"]*"', "", kept[0][1])
-    delimiter = next((mark for mark in "\t;," if mark in unquoted), ",")  # a comma last: it may stand in numbers
+    delimiter = next((mark for mark in "\t;," if mark in unquoted), ",")  # a comma last: it may be part of numbers
     reader = csv.reader([line for _, line in kept], delimiter=delimiter, skipinitialspace=True, strict=True)
-    table, numbers = [], []
+    table = []
+    numbers = []
     try:
         for cells in reader:
             numbers.append(kept[reader.line_num - 1][0])
@@ -182,6 +181,13 @@ def _fault(cell: str) -> str:
         return f"{cell[:40]!r} is no number{hint}"
 
 
+def _read_dates(name: str, cells: Sequence[str], values: list[float | None], numeric: bool) -> list[list[float | None]]:
+    """The times of a column's cells in each way to read them; none if it is not a column of dates or times."""
+    if not numeric:
+        return _dates(cells)
+    return [values] if name.lower() in DATES and None not in values else []
+
+
 def _dates(cells: Sequence[str]) -> list[list[float | None]]:
     """The seconds of a column's dates (None where one is missing), in each way of writing dates that fits all of them."""
     readings = []
@@ -202,7 +208,8 @@ def _require_order(
     readings: Sequence[Sequence[float | None]], name: str, cells: Sequence[str], lines: list[int], reverse: bool
 ) -> None:
     """Raise CharrnnError where none of the readings of a date column rises from row to row."""
-    falls, breaks = False, []
+    falls = False
+    breaks = []
     for reading in readings:
         rows = [row for row, second in enumerate(reading) if second is not None and not math.isnan(second)]
         steps = [(row, (reading[row] or 0) - (reading[before] or 0)) for before, row in pairwise(rows)]

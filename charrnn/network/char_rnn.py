@@ -4,7 +4,8 @@ For each character id it gives the logits of the next character. It knows nothin
 Letters: T time steps, B batch, D input size of a layer, H hidden size, V vocabulary, E embedding size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,20 @@ from charrnn.network.config import Config
 from charrnn.network.kernels import KERNELS
 
 State = list[tuple[Tensor, ...]]  # for each layer its cell's states, (h,) or (h, c); each (B, H)
-# For each kind of cell a layer's module, which holds the weights, and the operator that runs it with weights of one's own.
-MODULES: dict[str, Callable[[int, int], nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+class Layer(Protocol):
+    """A layer's module: it has its weights where torch's own modules have them, and runs them from the zero state."""
+
+    @property
+    def all_weights(self) -> Sequence[Sequence[Tensor]]: ...  # [[weight_ih, weight_hh, bias_ih, bias_hh]]
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Any]: ...  # (T, B, D) -> (T, B, H) and the last state
+
+
+# For each kind of cell: the module, and the operator that runs a layer from any state with any weights, with the arguments
+# of torch.gru: inputs (T, B, D), state (1, B, H), weights, options. It returns hidden states (T, B, H) and the last state.
+MODULES: dict[str, Callable[[int, int], Layer]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 OPERATORS: dict[str, Callable[..., tuple[Tensor, ...]]] = {"lstm": torch.lstm, "gru": torch.gru, "rnn": torch.rnn_tanh}
 
 
@@ -31,7 +44,7 @@ class CharRNN(nn.Module):
         width = config.embedding_size or V
         self.embedding = nn.Embedding(V, width) if config.embedding_size else None
         layers = [MODULES[config.cell](H if i else width, H) for i in range(config.num_layers)]
-        self.layers: list[nn.RNNBase] = nn.ModuleList(layers)  # type: ignore[assignment]  # it is iterated over as a list
+        self.layers: list[Layer] = nn.ModuleList(layers)  # type: ignore  # a list to whoever reads it
         self.softmax = nn.Linear(H if config.num_layers else width, V)
         self.reset_parameters()
 

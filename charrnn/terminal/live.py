@@ -6,6 +6,7 @@ It is given the events of a run and knows no network. Losses are in bits per cha
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from itertools import groupby
 from typing import Self
 
@@ -27,6 +28,7 @@ ROWS = 24  # of the table in the summary, about
 WIDE = 110  # columns from which on the sample stands beside the curve
 TRAIN = "dim"
 VALIDATION = "bold magenta"
+START = replace(Progress(**{field.name: 0 for field in fields(Progress)}), train_bits=math.nan)  # nothing is known yet
 
 
 class Line:
@@ -66,8 +68,7 @@ class TrainingDisplay:
         self.notes: list[str] = []
         self.train = Line()
         self.validated = Line()
-        self.fraction = self.seconds = self.left = self.speed = 0.0
-        self.bits = math.nan
+        self.now = START
         self.sample = ("", "")  # title and text: of the latest validation since the run began or was resumed
         self.best = ("", "")  # of the best model since then
         self._earlier = list(history)  # validations that are not on the curve yet
@@ -100,11 +101,7 @@ class TrainingDisplay:
             )
 
     def _show_progress(self, event: Progress) -> None:
-        self.fraction = event.fraction
-        self.seconds = event.seconds
-        self.left = event.seconds_left
-        self.speed = event.characters_per_second
-        self.bits = event.train_bits
+        self.now = event
         if self._frame:
             self._add_earlier()
             self.train.add(event.fraction, event.train_bits)
@@ -122,9 +119,8 @@ class TrainingDisplay:
     def _show_validation(self, event: Validation) -> None:
         metrics = event.metrics
         self.metrics.append(metrics)
-        self.fraction = event.fraction
-        self.seconds = metrics.seconds
-        self.bits = metrics.train_bits_per_character
+        bits = metrics.train_bits_per_character
+        self.now = replace(self.now, fraction=event.fraction, seconds=metrics.seconds, train_bits=bits)
         self.sample = (f"sample at step {metrics.step:,}", metrics.sample or "")
         if event.best:
             self.best = (f"sample of the best model, step {metrics.step:,}", metrics.sample or "")
@@ -134,15 +130,16 @@ class TrainingDisplay:
             self._draw()
         elif not self.quiet:
             held_out = metrics.validation_bits_per_character
-            figures = f"train {self.bits:.3f}" + (f"  validation {held_out:.3f}" if held_out is not None else "")
-            line = f"{event.fraction:4.0%}  {duration(self.seconds):>6}  step {metrics.step:,}  {figures} bits per character"
+            figures = f"train {bits:.3f}" + (f"  validation {held_out:.3f}" if held_out is not None else "")
+            line = f"{event.fraction:4.0%}  {duration(metrics.seconds):>6}  step {metrics.step:,}  {figures} bits per character"
             line += "  best" if event.best else ""
-            write_line(f"{line}  {self.speed:,.0f} characters/s" if self.speed else line)
+            speed = self.now.characters_per_second
+            write_line(f"{line}  {speed:,.0f} characters/s" if speed else line)
 
     def _add_earlier(self) -> None:
         """Add the validations before this sitting to the curve, where their seconds stand in the run so far."""
         for metrics in self._earlier:
-            self._add_points(metrics, min(metrics.seconds / max(self.seconds, 1e-9), 1.0) * self.fraction)
+            self._add_points(metrics, min(metrics.seconds / max(self.now.seconds, 1e-9), 1.0) * self.now.fraction)
         self._earlier = []
 
     def _add_points(self, metrics: Metrics, fraction: float) -> None:
@@ -197,7 +194,7 @@ class TrainingDisplay:
         if self.metrics:
             lines += [Text(), *self._draw_table(columns)]
         if len(self.train.x) > 1:
-            lines += [Text(), *self._plot(columns, 8, end=self.train.x[-1], seconds=self.seconds)]
+            lines += [Text(), *self._plot(columns, 8, end=self.train.x[-1], seconds=self.now.seconds)]
         title, text = self.best if self.best[0] else self.sample
         if title:
             lines += [Text(), *self._draw_sample(title, text, width=columns, height=None)]
@@ -205,15 +202,16 @@ class TrainingDisplay:
 
     def _draw_status(self, columns: int) -> list[Text]:
         """The bar and the figures, in as many lines as they take."""
-        phrases = [("train ", f"{self.bits:.3f}" if math.isfinite(self.bits) else "-", "")]
+        now = self.now
+        phrases = [("train ", f"{now.train_bits:.3f}" if math.isfinite(now.train_bits) else "-", "")]
         if self.metrics:
             last = self.metrics[-1].validation_bits_per_character
             if last is not None:
                 phrases.append(("validation ", f"{last:.3f}", ""))
             phrases.append(("best ", f"{min(metrics.bits for metrics in self.metrics):.3f}", " bits/character"))
-        speed = f"{self.speed:,.0f}"
+        speed = f"{now.characters_per_second:,.0f}"
         beside = f" {speed:>9} characters/s"
-        figures = f" {int(100 * self.fraction):3}% {duration(self.left):>6} left"
+        figures = f" {int(100 * now.fraction):3}% {duration(now.seconds_left):>6} left"
         if columns - len(figures + beside) >= 16:
             figures += beside
         else:
@@ -224,7 +222,7 @@ class TrainingDisplay:
             if lines[-1] and lines[-1].cell_len + 2 + phrase.cell_len > columns:
                 lines.append(Text())
             lines[-1].append("  " if lines[-1] else "").append_text(phrase)
-        lines.append(draw_bar(max(columns - len(figures), 4), self.fraction, self._unicode).append(figures))
+        lines.append(draw_bar(max(columns - len(figures), 4), now.fraction, self._unicode).append(figures))
         if self.notes:
             lines[:0] = self._wrap(self.notes[-1], columns)
         return lines
@@ -234,7 +232,7 @@ class TrainingDisplay:
         key = (width, height, len(self.metrics), int(time.monotonic()))
         if self._curve_key != key:
             self._curve_key = key
-            self._curve = self._plot(width, height, end=1.0, seconds=self.seconds + self.left)
+            self._curve = self._plot(width, height, end=1.0, seconds=self.now.seconds + self.now.seconds_left)
         return [line.copy() for line in self._curve]
 
     def _plot(self, width: int, height: int, end: float, seconds: float) -> list[Text]:

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from tensorboard.compat.proto.event_pb2 import Event as BoardEvent
-from tensorboard.compat.proto.event_pb2 import SessionLog
+from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -31,7 +30,7 @@ class Board:
         self._due = 0.0
         self._file = open(folder / name, "wb", buffering=0)  # noqa: SIM115
         self._records = RecordWriter(self._file)
-        self._write(BoardEvent(file_version="brain.Event:2"))
+        self._write(event_pb2.Event(file_version="brain.Event:2"))
         self._write_start(step)
 
     def __enter__(self) -> Self:
@@ -45,11 +44,9 @@ class Board:
         match event:
             case Setback():
                 self._write_start(event.step)
-            case Validation():
-                metrics = event.metrics
-                values = [_scalar("bits_per_character/train", metrics.train_bits_per_character)]
-                if metrics.validation_bits_per_character is not None:
-                    values.append(_scalar("bits_per_character/validation", metrics.validation_bits_per_character))
+            case Validation(metrics=metrics):
+                bits = {"train": metrics.train_bits_per_character, "validation": metrics.validation_bits_per_character}
+                values = [_scalar(f"bits_per_character/{name}", n) for name, n in bits.items() if n is not None]
                 code = "\n".join(f"    {line}" for line in make_visible(metrics.sample or "").split("\n"))  # in Markdown
                 sample = text_pb("sample", code).value
                 self._write_values(metrics.step, [*values, _scalar("learning_rate", metrics.learning_rate), *sample])
@@ -63,12 +60,12 @@ class Board:
                 self._write_values(event.step, values)
 
     def _write_start(self, step: int) -> None:
-        self._write(BoardEvent(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+        self._write(event_pb2.Event(step=step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START)))
 
     def _write_values(self, step: int, values: list[Summary.Value]) -> None:
-        self._write(BoardEvent(step=step, summary=Summary(value=values)))
+        self._write(event_pb2.Event(step=step, summary=Summary(value=values)))
 
-    def _write(self, event: BoardEvent) -> None:
+    def _write(self, event: event_pb2.Event) -> None:
         if self._file.closed:
             return
         event.wall_time = time.time()

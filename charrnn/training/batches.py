@@ -9,10 +9,17 @@ from typing import NamedTuple
 import numpy as np
 
 from charrnn.errors import CharrnnError
+from charrnn.options import Recipe
 from charrnn.text.corpus import Sliced
 from charrnn.text.records import RecordText
 from charrnn.text.vocabulary import Ids
 from charrnn.training.distributed import ALONE, Group
+
+AHEAD = 16  # windows that are read at once
+FRESH = 50  # windows between two fresh starts of a stream, on average
+BY_HEART = 2_000  # characters; a shorter text is read in one piece, to be learned by heart
+POOL = 8  # batches among which records of near lengths come together
+PAD = -1  # the target after a record's end: nothing to learn, nothing lost
 
 
 class Batch(NamedTuple):
@@ -30,11 +37,6 @@ def fit_windows(characters: int, batch_size: int, seq_length: int) -> tuple[int,
     steps = characters - 1  # each character but the last is an input
     seq_length = max(1, min(seq_length, steps))
     return max(1, min(batch_size, steps // seq_length)), seq_length
-
-
-AHEAD = 16  # windows that are read at once
-FRESH = 50  # windows between two fresh starts of a stream, on average
-BY_HEART = 2_000  # characters; a shorter text is read in one piece, to be learned by heart
 
 
 class Windows:
@@ -59,6 +61,7 @@ class Windows:
         self.starts = np.arange(batch_size) * steps // batch_size  # where streams don't divide the text, some share a step
         self.stream_length = -(-steps // batch_size)
         self.per_epoch = -(-self.stream_length // seq_length)
+        self.notes: list[str] = []  # for the user
         self._piece = -1
         self._ahead = np.empty((0, 0), np.int32)
 
@@ -90,10 +93,6 @@ class Windows:
         )
 
 
-POOL = 8  # batches among which records of near lengths come together
-PAD = -1  # the target after a record's end: nothing to learn, nothing lost
-
-
 class RecordBatches:
     """Batches of whole records of near lengths, epoch after epoch; each step is that of `corpus.Windows`.
 
@@ -112,6 +111,8 @@ class RecordBatches:
         lengths = text.stops - text.starts
         self.lengths = np.minimum(lengths, seq_length)
         self.cut = int(np.count_nonzero(lengths > seq_length))  # how many records are longer
+        note = f"{self.cut:,} {text.kind}s are longer than {seq_length:,} characters; the rest of each is not learned"
+        self.notes = [note] if self.cut else []  # for the user
         self.total = int(self.lengths.sum())
         self.per_epoch = max(1, int(self.total // max(batch_size * self.lengths.mean(), self.lengths.max())))
         self.unit = max(1, batch_size // 8)  # of it batches hold multiples, since each shape of theirs takes memory and time
@@ -164,3 +165,9 @@ class RecordBatches:
         """The share of an epoch's steps that lie after a record's end."""
         steps = sum(len(batch) * int(self.lengths[batch].max()) for batch in self.batches(epoch))
         return 1 - self.total / steps
+
+
+def make_batches(text: Sliced | RecordText, recipe: Recipe, group: Group = ALONE) -> Windows | RecordBatches:
+    """The batches of a running text of ids, or of a text of records. Raises: CharrnnError where it holds no record."""
+    sizes = (recipe.batch_size, recipe.seq_length, recipe.seed)
+    return RecordBatches(text, *sizes, group) if isinstance(text, RecordText) else Windows(text, *sizes, group)

@@ -15,13 +15,12 @@ import numpy as np
 
 from charrnn import run_folder
 from charrnn.checkpoint import RECORD_HASHES, Tensors, damaged, is_sound, read_model, read_state
-from charrnn.errors import CharrnnError
 from charrnn.headers import Counters, Metrics, ModelHeader, Origin, StateHeader, Training
 from charrnn.inference.model import Model, load
 from charrnn.options import Options, Recipe
 from charrnn.run_folder import STATE, RunFolder
 from charrnn.text.reading import STDIN, Watch
-from charrnn.training.batches import RecordBatches, Windows
+from charrnn.training.batches import make_batches
 from charrnn.training.data import Dataset, load_dataset, name_run, rebuild_dataset, reload_text
 from charrnn.training.device import advice, choose_recipe, keep_memory, pick_device
 from charrnn.training.distributed import ALONE, Group, find_job
@@ -45,12 +44,7 @@ class Run:
         self.recipe = recipe
         self.origin = origin
         self.group = group
-        self.batches: Windows | RecordBatches
-        sizes = (recipe.batch_size, recipe.seq_length, recipe.seed)
-        if dataset.records is None:
-            self.batches = Windows(dataset.ids, *sizes, group)
-        else:
-            self.batches = RecordBatches(dataset.records, *sizes, group)
+        self.batches = make_batches(dataset.ids if dataset.records is None else dataset.records, recipe=recipe, group=group)
         self.learner = Learner(dataset, recipe=recipe, device=device, group=group)
         self.counters = Counters(train_bits=math.log2(len(dataset.vocabulary)))
         self.history: list[Metrics] = []
@@ -91,7 +85,8 @@ class Run:
         run = cls(RunFolder(Path()), dataset, recipe=recipe, origin=origin, device=device, group=group)
         if base is not None and base.path is not None:
             run.learner.load_weights(read_model(base.path)[0])
-        run.notes = dataset.text.notes + notes + run._describe_fit()
+        run.notes = dataset.text.notes + notes + run.batches.notes
+        run.notes += advice(group, run.learner.model, shape=run.batches[0].inputs.shape, dtype=run.learner.dtype)
         path = group.broadcast(lambda: run._claim(None if out is None else Path(out), force))
         if group.rank:
             run.folder = RunFolder(path)
@@ -113,7 +108,7 @@ class Run:
         """
         folder = RunFolder(out)
         try:
-            tensors, header = group.broadcast(lambda: _open_state(folder))
+            tensors, header = group.broadcast(folder.open_state)
             text = reload_text(out, header.origin, sources=sources, watch=watch, group=group)
             try:
                 dataset = rebuild_dataset(text, header)
@@ -182,7 +177,8 @@ class Run:
                 yield self._set_back()
             clock = self._synchronize(started, stop)
             learned = self.counters.characters - seen
-            schedule.advance(clock=clock, step=self.step, learned=learned, memorized=self._is_memorized())
+            memorized = self.counters.train_bits < KNOWN and not len(self.dataset.validation_ids)
+            schedule.advance(clock=clock, step=self.step, learned=learned, memorized=memorized)
         with contextlib.suppress(StopError):
             if schedule.fraction >= 1 and schedule.validated_at != self.step:
                 yield self._validate(schedule, stop)
@@ -221,10 +217,6 @@ class Run:
         self._stopping = bool(ours[0])
         self.counters.train_bits = float(ours[1])
         return float(ours[2])
-
-    def _is_memorized(self) -> bool:
-        """Whether a text that is learned whole is known by heart."""
-        return self.counters.train_bits < KNOWN and not len(self.dataset.validation_ids)
 
     def _learn(self, fraction: float) -> None:
         """One batch, one step of the optimizer."""
@@ -349,27 +341,9 @@ class Run:
         self.history = list(header.history)
         self.notes += self.learner.load_state_dict(tensors, self.step)
 
-    def _describe_fit(self) -> list[str]:
-        """What to tell the user of how the text fits the recipe and the ranks."""
-        notes = []
-        if isinstance(self.batches, RecordBatches) and self.batches.cut:
-            longest = f"{self.recipe.records}s are longer than {self.recipe.seq_length:,} characters"
-            notes.append(f"{self.batches.cut:,} {longest}; the rest of each is not learned")
-        shape = self.batches[0].inputs.shape
-        return notes + advice(self.group, self.learner.model, shape, self.learner.dtype)
-
     def _claim(self, out: Path | None, force: bool) -> Path:
         """Make and lock the run's folder."""
         self.folder = RunFolder.claim(out, name=name_run(self.origin.sources), force=force)
         if len(self.dataset.text.files) > 1:  # else it is known which one has changed
             self.folder.save_manifest(self.dataset.text.corpus_hash, self.dataset.text.files)
         return self.folder.path
-
-
-def _open_state(folder: RunFolder) -> tuple[Tensors, StateHeader]:
-    """Lock a run's folder and read its state. Raises: CharrnnError."""
-    path = folder.path / STATE
-    if not path.exists():
-        raise CharrnnError(f"{folder.path} has nothing saved to resume; begin it again with the command that began it")
-    folder.lock()
-    return read_state(path)
