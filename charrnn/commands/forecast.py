@@ -108,21 +108,19 @@ def forecast(
     first = settings.training_rows(len(series)) if model is None else 0
     forecasts = network.forecast(series)
     figures = network.report(series, forecasts, first=first)
-    lines = network.lines(series, forecasts, first=first)
-    curves = [lines.truth, lines.forecast, lines.naive]
+    moments, lines = network.lines(series, forecasts, first=first)
     if out is not None:
         network.save(out)
     if save is not None:
-        names = [series.moment, series.target_name, "forecast", "naive"]
-        write_table(save, names, moments=lines.moments, columns=curves)
+        write_table(save, [series.moment, series.target_name, "forecast", "naive"], moments=moments, columns=lines)
     if plot is not None:
-        write_atomically(plot, draw_plot(plot.suffix, series.target_name, lines=curves))
+        write_atomically(plot, draw_plot(plot.suffix, series.target_name, lines=lines))
     if as_json:
         print(json.dumps(figures))
         return
     output.print_forecast(figures, "held-out rows" if model is None else "rows")
     if sys.stdout.isatty():
-        print_plot(lines.truth, lines.forecast)
+        print_plot(lines[0], lines[1])
 
 
 def _learn(network: "Forecaster", series: "Series", out: Path | None, quiet: bool) -> None:

@@ -17,9 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from charrnn.checkpoint import Tensors
 from charrnn.errors import CharrnnError
 from charrnn.headers import ModelHeader
-from charrnn.network.cells import CELLS
+from charrnn.network.cells import CELLS, WEIGHTS
 from charrnn.network.config import Config
-from charrnn.network.engine import WEIGHTS
 from charrnn.version import __version__
 
 OPSET = 17  # of ONNX: old enough for the runtimes of 2022

@@ -59,16 +59,6 @@ class Scores:
         return gain if self.sureness >= SURE else gain + ", no more than chance may give"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lines:
-    """What a table or a plot of forecasts has, row by row; NaN where there is no value."""
-
-    moments: list[str]  # those beyond the table are "+1", "+2" and so on
-    truth: list[float]
-    forecast: list[float]
-    naive: list[float]
-
-
 class Forecaster(nn.Module):
     """Stacked cells that read the T rows of a window, and a linear head on their last state.
 
@@ -110,16 +100,8 @@ class Forecaster(nn.Module):
         low, span = _scaling(np.column_stack([series.inputs, series.target])[:training])
         change = _rms(series.target[rows] - series.target[rows - settings.horizon])
         torch.manual_seed(settings.seed)
-        return cls(
-            Header(
-                columns=series.columns,
-                target=series.target_name,
-                low=low,
-                span=span,
-                change=change or 1.0,
-                settings=settings,
-            )
-        )
+        target = series.target_name
+        return cls(Header(columns=series.columns, target=target, low=low, span=span, change=change or 1.0, settings=settings))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scaled windows (T, B, D) to changes of the target (B), in units of `change`."""
@@ -233,26 +215,20 @@ class Forecaster(nn.Module):
         scores = self.score(series, forecasts, first=first)
         if scores is None:
             return facts | {"scored_rows": 0}
-        errors = {
-            "rmse": scores.rmse,
-            "naive_rmse": scores.naive_rmse,
-            "mae": scores.mae,
-            "naive_mae": scores.naive_mae,
-        }
+        errors = {name: value for name, value in vars(scores).items() if name.endswith(("rmse", "mae"))}
         scaled = {f"scaled_{name}": error / scores.span for name, error in errors.items()}
         return facts | {"scored_rows": scores.rows} | errors | scaled | {"verdict": scores.verdict}
 
-    def lines(self, series: Series, forecasts: np.ndarray, first: int) -> Lines:
-        """The lines of the rows from `first` on, and of the forecasts beyond the table."""
+    def lines(self, series: Series, forecasts: np.ndarray, first: int) -> tuple[list[str], list[list[float]]]:
+        """The moments of the rows from `first` on, and truth, forecasts and naive forecasts; NaN where there is none.
+
+        The moments beyond the table are "+1", "+2" and so on.
+        """
         horizon = self.settings.horizon
         first = max(first, self.settings.window + horizon - 1)
         truth = np.concatenate([np.where(series.known, series.target, np.nan), np.full(horizon, np.nan)])
-        return Lines(
-            moments=[*series.moments[first:], *(f"+{k}" for k in range(1, horizon + 1))],
-            truth=truth[first:].tolist(),
-            forecast=forecasts[first:].tolist(),
-            naive=series.target[first - horizon :].tolist(),
-        )
+        moments = [*series.moments[first:], *(f"+{k}" for k in range(1, horizon + 1))]
+        return moments, [truth[first:].tolist(), forecasts[first:].tolist(), series.target[first - horizon :].tolist()]
 
     def _pairs(self, windows: np.ndarray, series: Series, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """The windows (T, B, D) that forecast `rows` (B), and by how much the target changes up to these rows (B)."""

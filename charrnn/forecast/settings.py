@@ -7,13 +7,7 @@ from charrnn.errors import CharrnnError
 from charrnn.headers import Json, parse, parse_number
 from charrnn.network.cells import CELLS, Shape, layer_shapes
 
-LIMITS = {  # the least and the largest value of each whole number
-    "window": (1, 65536),
-    "horizon": (1, 65536),
-    "num_layers": (0, 16),
-    "hidden_size": (1, 1024),
-    "steps": (1, 10**9),
-}
+LARGEST = {"window": 65536, "horizon": 65536, "num_layers": 16, "hidden_size": 1024, "steps": 10**9}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +27,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, (least, most) in LIMITS.items():
+        for name, most in LARGEST.items():
             value = getattr(self, name)
+            least = int(name != "num_layers")
             if not least <= value <= most:
                 flag = self.KEYS.get(name, name).replace("_", "-")
                 raise CharrnnError(f"--{flag} {value} is not between {least} and {most}")
@@ -70,8 +65,7 @@ class Header:
         return {"head.weight": (1, H if L else D), "head.bias": (1,)} | layers
 
     def to_json(self) -> Json:
-        settings = {Settings.KEYS.get(name, name): value for name, value in vars(self.settings).items()}
-        return vars(self) | {"settings": settings}
+        return vars(self) | {"settings": {Settings.KEYS.get(k, k): value for k, value in vars(self.settings).items()}}
 
 
 def parse_header(values: Json) -> Header:

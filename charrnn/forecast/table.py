@@ -68,35 +68,24 @@ def read_series(
     cells = list(zip(*table, strict=True))  # by column
     values = [[_number(cell) for cell in column] for column in cells]
     numeric = [any(value is not None and not math.isnan(value) for value in column) for column in values]
-    dates = {
-        j: readings
-        for j, name in enumerate(names)
-        if (readings := _read_dates(name, cells[j], values=values[j], numeric=numeric[j]))
-    }
-    left_out = [name for j, name in enumerate(names) if not numeric[j] and j not in dates and columns is None]
-    notes = [f"column {name} holds no numbers and is left out" for name in left_out]
-    when = min(dates, default=None)
+    dates = [_read_dates(name, cells[j], values=values[j], numeric=numeric[j]) for j, name in enumerate(names)]
+    when = next((j for j, readings in enumerate(dates) if readings), None)
+    neither = [name for j, name in enumerate(names) if not numeric[j] and not dates[j] and columns is None]
+    notes = [f"column {name} holds no numbers and is left out" for name in neither]
     if when is not None:
         _require_order(dates[when], name=names[when], cells=cells[when], lines=lines, reverse=reverse)
-    usable = [j for j in range(len(names)) if numeric[j] and j not in dates]
+    usable = [j for j in range(len(names)) if numeric[j] and not dates[j]]
     if not usable:
         raise CharrnnError("the table holds no column of numbers")
     inputs = usable if columns is None else list(dict.fromkeys(_find(name, names, option="--columns") for name in columns))
     goal = usable[-1] if target is None else _find(target, names, option="--target")
     used = [*inputs, goal]
     for j in used:
-        if not numeric[j]:
-            raise CharrnnError(f"column {names[j]} holds no numbers (line {lines[0]}: {cells[j][0]!r})")
-        if None in values[j]:
-            row = values[j].index(None)
-            raise CharrnnError(f"line {lines[row]}, column {names[j]}: {_fault(cells[j][row])}")
+        _require_numbers(names[j], cells[j], values=values[j], lines=lines)
     filled, missing, start = _carry_on(np.array([values[j] for j in used], dtype=np.float64).T)
     if start:
         notes.append(f"rows left out at the start, where not every column has a value yet: {start}")
-    gaps = {names[j]: int(count) for j, count in zip(used, missing[start:].sum(0), strict=True) if count}
-    if gaps:
-        counts = ", ".join(f"{count} in {name}" for name, count in gaps.items())
-        notes.append(f"missing values: {counts}; the last value before each is carried on")
+    notes += _describe_gaps([names[j] for j in used], missing[start:])
     moments = [str(line) for line in lines] if when is None else list(cells[when])
     return Series(
         columns=[names[j] for j in inputs],
@@ -173,6 +162,15 @@ def _is_number(cell: str) -> bool:
     return value is not None and not math.isnan(value)
 
 
+def _require_numbers(name: str, cells: Sequence[str], values: list[float | None], lines: list[int]) -> None:
+    """Raise CharrnnError where a column holds no numbers, or one of its cells holds something else."""
+    if not any(map(_is_number, cells)):
+        raise CharrnnError(f"column {name} holds no numbers (line {lines[0]}: {cells[0]!r})")
+    if None in values:
+        row = values.index(None)
+        raise CharrnnError(f"line {lines[row]}, column {name}: {_fault(cells[row])}")
+
+
 def _fault(cell: str) -> str:
     hint = f"; write {cell.replace(',', '.')}" if cell.count(",") == 1 and _is_number(cell.replace(",", ".")) else ""
     try:
@@ -239,6 +237,13 @@ def _find(name: str, names: list[str], option: str) -> int:
         return int(name) - 1
     more = ", ..." if len(names) > 20 else ""
     raise CharrnnError(f"{option} {name}: there is no such column; there are {', '.join(names[:20])}{more}")
+
+
+def _describe_gaps(names: list[str], missing: np.ndarray) -> list[str]:
+    """The note about the columns in which values are `missing` (N, D), if there are any."""
+    gaps = {name: int(count) for name, count in zip(names, missing.sum(0), strict=True) if count}
+    counts = ", ".join(f"{count} in {name}" for name, count in gaps.items())
+    return [f"missing values: {counts}; the last value before each is carried on"] if gaps else []
 
 
 def _carry_on(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -6,6 +6,8 @@ Letters: D inputs of a layer, H hidden size, x the input of a step, h the hidden
 
 from dataclasses import dataclass
 
+WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")  # of a layer, as torch names them
+
 Shape = tuple[int, ...]
 
 
@@ -32,13 +34,8 @@ class Cell:
 
     def shapes(self, inputs: int, hidden_size: int) -> dict[str, Shape]:
         """The name and shape of each tensor of a layer with D `inputs`."""
-        rows = len(self.gates) * hidden_size
-        return {
-            "weight_ih_l0": (rows, inputs),
-            "weight_hh_l0": (rows, hidden_size),
-            "bias_ih_l0": (rows,),
-            "bias_hh_l0": (rows,),
-        }
+        G = len(self.gates) * hidden_size
+        return dict(zip(WEIGHTS, ((G, inputs), (G, hidden_size), (G,), (G,)), strict=True))
 
 
 CELLS: dict[str, Cell] = {

@@ -23,7 +23,6 @@ class Layer(Protocol):
 
     @property
     def all_weights(self) -> Sequence[Sequence[Tensor]]: ...  # [[weight_ih, weight_hh, bias_ih, bias_hh]]
-
     def __call__(self, x: Tensor) -> tuple[Tensor, Any]: ...  # (T, B, D) -> (T, B, H) and the last state
 
 

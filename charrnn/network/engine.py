@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from charrnn.network.cells import CELLS
+from charrnn.network.cells import CELLS, WEIGHTS
 from charrnn.network.config import Config
 
 Array = np.ndarray
 Call = Callable[..., None]  # adds a call to a step: the function, then its arguments
-WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")  # of a layer, as torch names them
 HALF = np.array(0.5, np.float32)  # an array: NumPy is faster with it than with a Python number
 
 
@@ -50,7 +49,8 @@ class Network:
             if i == 0:
                 self.table = _table(embedding, weight[:, : -self.hidden_size], bias)
                 weight = weight[:, -self.hidden_size :]
-            late = [w_hh[self._rows_of(gate)].copy() for gate in self.cell.late_gates]
+            by_gate = dict(zip(self.cell.gates, np.split(w_hh, len(self.cell.gates)), strict=True))
+            late = [by_gate[gate].copy() for gate in self.cell.late_gates]
             self.layers.append(Layer(self._products(weight), bias[:, None], late))
         weight, bias = tensors["softmax.weight"], tensors["softmax.bias"]
         if not self.layers:
@@ -68,28 +68,22 @@ class Network:
             logits[t] = state.step(row)
         return logits, state
 
-    def _rows_of(self, gate: str) -> slice:
-        """The rows of a gate in the file's tensors."""
-        first = self.cell.gates.index(gate) * self.hidden_size
-        return slice(first, first + self.hidden_size)
-
     def _fuse(self, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array) -> tuple[Array, Array]:
         """The matrix (G, D + H) and the bias (G) of a layer. Where a block reads only x or only h, the rest is zeros."""
+        H = self.hidden_size
         weights = []
         biases = []
         for gate, reads in self.cell.blocks:
-            rows = self._rows_of(gate)
-            parts = [w if name in reads else np.zeros_like(w) for name, w in (("x", w_ih[rows]), ("h", w_hh[rows]))]
+            first = self.cell.gates.index(gate) * H
+            w_x, w_h, b_x, b_h = (tensor[first : first + H] for tensor in (w_ih, w_hh, b_ih, b_hh))
+            parts = [w if name in reads else np.zeros_like(w) for name, w in (("x", w_x), ("h", w_h))]
             weights.append(np.concatenate(parts, axis=1))
-            if gate in self.cell.split_gates:
-                biases.append(b_ih[rows] if reads == "x" else b_hh[rows])
-            else:
-                biases.append(b_ih[rows] + b_hh[rows])
+            split = b_x if reads == "x" else b_h
+            biases.append(split if gate in self.cell.split_gates else b_x + b_h)
         weight = np.concatenate(weights)
         bias = np.concatenate(biases)
-        sigmoids = slice(self.cell.sigmoids * self.hidden_size)
-        weight[sigmoids] *= HALF
-        bias[sigmoids] *= HALF
+        weight[: self.cell.sigmoids * H] *= HALF
+        bias[: self.cell.sigmoids * H] *= HALF
         return weight, bias
 
     def _products(self, weight: Array) -> list[tuple[slice, slice, Array]]:
@@ -215,8 +209,5 @@ def squash(call: Call, gates: Array, sigmoids: Array) -> None:
 
 
 # The rest of a step once the products of [x; h] are in `gates` (G + H, B): it updates h (H, B) in place and returns the states.
-STEPS: dict[str, Callable[[Call, Layer, Array, Array], tuple[Array, ...]]] = {
-    "lstm": step_lstm,
-    "gru": step_gru,
-    "rnn": step_rnn,
-}
+Step = Callable[[Call, Layer, Array, Array], tuple[Array, ...]]
+STEPS: dict[str, Step] = {"lstm": step_lstm, "gru": step_gru, "rnn": step_rnn}

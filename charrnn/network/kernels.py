@@ -38,8 +38,8 @@ def _recurrent_gradient(d_gates: Tensor, hidden: Tensor) -> Tensor:
 class GRUFunction(torch.autograd.Function):
     """Gated recurrent unit (Cho et al. 2014, in the form of cuDNN: the reset gate acts after the product).
 
-    `gates` (3H, T, B) holds W_ih x + b for reset, update and new; `weight` is W_hh (3H, H); `bias` (H) is the recurrent
-    bias of the new gate, which the reset gate scales; `h` (H, B). Returns the hidden states (H, T, B).
+    `gates` (3H, T, B) holds W_ih x + b for reset, update and new; `weight` is W_hh (3H, H); `bias` is b_hh (3H), of which
+    only the new gate's part is read, which the reset gate scales; `h` (H, B). Returns the hidden states (H, T, B).
     """
 
     @staticmethod
@@ -55,7 +55,7 @@ class GRUFunction(torch.autograd.Function):
             product = torch.mm(weight, hidden[:, t]).view(3, H, B)
             r, z, n = active[t].unbind()
             torch.add(gates[: 2 * H, t].view(2, H, B), product[:2], out=active[t, :2]).sigmoid_()
-            torch.add(product[2], bias[:, None], out=recurrent[t])
+            torch.add(product[2], bias[2 * H :, None], out=recurrent[t])
             _tanh_(torch.addcmul(gates[2 * H :, t].to(accumulator), r, recurrent[t], out=n))
             hidden[:, t + 1] = torch.lerp(n, hidden[:, t].to(accumulator), z)
         ctx.save_for_backward(weight, hidden, active, recurrent)
@@ -86,18 +86,19 @@ class GRUFunction(torch.autograd.Function):
             d_recurrent[:, t] = d_step.view(3 * H, B)
             if t:
                 d_h = d_h * z[t] + d_hidden[:, t - 1] + torch.mm(back, d_recurrent[:, t])
-        d_bias = d_recurrent[2 * H :].sum((1, 2))
+        d_bias = hidden.new_zeros(3 * H)
+        d_bias[2 * H :] = d_recurrent[2 * H :].sum((1, 2))
         return d_gates, _recurrent_gradient(d_recurrent, hidden), d_bias, None
 
 
 class TanhFunction(torch.autograd.Function):
     """The simple recurrent network (Elman 1990): h' = tanh(W_ih x + b + W_hh h).
 
-    `gates` (H, T, B) holds W_ih x + b; `weight` is W_hh (H, H); `h` (H, B). Returns the hidden states (H, T, B).
+    `gates` (H, T, B) holds W_ih x + b, b_hh included; `weight` is W_hh (H, H); `h` (H, B). Returns the hidden states (H, T, B).
     """
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, weight: Tensor, h: Tensor) -> Tensor:
+    def forward(ctx: Any, gates: Tensor, weight: Tensor, _: Tensor, h: Tensor) -> Tensor:
         H = weight.shape[1]
         T, B = gates.shape[1:]
         hidden = gates.new_empty(H, T + 1, B)
@@ -121,18 +122,8 @@ class TanhFunction(torch.autograd.Function):
             torch.mul(d_h, slope[:, t], out=d_gates[:, t])
             if t:
                 d_h = d_hidden[:, t - 1] + torch.mm(back, d_gates[:, t])
-        return d_gates, _recurrent_gradient(d_gates, hidden), None
-
-
-def run_gru(gates: Tensor, weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
-    hidden: Tensor = GRUFunction.apply(gates, weight, bias[2 * len(h) :], h)  # type: ignore[no-untyped-call]
-    return hidden
-
-
-def run_tanh(gates: Tensor, weight: Tensor, _: Tensor, h: Tensor) -> Tensor:
-    hidden: Tensor = TanhFunction.apply(gates, weight, h)  # type: ignore[no-untyped-call]
-    return hidden
+        return d_gates, _recurrent_gradient(d_gates, hidden), None, None
 
 
 # For a kind of cell: W_ih x + b of all gates (G, T, B), W_hh (G, H), b_hh (G) and h (H, B) to the hidden states (H, T, B).
-KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {"gru": run_gru, "rnn": run_tanh}
+KERNELS: dict[str, Callable[..., Tensor]] = {"gru": GRUFunction.apply, "rnn": TanhFunction.apply}
