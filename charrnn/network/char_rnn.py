@@ -64,9 +64,11 @@ class CharRNN(nn.Module):
         nn.init.zeros_(self.softmax.bias)
 
     def init_output_bias(self, counts: Tensor) -> None:
-        """Set the softmax layer's bias to the logarithm of each character's frequency, from its `counts` (V,) plus one
-        (Karpathy 2019, "A recipe for training"). If the bias has to be learned instead, Adam's first steps saturate the
-        cells of deeper layers for good."""
+        """Set the softmax layer's bias to the log of each character's frequency, its `counts` (V,) plus one.
+
+        See Karpathy 2019, "A recipe for training". A bias that has to be learned makes Adam's first steps saturate the cells
+        of deeper layers for good.
+        """
         self.softmax.bias.data.copy_(((counts + 1) / (counts + 1).sum()).log())
 
     def initial_state(self, batch_size: int) -> State:
@@ -113,7 +115,7 @@ class CharRNN(nn.Module):
         if self.layers:
             x = _dropout(x, dropout)
         logits = functional.linear(x.to(dtype), weight.to(dtype)).to(weight.dtype)
-        return logits.add_(bias), new_state  # in bfloat16 a bias would be wrong in the same way at every step
+        return logits.add_(bias), new_state  # a bias rounded to bfloat16 errs the same way at every step
 
     def _run_kernel(
         self, weights: list[Tensor], x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
