@@ -231,7 +231,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.contestant:
         return compete(asked.contestant, asked.text, Recipe(**json.loads(asked.recipe)))
-    precision = device.pick_precision(asked.precision, "cpu")
+    precision = device.pick_precision(asked.precision, cell="lstm", device="cpu")
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
     print(f"{date.today()}, {processor()}, {os.cpu_count()} cores, {platform.system()}, {versions}")
     peaks = {name: peak(getattr(torch, name)) for name in dict.fromkeys(("float32", precision))}

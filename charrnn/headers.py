@@ -4,10 +4,10 @@ Made of JSON objects, each is checked once, here. Nobody else indexes a header b
 fields have another name in files.
 """
 
+import contextlib
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -115,11 +115,10 @@ def to_json(values: Any) -> Json:
 
 def model_to_json(header: ModelHeader) -> Json:
     """The header of a model's file."""
-    training: Json = {} if header.training.origin is None else to_json(header.training.origin)
-    if header.training.recipe is not None:
-        training["recipe"] = to_json(header.training.recipe)
-    if header.training.metrics is not None:
-        training |= to_json(dataclasses.replace(header.training.metrics, sample=None))  # the history has the sample
+    origin, recipe, metrics = header.training.origin, header.training.recipe, header.training.metrics
+    training = {} if origin is None else to_json(origin)
+    training |= {} if recipe is None else {"recipe": to_json(recipe)}
+    training |= {} if metrics is None else to_json(dataclasses.replace(metrics, sample=None))  # the history has the sample
     return _network_to_json(header) | {"training": training}
 
 
@@ -135,16 +134,22 @@ def state_to_json(header: StateHeader) -> Json:
 
 
 def _network_to_json(header: ModelHeader) -> Json:
-    found = to_json(header)
-    for name in ("training", "format", "version", *([] if header.unknown else ["unknown"])):
-        del found[name]
-    return found
+    left_out = ("training", "format", "version", "" if header.unknown else "unknown")
+    return {name: value for name, value in to_json(header).items() if name not in left_out}
 
 
 def parse_model(header: Json) -> ModelHeader:
     """The header of a model's file. Raises: KeyError, TypeError or ValueError where it is unusable."""
-    training = _object(header.get("training"))
-    return dataclasses.replace(parse_network(header), training=_parse_training(training))
+    values = _object(header.get("training"))
+    usable: Json = {}
+    for name, kind, found in (
+        ("origin", Origin, values),
+        ("metrics", Metrics, values),
+        ("recipe", Recipe, values.get("recipe")),
+    ):
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, CharrnnError):
+            usable[name] = parse(kind, found) if kind is Recipe else parse_known(kind, found)
+    return dataclasses.replace(parse_network(header), training=Training(**usable))
 
 
 def parse_network(header: Json) -> ModelHeader:
@@ -158,42 +163,18 @@ def parse_network(header: Json) -> ModelHeader:
     if records not in (None, *SEPARATORS) or (records and start != "\n"):
         raise ValueError(f"its records are none of {', '.join(SEPARATORS)}, or don't begin after a line break")
     vocabulary.encode("utf-8")  # raises ValueError where a character is none of Unicode's
-    sizes = (config.vocabulary_size, config.num_layers, config.hidden_size, config.embedding_size)
-    if not all(0 <= size <= LARGEST_SIZE for size in sizes):
+    V, H, layers = config.vocabulary_size, config.hidden_size, config.num_layers
+    if max(V, H, layers, config.embedding_size) > LARGEST_SIZE:
         raise ValueError("a size is not a whole number in range")
     unknown = header.get("unknown", False)
     if unknown not in (False, True) or (unknown and "\ufffd" not in vocabulary):
         raise ValueError("its symbol for unknown characters is not in the vocabulary")
-    H, layers = config.hidden_size, config.num_layers
-    if len(vocabulary) != config.vocabulary_size or layers > 1000 or H > 65536 or (layers and not H):
+    if len(vocabulary) != V or layers > 1000 or H > 65536 or (layers and not H):
         raise ValueError("its sizes don't fit together")
     if config.cell not in CELLS:
         raise ValueError(f"its cell is none of {', '.join(CELLS)}")
-    return ModelHeader(
-        config=config,
-        vocabulary=vocabulary,
-        start=start,
-        unknown=bool(unknown),
-        records=records,
-        format=header["format"],
-        version=str(header.get("version", "unknown")),
-    )
-
-
-def _parse_training(values: Json) -> Training:
-    recipe = values.get("recipe")
-    return Training(
-        origin=_parse_or_none(lambda: parse_known(Origin, values)),
-        recipe=_parse_or_none(lambda: parse(Recipe, recipe)),
-        metrics=_parse_or_none(lambda: parse_known(Metrics, values)),
-    )
-
-
-def _parse_or_none(parser: Callable[[], T]) -> T | None:
-    try:
-        return parser()
-    except (KeyError, TypeError, ValueError, OverflowError, CharrnnError):
-        return None
+    facts: Json = {"format": header["format"], "version": str(header.get("version", "unknown"))}
+    return ModelHeader(config=config, vocabulary=vocabulary, start=start, unknown=bool(unknown), records=records, **facts)
 
 
 def parse_state(header: Json) -> StateHeader:

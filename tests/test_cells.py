@@ -17,7 +17,7 @@ from charrnn.forecast.settings import Settings
 from charrnn.forecast.table import read_series
 from charrnn.network.cells import CELLS, Cell
 from charrnn.network.char_rnn import MODULES, OPERATORS, CharRNN
-from charrnn.network.engine import STEPS, Array, Call, Layer, squash
+from charrnn.network.engine import STEPS, Array, Call, squash
 from charrnn.run_folder import MODEL
 from charrnn.training.run import Run
 
@@ -58,7 +58,7 @@ def run_mgu(inputs: Tensor, state: Tensor, weights: list[Tensor], *_: object) ->
     return torch.stack(hidden), h[None]
 
 
-def step_mgu(call: Call, layer: Layer, gates: Array, h: Array) -> tuple[Array, ...]:
+def step_mgu(call: Call, gates: Array, h: Array, late: list[Array]) -> tuple[Array, ...]:
     """Minimal gated unit (Zhou et al. 2016)."""
     H = len(h)
     f = gates[:H]
@@ -67,7 +67,7 @@ def step_mgu(call: Call, layer: Layer, gates: Array, h: Array) -> tuple[Array, .
     recurrent = np.empty_like(h)
     squash(call, f, f)
     call(np.multiply, f, h, forgotten)
-    call(layer.late[0].dot, forgotten, recurrent)  # U_n (f * h)
+    call(late[0].dot, forgotten, recurrent)  # U_n (f * h)
     call(np.add, n, recurrent, n)
     call(np.tanh, n, n)
     call(np.subtract, n, h, n)

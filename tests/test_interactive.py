@@ -109,7 +109,7 @@ def test_suggested_probabilities_are_those_of_what_is_drawn(model, sampler):
     suggested = dict(writer.suggest("The ", len(model.vocabulary)))
     assert sum(suggested.values()) == pytest.approx(1)
     assert list(suggested.values()) == sorted(suggested.values(), reverse=True)
-    drawn = [next(writer._characters("The ", 1)) for _ in range(1500)]
+    drawn = [writer._write("The ", 1, bool) for _ in range(1500)]
     assert set(drawn) <= set(suggested)
     for character, p in suggested.items():
         assert drawn.count(character) / 1500 == pytest.approx(p, abs=0.07)

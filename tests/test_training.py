@@ -120,6 +120,25 @@ def test_a_gradient_is_clipped_to_the_largest_norm_and_a_smaller_one_left_alone(
     assert norms[0] == pytest.approx(most) if clipped else 1e-3 < norms[0] < most
 
 
+def test_a_processor_without_bfloat16_says_so_and_goes_on_in_float32_with_a_run_from_another(corpus, tmp_path, monkeypatch):
+    options = options_of(steps=4, precision="bfloat16", **SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr("charrnn.training.device.can_run_bfloat16", lambda cell, device: False)
+        with pytest.raises(CharrnnError, match="--precision bfloat16: this processor can't run an lstm in it"):
+            Run.create([corpus], options, tmp_path / "refused")
+    with monkeypatch.context() as patch:  # as if on a processor that has it
+        patch.setattr("charrnn.training.device.can_run_bfloat16", lambda cell, device: True)
+        patch.setattr("charrnn.training.learner.can_run_bfloat16", lambda cell, device: False)
+        begun = Run.create([corpus], options, tmp_path / "run")
+        finish(begun, options)
+        resumed = Run.resume(tmp_path / "run", [])
+    assert resumed.recipe.precision == "bfloat16"  # back on the other machine it goes on in it
+    assert resumed.learner.dtype == torch.float32
+    assert "goes on in float32" in resumed.notes[0]
+    finish(resumed, Options(steps=6))
+    assert resumed.step == 6
+
+
 def test_resuming_on_another_text_is_refused(corpus, tmp_path):
     train(corpus, out=tmp_path / "run", steps=3, **SMALL)
     other = tmp_path / "other.txt"

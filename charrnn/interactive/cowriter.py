@@ -4,7 +4,7 @@
 no screen and no keys. Letters: V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -61,33 +61,26 @@ class Reader:
                     self._state.step([i])
                 if self._separator is not None and text.endswith(self._separator, 0, at):
                     self._restore(self._first)
-                state = self._copy()
-                self._keep(at, state)
+                state = self._recent[at] = self._copy()
+                if at % STRIDE == 0:
+                    self._marks[at] = state
+                if len(self._recent) > RECENT:
+                    del self._recent[next(iter(self._recent))]
         return state[-1]
-
-    def _keep(self, at: int, state: State) -> None:
-        if at % STRIDE == 0:
-            self._marks[at] = state
-        self._recent[at] = state
-        if len(self._recent) > RECENT:
-            del self._recent[next(iter(self._recent))]
 
     def _copy(self) -> State:
         return [part.copy() for part in chain.from_iterable(self._state)] + [self._state.logits[0].copy()]
 
     def _restore(self, state: State) -> None:
-        *parts, logits = state
-        for part, saved in zip(chain.from_iterable(self._state), parts, strict=True):
+        for part, saved in zip([*chain.from_iterable(self._state), self._state.logits[0]], state, strict=True):
             part[:] = saved
-        self._state.logits[0] = logits
 
 
 class CoWriter:
     """Continues any text. With a seed, the same calls give the same characters."""
 
     def __init__(self, model: Model, sampler: Sampler, seed: int | None = None):
-        self.model = model
-        self.sampler = sampler
+        self.model, self.sampler = model, sampler
         self.reader = Reader(model)
         self._generator = np.random.default_rng(seed)
 
@@ -98,46 +91,33 @@ class CoWriter:
 
     def write_word(self, text: str) -> str:
         """Continue `text` up to the end of a word, with the space or line break that ends it."""
-        written = ""
-        for character in self._characters(text, LONGEST_WORD):
-            written += character
-            if character.isspace() and not written.isspace():
-                break
-        return written
+        return self._write(text, LONGEST_WORD, lambda written: written[-1].isspace() and not written.isspace())
 
     def write_line(self, text: str) -> str:
         """Continue `text` up to the end of the line, with its line break."""
-        written = ""
-        for character in self._characters(text, LONGEST_LINE):
-            written += character
-            if character == "\n":
-                break
-        return written
+        return self._write(text, LONGEST_LINE, lambda written: written[-1] == "\n")
 
     def suggest(self, text: str, count: int) -> list[tuple[str, float]]:
         """The `count` likeliest characters after `text`, likeliest first, each with its probability of being drawn.
 
         A greedy sampler draws nothing; then it is the model's own probability.
         """
-        sampler = self.sampler
-        if sampler.greedy or not sampler.temperature:
-            sampler = Sampler()
+        sampler = Sampler() if self.sampler.greedy or not self.sampler.temperature else self.sampler
         p = sampler.probabilities(self._logits(text))
         best = np.argsort(-p, kind="stable")[:count]
         return [(self.model.vocabulary.characters[i], float(p[i])) for i in best if p[i] > 0]
 
-    def _characters(self, text: str, most: int) -> Iterator[str]:
-        """Yield up to `most` characters that continue `text`, and none after a record's end."""
-        ids = np.zeros(1, np.intp)
+    def _write(self, text: str, most: int, has_ended: Callable[[str], bool]) -> str:
+        """Up to `most` characters that continue `text`, until these have ended, and none after a record's end."""
+        ids, start = np.zeros(1, np.intp), len(text)
         separator = SEPARATORS[self.model.records] if self.model.records else None
-        for _ in range(most):
+        while len(text) < start + most:
             logits = self._logits(text)[None]
             self.sampler.draw(logits, self.sampler.noise(self._generator, logits.shape), ids)
-            character = self.model.vocabulary.characters[ids[0]]
-            yield character
-            text += character
-            if separator is not None and text.endswith(separator):
-                return
+            text += self.model.vocabulary.characters[ids[0]]
+            if has_ended(text[start:]) or (separator is not None and text.endswith(separator)):
+                break
+        return text[start:]
 
     def _logits(self, text: str) -> np.ndarray:
         """The logits (V,) after `text`, a copy in which the symbol for unknown characters can't be drawn."""
@@ -161,18 +141,19 @@ class Past:
     """The earlier texts, for undo and redo. It keeps what changed, not the texts: these would take megabytes for each edit."""
 
     def __init__(self, text: str, cursor: int):
-        self.text = text
-        self.cursor = cursor
+        self.text, self.cursor = text, cursor
         self._back: list[Edit] = []
         self._forth: list[Edit] = []
 
     def mark(self, text: str, cursor: int) -> None:
         """Remember the text as it is now, to come back to."""
         if text != self.text:
-            self._back.append(_compare(self.text, text, self.cursor))
+            start = _common(self.text, text)
+            end = _common(self.text[start:][::-1], text[start:][::-1])
+            removed, inserted = self.text[start : len(self.text) - end], text[start : len(text) - end]
+            self._back.append(Edit(start=start, removed=removed, inserted=inserted, cursor=self.cursor))
             self._forth.clear()
-        self.text = text
-        self.cursor = cursor
+        self.text, self.cursor = text, cursor
 
     def undo(self, text: str, cursor: int) -> tuple[str, int]:
         """Go back to the text before the last change. Returns: the text and the cursor."""
@@ -193,20 +174,10 @@ class Past:
         return self.text, self.cursor
 
 
-def _compare(old: str, new: str, cursor: int) -> Edit:
-    start = _common(old, new)
-    end = _common(old[start:][::-1], new[start:][::-1])
-    return Edit(start=start, removed=old[start : len(old) - end], inserted=new[start : len(new) - end], cursor=cursor)
-
-
 def _common(a: str, b: str) -> int:
     """How many characters the texts have in common at their beginning; by bisection, so that long texts take no time."""
-    low = 0
-    high = min(len(a), len(b))
+    low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
-        if a.startswith(b[low:middle], low):
-            low = middle
-        else:
-            high = middle - 1
+        low, high = (middle, high) if a.startswith(b[low:middle], low) else (low, middle - 1)
     return low

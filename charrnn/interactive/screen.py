@@ -55,29 +55,24 @@ def measure(text: str) -> int:
 def wrap(text: str, start: int, width: int, count: int) -> list[Row]:
     """Cut `text` from `start` on into at most `count` rows of `width` columns, between words where possible."""
     rows: list[Row] = []
-    begin = start
-    column = 0
+    begin, column = start, 0
     for token in TOKEN.finditer(text, start):
-        word = token[0]
-        at = token.start()
+        word, at = token[0], token.start()
         size = measure(word)
         if word == "\n":
             rows.append((begin, at))
-            begin = at + 1
-            column = 0
+            begin, column = at + 1, 0
         elif size > width:
             for i, character in enumerate(word, at):
                 size = measure(character)
                 if column + size > width:
                     rows.append((begin, i))
-                    begin = i
-                    column = 0
+                    begin, column = i, 0
                 column += size
         else:
             if column and column + size > width and word != " ":  # a space may stand beyond the margin
                 rows.append((begin, at))
-                begin = at
-                column = 0
+                begin, column = at, 0
             column += size
         if len(rows) >= count:
             return rows[:count]
@@ -114,8 +109,7 @@ class PageControl(BufferControl):
         return None
 
     def create_content(self, width: int, height: int, preview_search: bool = False) -> UIContent:
-        text = self.buffer.text
-        cursor = self.buffer.cursor_position
+        text, cursor = self.buffer.text, self.buffer.cursor_position
         width = max(width - 1, 1)  # the cursor takes a column
         self.rows = wrap(text, self.top, width, height + 1) if self.top <= cursor else []
         if not self.rows or self.row_of(cursor) >= height:
@@ -156,13 +150,11 @@ class Interactive:
     """A session at the terminal. Raises: CharrnnError where there is no terminal to hold it at."""
 
     def __init__(self, writer: CoWriter, text: str, suggest: int = 0, notes: Sequence[str] = ()):
-        self.writer = writer
-        self.notes = list(notes)
+        self.writer, self.notes = writer, list(notes)
         self.known = set(writer.model.vocabulary.characters)
         self.page = Page(text)
         self.control = PageControl(self.page, self._style)
-        self.suggest = suggest  # how many characters are suggested
-        self.chosen = -1  # which of them is marked; -1: none
+        self.suggest, self.chosen = suggest, -1  # how many characters are suggested, and which is marked; -1: none
         self.written = (0, 0)  # from where to where the model has just written
         self.act: Callable[[str], str] = writer.write_word  # by what
         self.signal = 0  # that ended the session
@@ -174,17 +166,11 @@ class Interactive:
             raise CharrnnError("--interactive needs a terminal whose cursor can be moved; TERM=dumb is none")
         source = self._open_terminal("r", sys.stdin)
         target = self._open_terminal("w", sys.stderr, sys.stdout)
-        windows = [Window(self.control)]
-        if suggest:
-            windows.append(Window(FormattedTextControl(self._suggestions), height=suggest))
-        windows.append(Window(FormattedTextControl(self._bar), height=2, style="class:bar"))
+        suggestions = [Window(FormattedTextControl(self._suggestions), height=suggest)] if suggest else []
+        bar = Window(FormattedTextControl(self._bar), height=2, style="class:bar")
+        layout = Layout(HSplit([Window(self.control), *suggestions, bar]), self.control)
         self.application: Application[None] = Application(
-            Layout(HSplit(windows), self.control),
-            STYLE,
-            key_bindings=self._keys(),
-            full_screen=True,
-            input=create_input(source),
-            output=create_output(target),
+            layout, STYLE, key_bindings=self._keys(), full_screen=True, input=create_input(source), output=create_output(target)
         )
 
     @property
@@ -235,8 +221,7 @@ class Interactive:
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
-        suggests = Condition(lambda: self.suggest > 0)
-        marked = Condition(lambda: self.chosen >= 0)
+        suggests, marked = Condition(lambda: self.suggest > 0), Condition(lambda: self.chosen >= 0)
         bind = partial(_bind, keys)
         bind("tab", action=lambda: self._write(self.writer.write_word))
         bind("enter", action=lambda: self._write(self.writer.write_line), when=~marked)
@@ -255,9 +240,8 @@ class Interactive:
             bind(name, action=partial(self._move, by), when=~suggests)
             bind(name, action=partial(self._mark, by), when=suggests)
         for k in range(self.suggest):
-            digit = str(k + 1)
-            bind(digit, action=partial(self._take, k))
-            bind("escape", digit, action=partial(self.page.insert_text, digit))
+            bind(str(k + 1), action=partial(self._take, k))
+            bind("escape", str(k + 1), action=partial(self.page.insert_text, str(k + 1)))
         return keys
 
     def _before(self) -> str:
@@ -294,12 +278,10 @@ class Interactive:
 
     def _read(self) -> None:
         """Read the text that has changed, so that the next key need not."""
-        self.written = (0, 0)
-        self._choose(-1)
-        before = self._before()
-        if before.endswith((" ", "\n")):  # undo goes word by word
+        self.written, self.chosen = (0, 0), -1
+        if self._before().endswith((" ", "\n")):  # undo goes word by word
             self.page.save_to_undo_stack()
-        self.writer.reader.read(before)
+        self.writer.reader.read(self._before())
 
     def _style(self, place: int, character: str) -> str:
         if character not in self.known:
@@ -315,22 +297,18 @@ class Interactive:
         return fragments
 
     def _bar(self) -> StyleAndTextTuples:
-        width = self.application.output.get_size().columns
-        sampler = self.writer.sampler
-        take = [f"1-{self.suggest} take", "↑↓ mark"] if self.suggest else []
+        width, sampler = self.application.output.get_size().columns, self.writer.sampler
         enter = "Enter take" if self.chosen >= 0 else "Enter a line"
-        keys = [*take, "Tab a word", enter, "^D done", "^Z undo", "⇧Tab another", "^Y redo", "Alt-Enter line break"]
+        keys = ["Tab a word", enter, "^D done", "^Z undo", "⇧Tab another", "^Y redo", "Alt-Enter line break"]
         if self.suggest:
-            keys.append("Alt-1 types 1")
+            keys = [f"1-{self.suggest} take", "↑↓ mark", *keys, "Alt-1 types 1"]
         warmth = "greedy" if sampler.greedy else f"temperature {sampler.temperature:g}"
         facts = [f"{warmth} (^R less, ^T more)", f"{len(self.text):,} characters", *self.notes]
-        before = self._before()
-        records = self.writer.model.records
-        last = before[-1:]
+        before, records = self._before(), self.writer.model.records
         if records and (not before or before.endswith(SEPARATORS[records])):
             facts.insert(0, f"a new {records} begins")
-        if last and last not in self.known:
-            facts.insert(0, f"the model has never seen {last!r}")
+        if before and before[-1] not in self.known:
+            facts.insert(0, f"the model has never seen {before[-1]!r}")
         return [("", f"{_fit(keys, width)}\n{_fit(facts, width)}")]
 
 

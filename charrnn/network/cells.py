@@ -48,10 +48,7 @@ CELLS: dict[str, Cell] = {
         onnx_gates=("i", "o", "f", "g"),
     ),
     "gru": Cell(
-        gates=("r", "z", "n"),
-        blocks=(("r", "xh"), ("z", "xh"), ("n", "h"), ("n", "x")),
-        sigmoids=2,
-        onnx_gates=("z", "r", "n"),
+        gates=("r", "z", "n"), blocks=(("r", "xh"), ("z", "xh"), ("n", "h"), ("n", "x")), sigmoids=2, onnx_gates=("z", "r", "n")
     ),
     "rnn": Cell(gates=("h",), blocks=(("h", "xh"),), sigmoids=0, onnx_gates=("h",)),
 }

@@ -64,10 +64,9 @@ class CharRNN(nn.Module):
         nn.init.zeros_(self.softmax.bias)
 
     def init_output_bias(self, counts: Tensor) -> None:
-        """Set the softmax layer's bias to the log of each character's frequency, its `counts` (V,) plus one.
+        """Set the softmax layer's bias to the log of each character's frequency, its `counts` (V,) plus one (Karpathy 2019).
 
-        See Karpathy 2019, "A recipe for training". A bias that has to be learned makes Adam's first steps saturate the cells
-        of deeper layers for good.
+        A bias that has to be learned makes Adam's first steps saturate the cells of deeper layers for good.
         """
         self.softmax.bias.data.copy_(((counts + 1) / (counts + 1).sum()).log())
 
@@ -87,33 +86,25 @@ class CharRNN(nn.Module):
     ) -> tuple[Tensor, State]:
         """Read `ids` (T, B) from `state` on; return logits (T, B, V) and the state after the last id, detached.
 
-        With `candidates`, ids (K,), the logits are only theirs, (T, B, K).
-
         `dropout` is the probability that a unit between layers is dropped, for all steps of the window (Gal & Ghahramani
         2016), `recurrent_dropout` that a weight between a layer's hidden states is (Merity et al. 2018). `dtype` is the
-        precision of the products (bfloat16 on a processor that has it); the logits have the weights' precision.
+        precision of the products (bfloat16 on a processor that has it); the logits have the weights' precision. With
+        `candidates`, ids (K,), they are only theirs, (T, B, K).
         """
         dtype = dtype or self.softmax.weight.dtype
         x = None if self.embedding is None else self.embedding(ids)  # (T, B, D); None: the first layer reads one-hot vectors
         run = self._run_kernel if ids.device.type == "cpu" and self.config.cell in KERNELS else self._run_operator
         new_state: State = []
         for i, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
-            if x is not None and i:
-                x = _dropout(x, dropout)
             w_ih, w_hh, *biases = layer.all_weights[0]
             weights = [w_ih, _dropout_weights(w_hh, recurrent_dropout), *biases]
             out, after = run(weights, x=x, ids=ids, state=layer_state, dtype=dtype)  # (T, B, H)
-            x = x + out if self.config.residual and x is not None and i else out
+            x = _dropout(x + out if i and x is not None and self.config.residual else out, dropout)
             new_state.append(tuple(part.detach() for part in after))
-        weight: Tensor = self.softmax.weight
-        bias: Tensor = self.softmax.bias
-        if candidates is not None:
-            weight = weight.index_select(0, candidates)
-            bias = bias.index_select(0, candidates)
+        rows = (self.softmax.weight, self.softmax.bias)  # (V, ...), or (K, ...)
+        weight, bias = (part if candidates is None else part.index_select(0, candidates) for part in rows)
         if x is None:  # softmax alone on one-hot vectors
             return functional.embedding(ids, weight.t()) + bias, new_state
-        if self.layers:
-            x = _dropout(x, dropout)
         logits = functional.linear(x.to(dtype), weight.to(dtype)).to(weight.dtype)
         return logits.add_(bias), new_state  # a bias rounded to bfloat16 errs the same way at every step
 
@@ -138,10 +129,10 @@ class CharRNN(nn.Module):
         """A layer by torch's own operator: cuDNN's on a GPU and, for the LSTM, oneDNN's on a processor."""
         inputs = functional.one_hot(ids, weights[0].shape[1]).to(state[0].dtype) if x is None else x
         packed = tuple(part[None].contiguous() for part in state)
+        hx = packed if len(packed) > 1 else packed[0]
         with torch.autocast(ids.device.type, dtype, enabled=dtype == torch.bfloat16):
-            hx = packed if len(packed) > 1 else packed[0]
-            operator = OPERATORS[self.config.cell]
-            out, *after = operator(inputs.contiguous(), hx, weights, True, 1, 0.0, self.training, False, False)
+            run = OPERATORS[self.config.cell]
+            out, *after = run(inputs.contiguous(), hx, weights, True, 1, 0.0, self.training, False, False)
         return out, tuple(part[0].to(state[0].dtype) for part in after)
 
 

@@ -21,9 +21,8 @@ class Config:
 
     def shapes(self) -> dict[str, Shape]:
         """The name and shape of every tensor of the network."""
-        V = self.vocabulary_size
-        width = self.embedding_size or V
-        embedding: dict[str, Shape] = {"embedding.weight": (V, self.embedding_size)} if self.embedding_size else {}
-        layers = layer_shapes(self.cell, num_layers=self.num_layers, inputs=width, hidden_size=self.hidden_size)
-        outputs = self.hidden_size if self.num_layers else width
+        V, E = self.vocabulary_size, self.embedding_size
+        embedding: dict[str, Shape] = {"embedding.weight": (V, E)} if E else {}
+        layers = layer_shapes(self.cell, num_layers=self.num_layers, inputs=E or V, hidden_size=self.hidden_size)
+        outputs = self.hidden_size if self.num_layers else E or V
         return embedding | layers | {"softmax.weight": (V, outputs), "softmax.bias": (V,)}

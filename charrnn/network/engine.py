@@ -5,7 +5,6 @@ of a layer, E embedding size.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -19,15 +18,6 @@ Call = Callable[..., None]  # adds a call to a step: the function, then its argu
 HALF = np.array(0.5, np.float32)  # an array: NumPy is faster with it than with a Python number
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A layer's weights, arranged as its cell's `blocks` say."""
-
-    products: list[tuple[slice, slice, Array]]  # of a step: rows, columns of [x; h], the weights there
-    bias: Array  # (G, 1)
-    late: list[Array]  # the recurrent weights (H, H) of the cell's `late_gates`
-
-
 class Network:
     """The weights of `CharRNN` in float32, arranged so that a character takes few calls.
 
@@ -37,21 +27,19 @@ class Network:
     """
 
     def __init__(self, config: Config, tensors: dict[str, Array]):
-        self.kind = config.cell
+        self.config = config
         self.cell = CELLS[config.cell]
-        self.hidden_size = config.hidden_size
-        self.residual = config.residual
+        H = config.hidden_size
         embedding = tensors.get("embedding.weight")  # (V, E); None means one-hot
-        self.layers: list[Layer] = []
+        self.layers = []  # the products of each, its bias (G, 1), and the recurrent weights (H, H) of its late gates
         for i in range(config.num_layers):
             w_ih, w_hh, b_ih, b_hh = (tensors[f"layers.{i}.{name}"] for name in WEIGHTS)
             weight, bias = self._fuse(w_ih, w_hh, b_ih=b_ih, b_hh=b_hh)
             if i == 0:
-                self.table = _table(embedding, weight[:, : -self.hidden_size], bias)
-                weight = weight[:, -self.hidden_size :]
-            by_gate = dict(zip(self.cell.gates, np.split(w_hh, len(self.cell.gates)), strict=True))
-            late = [by_gate[gate].copy() for gate in self.cell.late_gates]
-            self.layers.append(Layer(self._products(weight), bias[:, None], late))
+                self.table = _table(embedding, weight[:, :-H], bias)
+                weight = weight[:, -H:]
+            late = [np.split(w_hh, len(self.cell.gates))[self.cell.gates.index(gate)].copy() for gate in self.cell.late_gates]
+            self.layers.append((self._products(weight), bias[:, None], late))
         weight, bias = tensors["softmax.weight"], tensors["softmax.bias"]
         if not self.layers:
             self.table = _table(embedding, weight, bias)
@@ -70,31 +58,26 @@ class Network:
 
     def _fuse(self, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array) -> tuple[Array, Array]:
         """The matrix (G, D + H) and the bias (G) of a layer. Where a block reads only x or only h, the rest is zeros."""
-        H = self.hidden_size
-        weights = []
-        biases = []
+        H = self.config.hidden_size
+        weights, biases = [], []
         for gate, reads in self.cell.blocks:
             first = self.cell.gates.index(gate) * H
             w_x, w_h, b_x, b_h = (tensor[first : first + H] for tensor in (w_ih, w_hh, b_ih, b_hh))
-            parts = [w if name in reads else np.zeros_like(w) for name, w in (("x", w_x), ("h", w_h))]
-            weights.append(np.concatenate(parts, axis=1))
-            split = b_x if reads == "x" else b_h
-            biases.append(split if gate in self.cell.split_gates else b_x + b_h)
-        weight = np.concatenate(weights)
-        bias = np.concatenate(biases)
+            weights.append(np.hstack([w if name in reads else np.zeros_like(w) for name, w in (("x", w_x), ("h", w_h))]))
+            split = gate in self.cell.split_gates
+            biases.append(b_x + b_h if not split else b_x if reads == "x" else b_h)
+        weight, bias = np.concatenate(weights), np.concatenate(biases)
         weight[: self.cell.sigmoids * H] *= HALF
         bias[: self.cell.sigmoids * H] *= HALF
         return weight, bias
 
     def _products(self, weight: Array) -> list[tuple[slice, slice, Array]]:
         """The products that a step takes with `weight` (G, D + H): rows, columns, the weights there, without the zeros."""
-        D = weight.shape[1] - self.hidden_size  # 0 in the first layer, whose input is looked up
+        D = weight.shape[1] - self.config.hidden_size  # 0 in the first layer, whose input is looked up
         columns = {"xh": slice(None), "x": slice(D), "h": slice(D, None)}
-        products = []
-        last = 0
+        products, rows = [], slice(0, 0)
         for reads, blocks in groupby(reads for _, reads in self.cell.blocks):
-            rows = slice(last, last + len(list(blocks)) * self.hidden_size)
-            last = rows.stop
+            rows = slice(rows.stop, rows.stop + len(list(blocks)) * self.config.hidden_size)
             if D or reads != "x":
                 products.append((rows, columns[reads], np.ascontiguousarray(weight[rows, columns[reads]])))
         return products
@@ -115,7 +98,7 @@ class Stepper(list[tuple[Array, ...]]):
 
     def __init__(self, network: Network, batch_size: int):
         super().__init__()
-        H, B, V = network.hidden_size, batch_size, len(network.softmax)
+        H, B, V = network.config.hidden_size, batch_size, len(network.softmax)
         self.ids = np.zeros(B, np.intp)  # (B,), the characters to read
         logits = np.zeros((V, B), np.float32)
         self.logits = logits.T  # (B, V), after the characters that were read
@@ -123,25 +106,24 @@ class Stepper(list[tuple[Array, ...]]):
         if not network.layers:
             self._look_up(network.table, logits)
             return
-        stride = (2 if network.residual else 1) * H
+        stride = (2 if network.config.residual else 1) * H
         hidden = np.zeros((stride * (len(network.layers) - 1) + H + 1, B), np.float32)
         hidden[-1] = 1  # for the softmax's bias
-        for i, layer in enumerate(network.layers):
+        for i, (products, bias, late) in enumerate(network.layers):
             at = stride * (i - 1)  # where the layer's input starts
             xh = hidden[max(0, at) : at + 2 * H] if i else hidden[:H]
-            rows = len(layer.bias)
-            inputs = np.zeros((rows, B), np.float32)
+            inputs = np.zeros((len(bias), B), np.float32)
             if i:
-                inputs += layer.bias
+                inputs += bias
             else:
                 self._look_up(network.table, inputs)
-            gates = np.zeros((rows + H, B), np.float32)  # with room for a second state after them
+            gates = np.zeros((len(bias) + H, B), np.float32)  # with room for a second state after them
             product = np.zeros_like(inputs)
-            for part, columns, weight in layer.products:
-                self._call(weight.dot, xh[columns], product[part])
-            self._call(np.add, product, inputs, gates[:rows])
-            self.append(STEPS[network.kind](self._call, layer, gates, xh[-H:]))
-            if network.residual and i:
+            for rows, columns, weight in products:
+                self._call(weight.dot, xh[columns], product[rows])
+            self._call(np.add, product, inputs, gates[:-H])
+            self.append(STEPS[network.config.cell](self._call, gates, xh[-H:], late))
+            if network.config.residual and i:
                 self._call(np.add, xh[:H], xh[H:], hidden[at + 2 * H : at + 3 * H])
         self._call(network.softmax.dot, hidden[-H - 1 :], logits)
 
@@ -167,11 +149,10 @@ class Stepper(list[tuple[Array, ...]]):
             self._call(table.T.copy().take, self.ids, 1, out, "clip")
 
 
-def step_lstm(call: Call, layer: Layer, gates: Array, h: Array) -> tuple[Array, ...]:
+def step_lstm(call: Call, gates: Array, h: Array, _: list[Array]) -> tuple[Array, ...]:
     """Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000)."""
     H = len(h)
-    o = gates[2 * H : 3 * H]
-    c = gates[4 * H :]
+    o, c = gates[2 * H : 3 * H], gates[4 * H :]
     shares = np.empty_like(gates[: 2 * H])
     squash(call, gates[: 4 * H], gates[: 3 * H])
     call(np.multiply, gates[: 2 * H], gates[3 * H :], shares)  # i g and f c
@@ -181,7 +162,7 @@ def step_lstm(call: Call, layer: Layer, gates: Array, h: Array) -> tuple[Array, 
     return h.T, c.T
 
 
-def step_gru(call: Call, layer: Layer, gates: Array, h: Array) -> tuple[Array, ...]:
+def step_gru(call: Call, gates: Array, h: Array, _: list[Array]) -> tuple[Array, ...]:
     """Gated recurrent unit (Cho et al. 2014, in the form of cuDNN: the reset gate acts after the product)."""
     H = len(h)
     r, z, recurrent, n = (gates[k * H : (k + 1) * H] for k in range(4))
@@ -195,7 +176,7 @@ def step_gru(call: Call, layer: Layer, gates: Array, h: Array) -> tuple[Array, .
     return (h.T,)
 
 
-def step_rnn(call: Call, layer: Layer, gates: Array, h: Array) -> tuple[Array, ...]:
+def step_rnn(call: Call, gates: Array, h: Array, _: list[Array]) -> tuple[Array, ...]:
     """Simple recurrent network (Elman 1990)."""
     call(np.tanh, gates[: len(h)], h)
     return (h.T,)
@@ -208,6 +189,7 @@ def squash(call: Call, gates: Array, sigmoids: Array) -> None:
     call(np.add, sigmoids, HALF, sigmoids)
 
 
-# The rest of a step once the products of [x; h] are in `gates` (G + H, B): it updates h (H, B) in place and returns the states.
-Step = Callable[[Call, Layer, Array, Array], tuple[Array, ...]]
-STEPS: dict[str, Step] = {"lstm": step_lstm, "gru": step_gru, "rnn": step_rnn}
+# The rest of a step once the products of [x; h] are in `gates` (G + H, B), given h (H, B), which it updates in place, and the
+# recurrent weights (H, H) of the late gates. It returns the states.
+STEPS: dict[str, Callable[[Call, Array, Array, list[Array]], tuple[Array, ...]]]
+STEPS = {"lstm": step_lstm, "gru": step_gru, "rnn": step_rnn}

@@ -1,12 +1,11 @@
 """The recurrence of GRU and RNN over a window of T characters, forward and backward, for processors.
 
 Given the inputs' product with every gate for the whole window, each function runs the T steps and returns the hidden
-state after each of them. It knows nothing of layers, characters or losses. Letters: H hidden size, T time steps, B batch.
-The LSTM is not here: oneDNN has one for processors, and torch's operator uses it.
+state after each of them. Letters: H hidden size, T time steps, B batch. The LSTM is not here: oneDNN has one.
 
 Tensors are feature-major, (features, T, B): then the recurrent product of a step, W h, and the gradients of whole windows
-are all plain matrix products without a copy, and each gate of a step is one contiguous block. The loop's body is a few
-in-place operations over B * H numbers; everything without recurrence is computed for the whole window at once.
+are plain matrix products without a copy, and each gate of a step is one contiguous block. Only the recurrence is in the
+loop, as a few in-place operations over B * H numbers; all else is computed for the whole window at once.
 
 Truncated backpropagation through time: the incoming state is a constant and the outgoing one carries no gradient.
 Tensors may be bfloat16 (products in bfloat16, accumulators and activations in float32), float32 or float64.
@@ -25,14 +24,9 @@ def _tanh_(x: Tensor) -> Tensor:
     return x.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype == torch.bfloat16 else dtype
-
-
 def _recurrent_gradient(d_gates: Tensor, hidden: Tensor) -> Tensor:
     """dL/dW of all steps in one product: (G, T, B), (H, T + 1, B) -> (G, H)."""
-    steps = d_gates.shape[1] * d_gates.shape[2]
-    return d_gates.flatten(1) @ hidden.flatten(1)[:, :steps].t()
+    return d_gates.flatten(1) @ hidden.flatten(1)[:, : d_gates[0].numel()].t()
 
 
 class GRUFunction(torch.autograd.Function):
@@ -44,9 +38,8 @@ class GRUFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
-        H = weight.shape[1]
-        T, B = gates.shape[1:]
-        accumulator = _accumulator(gates.dtype)
+        H, (T, B) = weight.shape[1], gates.shape[1:]
+        accumulator = torch.promote_types(gates.dtype, torch.float32)
         hidden = gates.new_empty(H, T + 1, B)
         active = gates.new_empty(T, 3, H, B, dtype=accumulator)  # r, z, n after their activations
         recurrent = gates.new_empty(T, H, B, dtype=accumulator)  # the new gate's product with the hidden state
@@ -99,10 +92,9 @@ class TanhFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight: Tensor, _: Tensor, h: Tensor) -> Tensor:
-        H = weight.shape[1]
-        T, B = gates.shape[1:]
+        H, (T, B) = weight.shape[1], gates.shape[1:]
         hidden = gates.new_empty(H, T + 1, B)
-        step = gates.new_empty(H, B, dtype=_accumulator(gates.dtype))
+        step = gates.new_empty(H, B, dtype=torch.promote_types(gates.dtype, torch.float32))
         hidden[:, 0] = h
         for t in range(T):
             hidden[:, t + 1] = _tanh_(torch.add(gates[:, t], torch.mm(weight, hidden[:, t]), out=step))

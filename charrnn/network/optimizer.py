@@ -53,8 +53,7 @@ class Optimizer:
     def step(self, number: int, rate: float, muon_rate: float, decay: float = 0.0) -> None:
         """Make step `number` (from 1 on): `rate` is Adam's learning rate, `muon_rate` the spectral norm of Muon's steps.
 
-        `decay` is the weight decay of Muon's matrices, decoupled (Loshchilov & Hutter 2019): each shrinks by its share of
-        the rate.
+        `decay` is Muon's weight decay, decoupled (Loshchilov & Hutter 2019): each matrix shrinks by its share of the rate.
         """
         for p, momentum in zip(self.matrices, self.momentum, strict=True):
             momentum.mul_(MOMENTUM).add_(_gradient(p))

@@ -4,22 +4,13 @@ A chart is about as wide as a phone, so that its text can be read there, and gro
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 44, 16, 34, 40  # margins
 
 Point = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line through points; `name` is its CSS class and the label of its points."""
-
-    name: str
-    points: Sequence[Point]
 
 
 def shorten(value: float) -> str:
@@ -53,10 +44,8 @@ class Chart:
     """A plot with axes. Points are given in the data's units; `low` and `high` are the corners of what is shown."""
 
     def __init__(self, title: str, low: Point, high: Point, height: int = HEIGHT):
-        self.title = title
-        self.low = low
-        self.high = high
-        self.height = height
+        self.title, self.height = title, height
+        self.low, self.high = low, high
         self.parts: list[str] = []
 
     def x(self, value: float) -> float:
@@ -94,11 +83,10 @@ class Chart:
         before = math.inf
         for x, label in reversed(times):
             at = self.x(x)
-            if at > before - 80:
-                continue
-            before = at
-            self.parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 4}" y2="{TOP}"/>')
-            self.text(at, TOP - 8, label, "tick middle")
+            if at <= before - 80:
+                before = at
+                self.parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 4}" y2="{TOP}"/>')
+                self.text(at, TOP - 8, label, "tick middle")
 
     def svg(self, description: str) -> str:
         return (
@@ -108,27 +96,24 @@ class Chart:
 
 
 def draw_curves(
-    title: str, lines: Sequence[Line], y_name: str, times: Sequence[tuple[float, str]], from_zero: bool = False
+    title: str, lines: Mapping[str, Sequence[Point]], y_name: str, times: Sequence[tuple[float, str]], from_zero: bool = False
 ) -> str:
-    """Lines over the characters that a run has read, each named where it ends."""
-    xs = [x for line in lines for x, _ in line.points]
-    ys = [y for line in lines for _, y in line.points]
-    low = 0.0 if from_zero else min(ys)
-    high = max(ys)
+    """Lines over the characters that a run has read; the name of each is its CSS class, too."""
+    xs, ys = zip(*(point for points in lines.values() for point in points), strict=True)
+    low, high = 0.0 if from_zero else min(ys), max(ys)
     room = (high - low or abs(high) or 1.0) * 0.08
     chart = Chart(title, (0.0, low if from_zero else low - room), (max(xs), high + room))
     chart.axes("characters read", y_name)
     chart.times(times)
-    for line in lines:
-        chart.path(f"line {line.name}", line.points)
-        for x, y in line.points:
-            chart.dot(f"dot {line.name}", (x, y), f"{line.name}: {y:.4g} after {shorten(x)} characters", 2.5)
-    for k, line in enumerate(lines if len(lines) > 1 else ()):  # the key, in the upper right corner
+    for name, points in lines.items():
+        chart.path(f"line {name}", points)
+        for x, y in points:
+            chart.dot(f"dot {name}", (x, y), f"{name}: {y:.4g} after {shorten(x)} characters", 2.5)
+    for k, name in enumerate(lines if len(lines) > 1 else ()):  # the key, in the upper right corner
         x = WIDTH - RIGHT - 96 * (len(lines) - k) + 20
-        chart.parts.append(f'<line class="line {line.name}" x1="{x}" x2="{x + 18}" y1="8" y2="8"/>')
-        chart.text(x + 23, 12, line.name, f"name {line.name}")
-    said = "; ".join(f"{line.name} from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}" for line in lines)
-    return chart.svg(said)
+        chart.parts.append(f'<line class="line {name}" x1="{x}" x2="{x + 18}" y1="8" y2="8"/>')
+        chart.text(x + 23, 12, name, f"name {name}")
+    return chart.svg("; ".join(f"{name} from {points[0][1]:.4g} to {points[-1][1]:.4g}" for name, points in lines.items()))
 
 
 def draw_reliability(bins: Sequence[tuple[int, float, float]], error: float) -> str:
@@ -137,18 +122,16 @@ def draw_reliability(bins: Sequence[tuple[int, float, float]], error: float) -> 
     chart.axes("probability of the top guess", "how often it was right", percent=True)
     chart.path("ideal", [(0.0, 0.0), (1.0, 1.0)])
     most = max(count for count, *_ in bins) or 1
+    width = (chart.x(1.0) - chart.x(0.0)) / len(bins)
     for k, (count, _, _) in enumerate(bins):  # how many guesses there were, along the bottom
-        x = chart.x(k / len(bins))
-        width = (chart.x(1.0) - chart.x(0.0)) / len(bins)
-        height = 44 * count / most
+        x, height = chart.x(k / len(bins)), 44 * count / most
         place = f'x="{x + 2:.1f}" y="{chart.y(0.0) - height:.1f}"'
         chart.parts.append(f'<rect class="count" {place} width="{width - 4:.1f}" height="{height:.1f}"/>')
-    found = [(probability, frequency) for count, probability, frequency in bins if count]
-    for probability, frequency in found:
+    found = [(count, probability, frequency) for count, probability, frequency in bins if count]
+    for _, probability, frequency in found:
         chart.path("gap", [(probability, probability), (probability, frequency)])
-    chart.path("line validation", found)
-    for count, probability, frequency in bins:
-        if count:
-            label = f"{count:,} guesses of {probability:.1%} on average were right {frequency:.1%} of the time"
-            chart.dot("dot validation", (probability, frequency), label, 3.5)
+    chart.path("line validation", [(probability, frequency) for _, probability, frequency in found])
+    for count, probability, frequency in found:
+        label = f"{count:,} guesses of {probability:.1%} on average were right {frequency:.1%} of the time"
+        chart.dot("dot validation", (probability, frequency), label, 3.5)
     return chart.svg(f"the expected calibration error is {error:.2%}")

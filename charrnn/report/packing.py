@@ -14,53 +14,42 @@ from charrnn.text.visible import make_visible
 from charrnn.text.vocabulary import Vocabulary
 
 Array = np.ndarray
+Facts = dict[str, object]  # for the page's script, as JSON
 
 PACKED = 900_000  # letters that the packed text may take in the file
 CONTEXT = 6  # characters before each one, by which the planes are sorted
 NAMES = {" ": "space", "\n": "line break", "\t": "tab", "\r": "carriage return", "\xa0": "hard space"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What the page's script must know to unpack a text and to show it. Characters are places in `signs`; 0 is no character."""
+def pack_to_fit(model: Model, text: Corpus, details: Details) -> tuple[str, int, Facts]:
+    """Pack as much of the text's beginning as fits into PACKED letters of base64.
 
-    characters: int  # N of the text
-    guesses: int  # K for each character
-    levels: int  # colours
-    width: int  # bytes of a character
-    context: int  # characters before each one, by which all planes but those of the text are sorted
-    known: int  # places after this one are of characters outside the model's vocabulary
-    newline: int  # the place of the line break, or -1
-    signs: list[str]  # what each character is shown as
-    names: dict[int, str]  # what some of them are called
-
-
-def pack_to_fit(model: Model, text: Corpus, details: Details) -> tuple[str, Facts]:
-    """Pack as much of the text's beginning as fits into PACKED letters of base64."""
+    Returns: these letters, the characters that fit, and what the page's script must know to unpack and show them.
+    """
     n = len(text)
     while True:
         packed, facts = _pack(model, text.text(0, n), details)
         if len(packed) <= PACKED:
-            return packed, facts
+            return packed, n, facts
         n = int(n * 0.95 * PACKED / len(packed))
 
 
 def _pack(model: Model, text: str, details: Details) -> tuple[str, Facts]:
     """Each character of `text` (N), its surprisal and its K guesses, as letters of base64.
 
-    All numbers are bytes: characters as `Facts` numbers them, surprisals as 40 times their root, probabilities as 100 times
-    theirs. After the text come the guesses of each character, its surprisal, and the probabilities of the first to the last
-    guess. These are sorted by the characters before each, the nearest first, as the Burrows-Wheeler transform does: so like
-    ones stand together, and take a quarter less room. The probability of a guess that came true is left out (0), since the
-    surprisal gives it.
+    All numbers are bytes: characters as places in `signs` (0 is no character), surprisals as 40 times their root,
+    probabilities as 100 times theirs. After the text come the guesses of each character, its surprisal, and the probabilities
+    of the first to the last guess. These are sorted by the characters before each, the nearest first, as the Burrows-Wheeler
+    transform does: so like ones stand together, and take a quarter less room. The probability of a guess that came true is
+    left out (0), since the surprisal gives it.
     """
     N = len(text)
     ids, probabilities = (part[:N] for part in details.expected)
     alphabet, known = _alphabet(model.vocabulary, text, np.concatenate([details.ids[:N], ids.ravel()]))
-    place = {character: i for i, character in enumerate(alphabet, 1)}
+    numbers = {character: i for i, character in enumerate(alphabet, 1)}
     width = (len(alphabet).bit_length() + 7) // 8
-    characters = np.array([place[character] for character in text])
-    table = np.array([place.get(character, 0) for character in model.vocabulary.characters] + [0])  # the last is of id -1
+    characters = np.array([numbers[character] for character in text])
+    table = np.array([numbers.get(character, 0) for character in model.vocabulary.characters] + [0])  # the last is of id -1
     guesses = table[ids]  # (N, K)
     bits = np.minimum(details.surprisals[:N], 40.6)
     chances = np.where(guesses == characters[:, None], 0, probabilities)
@@ -74,21 +63,19 @@ def _pack(model: Model, text: str, details: Details) -> tuple[str, Facts]:
     ]
     compressor = zlib.compressobj(9, memLevel=6)
     data = compressor.compress(b"".join(planes)) + compressor.flush()
-    names = {place[character]: name for character, name in NAMES.items() if character in place}
     unknown = model.vocabulary.unknown
-    if unknown is not None and model.vocabulary.characters[unknown] in place:
-        names[place[model.vocabulary.characters[unknown]]] = "any other"
-    return base64.b64encode(data).decode(), Facts(
-        characters=N,
-        guesses=guesses.shape[1],
-        levels=LEVELS,
-        width=width,
-        context=CONTEXT,
-        known=known,
-        newline=place.get("\n", -1),
-        signs=["", *("↵\n" if character == "\n" else make_visible(character) for character in alphabet)],
-        names=names,
-    )
+    symbol = {} if unknown is None else {model.vocabulary.characters[unknown]: "any other"}
+    return base64.b64encode(data).decode(), {
+        "characters": N,
+        "guesses": guesses.shape[1],
+        "levels": LEVELS,
+        "width": width,  # bytes of a character
+        "context": CONTEXT,
+        "known": known,  # places after this one are of characters outside the model's vocabulary
+        "newline": numbers.get("\n", -1),
+        "signs": ["", *("↵\n" if character == "\n" else make_visible(character) for character in alphabet)],
+        "names": {numbers[character]: name for character, name in (NAMES | symbol).items() if character in numbers},
+    }
 
 
 def _alphabet(vocabulary: Vocabulary, text: str, ids: Array) -> tuple[list[str], int]:

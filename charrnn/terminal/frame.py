@@ -18,10 +18,8 @@ from rich.text import Text
 
 from charrnn.terminal.output import terminal_size
 
-HIDE = "\x1b[?25l"  # the cursor
-SHOW = "\x1b[?25h"
-CUT = "\x1b[?7l"  # lines at the right margin: where we are wrong about a width, a line must not become two
-WRAP = "\x1b[?7h"
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"  # the cursor
+CUT, WRAP = "\x1b[?7l", "\x1b[?7h"  # lines at the right margin: where we are wrong about a width, a line must not become two
 ACCENT = "magenta"  # legible on light and on dark
 
 
@@ -30,7 +28,8 @@ class Frame:
 
     def __init__(self) -> None:
         self.console = Console(file=io.StringIO(), force_terminal=True, highlight=False)  # turns lines into escapes
-        self.unicode = _draws_unicode()
+        locale = os.environ.get("LC_ALL") or os.environ.get("LANG")  # in the locale C Python writes UTF-8 all the same
+        self.unicode = (sys.stderr.encoding or "").lower().startswith("utf") and locale not in ("C", "POSIX")
         self._lines: list[Text] = []
         self._size = (0, 0)
         self._write(HIDE)
@@ -45,8 +44,7 @@ class Frame:
 
     def draw(self, lines: Sequence[Text]) -> None:
         """Draw these lines in place of those before, each cut at the width; of too many the last ones."""
-        size = self.size()
-        columns, rows = size
+        columns, rows = size = self.size()
         lines = [line.copy() for line in lines[-max(rows - 1, 1) :]]
         for line in lines:
             line.truncate(columns, overflow="crop")
@@ -57,8 +55,7 @@ class Frame:
             for n, line in enumerate(lines)
         ]
         self._write(CUT + self._top(columns) + "\r\n".join(drawn) + "\r" + WRAP)
-        self._lines = lines
-        self._size = size
+        self._lines, self._size = lines, size
 
     def close(self) -> None:
         """Take the lines away and give the cursor back."""
@@ -72,8 +69,12 @@ class Frame:
         self._write("".join(self._escape(line) + "\n" for line in lines))
 
     def _top(self, columns: int) -> str:
-        """The escape that moves the cursor from the last line to the first; a terminal made narrower may have wrapped lines."""
-        broken = columns < self._size[0] and _reflows()
+        """The escape that moves the cursor from the last line to the first.
+
+        A terminal made narrower may have wrapped lines; xterm and GNU screen cut them.
+        """
+        wraps = "TMUX" in os.environ or not ("XTERM_VERSION" in os.environ or "STY" in os.environ)
+        broken = wraps and columns < self._size[0]
         up = sum(max(1, -(-line.cell_len // (columns + 1))) if broken else 1 for line in self._lines[:-1])
         return "\r" + (f"\x1b[{up}A" if up else "")
 
@@ -103,14 +104,3 @@ def draw_bar(width: int, fraction: float, unicode: bool = True) -> Text:
     full, half, rest = ("━", "╸", "─") if unicode else ("=", "-", "-")
     done = full * (halves // 2) + half * (halves % 2)
     return Text().append(done, style=ACCENT).append(rest * (width - len(done)), style="dim")
-
-
-def _draws_unicode() -> bool:
-    """Whether the terminal shows more than ASCII. In the locale C Python writes UTF-8 all the same."""
-    locale = os.environ.get("LC_ALL") or os.environ.get("LANG")
-    return (sys.stderr.encoding or "").lower().startswith("utf") and locale not in ("C", "POSIX")
-
-
-def _reflows() -> bool:
-    """Whether the terminal wraps its lines again when it is made narrower; xterm and GNU screen cut them."""
-    return "TMUX" in os.environ or not ("XTERM_VERSION" in os.environ or "STY" in os.environ)

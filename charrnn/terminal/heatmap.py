@@ -31,7 +31,10 @@ def show_character(character: str) -> tuple[str, int]:
 
 
 class Heatmap:
-    """Draws a text that comes in pieces by `write`, a line at a time, none longer than the terminal is wide."""
+    """Draws a text that comes in pieces by `write`, a line at a time, none longer than the terminal is wide.
+
+    `draw` takes the next piece, each character with its surprisal; `finish` ends the last line.
+    """
 
     def __init__(self, write: Callable[[str], object], colours: list[str] | None, width: int | None = None):
         self.write = write
@@ -51,7 +54,6 @@ class Heatmap:
         self.write("bits " + _paint(cells, self.colours) + "\n\n")
 
     def draw(self, text: str, bits: Bits) -> None:
-        """Draw the next piece of the text, each character with its surprisal."""
         for character, surprisal in zip(text, np.asarray(bits).tolist(), strict=True):
             sign, columns = show_character(character)
             if not columns and self._cells:
@@ -66,7 +68,6 @@ class Heatmap:
                 self._end_line()
 
     def finish(self) -> None:
-        """End the last line."""
         if self._cells:
             self._end_line()
 
@@ -77,8 +78,7 @@ class Heatmap:
             digits = (f"{min(int(bits), 9) or ' '}".ljust(columns) for _, bits, columns in self._cells)
             line = "".join(sign for sign, _, _ in self._cells)
             self.write(f"{line}\n{''.join(digits).rstrip()}\n")
-        self._cells = []
-        self._used = 0
+        self._cells, self._used = [], 0
         self.lines += 1
 
 
@@ -105,27 +105,19 @@ class JsonHeatmap:
         self._begun = False
 
     def draw(self, text: str, bits: Bits) -> None:
-        """Write the next piece of the text."""
         pairs = json.dumps(list(zip(text, np.asarray(bits, float).round(4).tolist(), strict=True)))
         self.write((", " if self._begun else '{"heatmap": [') + pairs[1:-1])
         self._begun = True
 
     def finish(self) -> None:
-        """End the list."""
         self.write("], ")
 
 
 def _paint(cells: Iterable[Cell], colours: list[str]) -> str:
-    painted = []
-    for level, run in itertools.groupby(cells, lambda cell: min(int(2 * cell[1]), LEVELS - 1)):
-        painted.append(f"\x1b[{colours[level]}m{''.join(sign for sign, _, _ in run)}")
-    return "".join(painted) + RESET
+    runs = itertools.groupby(cells, lambda cell: min(int(2 * cell[1]), LEVELS - 1))
+    return "".join(f"\x1b[{colours[level]}m{''.join(sign for sign, _, _ in run)}" for level, run in runs) + RESET
 
 
 def percent(probability: float) -> str:
-    """A probability for people.
-
-    >>> percent(0.314), percent(0.001)
-    ('31%', '<1%')
-    """
+    """A probability for people: "31%" or "<1%"."""
     return f"{probability:.0%}" if probability > 0.005 else "<1%"

@@ -18,7 +18,7 @@ from charrnn.terminal.frame import Frame, draw_bar
 from charrnn.terminal.output import duration, on_terminal, write_line
 from charrnn.terminal.plot import draw_dots
 from charrnn.text.visible import make_visible
-from charrnn.training.events import Event, Progress, Validation
+from charrnn.training.events import Event, Progress, Setback, Validation
 
 REDRAW = 0.125  # seconds between two drawings, at least
 STEADY = 0.5  # seconds that a window must have kept its size to be filled
@@ -26,8 +26,7 @@ POINTS = 1000  # of a line, at most
 SPAN = 0.1  # bits between the ends of the curve's scale, at least
 ROWS = 24  # of the table in the summary, about
 WIDE = 110  # columns from which on the sample stands beside the curve
-TRAIN = "dim"
-VALIDATION = "bold magenta"
+TRAIN, VALIDATION = "dim", "bold magenta"
 START = replace(Progress(**{field.name: 0 for field in fields(Progress)}), train_bits=math.nan)  # nothing is known yet
 
 
@@ -66,21 +65,20 @@ class TrainingDisplay:
         self.quiet = quiet
         self.metrics = list(history)  # of all validations
         self.notes: list[str] = []
-        self.train = Line()
-        self.validated = Line()
+        self.train, self.validated = Line(), Line()
         self.now = START
-        self.sample = ("", "")  # title and text: of the latest validation since the run began or was resumed
-        self.best = ("", "")  # of the best model since then
+        self.sample, self.best = ("", ""), ("", "")  # title and text, since the run began or was resumed
         self._earlier = list(history)  # validations that are not on the curve yet
         self._frame: Frame | None = None
         self._drawn = self._resized = -math.inf
         self._size = (0, 0)
-        self._curve: list[Text] = []
-        self._curve_key: tuple[int, ...] = ()  # what it was drawn for
+        self._curve: tuple[tuple[int, ...], list[Text]] = ((), [])  # what it was drawn for, and the drawing
+        self._unicode = True
 
     def __enter__(self) -> Self:
         if not self.quiet and on_terminal():
             self._frame = Frame()
+            self._unicode = self._frame.unicode
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,23 +88,18 @@ class TrainingDisplay:
 
     def show(self, event: Event) -> None:
         """Show what has happened."""
-        if isinstance(event, Progress):
-            self._show_progress(event)
-        elif isinstance(event, Validation):
+        if isinstance(event, Validation):
             self._show_validation(event)
+        elif isinstance(event, Setback):
+            begin = f"the loss diverged at step {event.reached:,}: the run goes on from step {event.step:,}"
+            self.note(f"{begin} with the learning rate {event.learning_rate:g}")
         else:
-            self.note(
-                f"the loss diverged at step {event.reached:,}: the run goes on from step {event.step:,} "
-                f"with the learning rate {event.learning_rate:g}"
-            )
-
-    def _show_progress(self, event: Progress) -> None:
-        self.now = event
-        if self._frame:
-            self._add_earlier()
-            self.train.add(event.fraction, event.train_bits)
-            if time.monotonic() - self._drawn >= REDRAW:
-                self._draw()
+            self.now = event
+            if self._frame:
+                self._add_earlier()
+                self.train.add(event.fraction, event.train_bits)
+                if time.monotonic() - self._drawn >= REDRAW:
+                    self._draw()
 
     def note(self, line: str) -> None:
         """Show a line that stays."""
@@ -117,9 +110,8 @@ class TrainingDisplay:
             write_line(self.notes[-1])
 
     def _show_validation(self, event: Validation) -> None:
-        metrics = event.metrics
+        metrics, bits = event.metrics, event.metrics.train_bits_per_character
         self.metrics.append(metrics)
-        bits = metrics.train_bits_per_character
         self.now = replace(self.now, fraction=event.fraction, seconds=metrics.seconds, train_bits=bits)
         self.sample = (f"sample at step {metrics.step:,}", metrics.sample or "")
         if event.best:
@@ -132,9 +124,8 @@ class TrainingDisplay:
             held_out = metrics.validation_bits_per_character
             figures = f"train {bits:.3f}" + (f"  validation {held_out:.3f}" if held_out is not None else "")
             line = f"{event.fraction:4.0%}  {duration(metrics.seconds):>6}  step {metrics.step:,}  {figures} bits per character"
-            line += "  best" if event.best else ""
             speed = self.now.characters_per_second
-            write_line(f"{line}  {speed:,.0f} characters/s" if speed else line)
+            write_line(line + "  best" * event.best + (f"  {speed:,.0f} characters/s" if speed else ""))
 
     def _add_earlier(self) -> None:
         """Add the validations before this sitting to the curve, where their seconds stand in the run so far."""
@@ -152,12 +143,10 @@ class TrainingDisplay:
         lines which have become too long pushes others out of reach, and these are then blank.
         """
         assert self._frame is not None
-        size = self._frame.size()
-        now = time.monotonic()
+        size, now = self._frame.size(), time.monotonic()
         if size != self._size:
             self._resized = now if self._size[0] else -math.inf
-        self._size = size
-        self._drawn = now
+        self._size, self._drawn = size, now
         lines = self.draw_frame(*size)
         if now - self._resized < STEADY:
             status = self._draw_status(size[0])
@@ -166,8 +155,7 @@ class TrainingDisplay:
 
     def draw_frame(self, columns: int, rows: int) -> list[Text]:
         """The frame for a terminal of that size. What has no room is left out, the curve first."""
-        blank = Text()
-        status = self._draw_status(columns)
+        blank, status = Text(), self._draw_status(columns)
         room = rows - len(status) - 2
         if columns >= WIDE:
             height = min(10, room - 2)
@@ -205,8 +193,7 @@ class TrainingDisplay:
         now = self.now
         phrases = [("train ", f"{now.train_bits:.3f}" if math.isfinite(now.train_bits) else "-", "")]
         if self.metrics:
-            last = self.metrics[-1].validation_bits_per_character
-            if last is not None:
+            if (last := self.metrics[-1].validation_bits_per_character) is not None:
                 phrases.append(("validation ", f"{last:.3f}", ""))
             phrases.append(("best ", f"{min(metrics.bits for metrics in self.metrics):.3f}", " bits/character"))
         speed = f"{now.characters_per_second:,.0f}"
@@ -230,19 +217,17 @@ class TrainingDisplay:
     def _draw_curve(self, width: int, height: int) -> list[Text]:
         """The curve over the whole length of the run, drawn anew once a second."""
         key = (width, height, len(self.metrics), int(time.monotonic()))
-        if self._curve_key != key:
-            self._curve_key = key
-            self._curve = self._plot(width, height, end=1.0, seconds=self.now.seconds + self.now.seconds_left)
-        return [line.copy() for line in self._curve]
+        if self._curve[0] != key:
+            self._curve = (key, self._plot(width, height, end=1.0, seconds=self.now.seconds + self.now.seconds_left))
+        return [line.copy() for line in self._curve[1]]
 
     def _plot(self, width: int, height: int, end: float, seconds: float) -> list[Text]:
-        """Both lines up to the fraction `end` of the run, after so many seconds, in `height` rows and one for the time axis."""
+        """Both lines up to the fraction `end` of the run, after so many seconds, in `height` rows; below, time and legend."""
         places = max(width - 6, 4)
         losses = [*self.train.y, *self.validated.y] or [0.0]
+        # The scale is that of the validations: before, the loss falls off a cliff.
+        high = max(metrics.bits for metrics in self.metrics) if len(self.metrics) > 1 else max(losses)
         low = min(losses)
-        high = max(losses)
-        if len(self.metrics) > 1:  # the scale is that of the validations: before, the loss falls off a cliff
-            high = max(metrics.bits for metrics in self.metrics)
         high = max(high, low + SPAN)
         curves = [line.resample(2 * places, end) for line in (self.train, self.validated)]
         lines = []
@@ -252,10 +237,7 @@ class TrainingDisplay:
             for style, cells in groupby(row, lambda cell: VALIDATION if cell[1] else TRAIN):
                 lines[-1].append("".join(map(self._glyph, cells)), style=style)
             lines[-1].rstrip()
-        return [*lines, self._draw_axis(width, places=places, time_at_end=duration(seconds))]
-
-    def _draw_axis(self, width: int, places: int, time_at_end: str) -> Text:
-        """The time axis, with the legend in its middle."""
+        time_at_end = duration(seconds)
         legend = Text().append("train", style=TRAIN)
         if self.validated.x:
             legend.append("  ").append("validation", style=VALIDATION)
@@ -265,22 +247,19 @@ class TrainingDisplay:
         axis.pad_right((width - axis.cell_len - len(time_at_end) - len(legend)) // 2)
         axis.append_text(legend)
         axis.pad_right(max(width - axis.cell_len - len(time_at_end), 1))
-        return axis.append(time_at_end, style="dim")
+        return [*lines, axis.append(time_at_end, style="dim")]
 
     def _glyph(self, cell: tuple[int, ...]) -> str:
-        train, validation = cell
-        if not train | validation:
+        if not any(cell):
             return " "
-        return chr(0x2800 + (train | validation)) if self._unicode else "*" if validation else "."
+        return chr(0x2800 + (cell[0] | cell[1])) if self._unicode else "*" if cell[1] else "."
 
     def _draw_sample(self, title: str, text: str, width: int, height: int | None) -> list[Text]:
         """A title and the text's first lines in `height` rows; without one, all of them."""
-        if not title:
-            lines = [Text("no sample yet: it comes with the first validation", style="dim")]
-        else:
-            rail = "│ " if self._unicode else "| "
-            written = self._wrap(text.strip("\n"), width - 2)[:height]
-            lines = [Text(title, style="dim"), *(Text().append(rail, style="dim").append_text(line) for line in written)]
+        rail = "│ " if self._unicode else "| "
+        written = self._wrap(text.strip("\n"), width - 2)[:height] if title else []
+        lines = [Text(title or "no sample yet: it comes with the first validation", style="dim")]
+        lines += [Text().append(rail, style="dim").append_text(line) for line in written]
         return lines + [Text() for _ in range((height or 0) + 1 - len(lines))]
 
     def _draw_table(self, columns: int) -> list[Text]:
@@ -303,10 +282,8 @@ class TrainingDisplay:
         lines = [Text("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))) for row in rows]
         lines[0].stylize("dim")
         lines[1 + chosen.index(best)].append("  best", style=VALIDATION)
-        title = "validations, in bits per character"
-        if many > ROWS:
-            title += f"; {len(chosen)} of {many:,}, the others are in history.jsonl"
-        return [*self._wrap(title, columns), *lines]
+        left_out = f"; {len(chosen)} of {many:,}, the others are in history.jsonl" if many > ROWS else ""
+        return [*self._wrap(f"validations, in bits per character{left_out}", columns), *lines]
 
     def _wrap(self, text: str, width: int) -> list[Text]:
         """Wrap a text that is data: made visible, and as wide as a terminal draws it."""
@@ -315,7 +292,3 @@ class TrainingDisplay:
             visible = visible.encode("ascii", "backslashreplace").decode("ascii")
         console = self._frame.console if self._frame else None
         return list(Text(visible).wrap(console, max(width, 1), overflow="fold", tab_size=4))  # type: ignore[arg-type]
-
-    @property
-    def _unicode(self) -> bool:
-        return self._frame is None or self._frame.unicode

@@ -6,6 +6,7 @@ Rich is imported where it draws, since most of what is printed is plain lines an
 import contextlib
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -52,11 +53,8 @@ def write_line(line: str, stream: TextIO | None = None) -> None:
 
 def wrap_line(line: str) -> list[str]:
     """The line as standard error takes it: a terminal in pieces that fit, broken between words."""
-    import textwrap
-
-    if not on_terminal():
-        return [line]
-    return textwrap.wrap(make_visible(line, keep=""), max(terminal_size()[0], 20), break_on_hyphens=False)
+    width = max(terminal_size()[0], 20)
+    return textwrap.wrap(make_visible(line, keep=""), width, break_on_hyphens=False) if on_terminal() else [line]
 
 
 def terminal_size() -> tuple[int, int]:
@@ -110,28 +108,16 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
         print("  ".join([f"{name:<{widths[0]}}", *aligned]))
 
 
-def print_surprises(title: str, rows: Sequence[tuple[float, str]]) -> None:
-    """Print bits beside texts to standard output, each text on one line."""
-    print(f"\n{title}")
-    for bits, text in rows:
-        write_line(f"{bits:7.2f} {text}", sys.stdout)
-
-
 def print_forecast(figures: Mapping[str, Any], rows_scored: str) -> None:
-    """Print what there is to say about a forecast: each figure beside that of the naive forecast, then the verdict.
-
-    `rows_scored` says what kind of rows the figures are about.
-    """
-    ahead = figures["horizon"]
-    target = make_visible(figures["target"], keep="")
+    """Print each figure of a forecast beside that of the naive forecast, then the verdict; `rows_scored` is the rows' kind."""
+    ahead, target = figures["horizon"], make_visible(figures["target"], keep="")
     rows = [[f"{target}, {ahead} row{'s' * (ahead > 1)} ahead", "network", "naive"]]
     if "verdict" in figures:
         for scale, name in (("", "rmse"), ("", "mae"), ("scaled_", "rmse"), ("scaled_", "mae")):
             label = name.upper() + (", scaled" if scale else "")
             rows.append([label, round_number(figures[f"{scale}{name}"]), round_number(figures[f"{scale}naive_{name}"])])
-    rows.append(["next", round_number(figures["forecast"]), round_number(figures["naive_forecast"])])
-    print_table(rows)
-    if "verdict" in figures:
-        print(f"Over {figures['scored_rows']:,} {rows_scored} {figures['verdict']}.")
+        verdict = f"Over {figures['scored_rows']:,} {rows_scored} {figures['verdict']}."
     else:
-        print("There are no rows to score, so nothing says how good this is.")
+        verdict = "There are no rows to score, so nothing says how good this is."
+    print_table([*rows, ["next", round_number(figures["forecast"]), round_number(figures["naive_forecast"])]])
+    print(verdict)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from charrnn.terminal.output import round_number
 
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character, by column and row
-WIDEST = 100  # columns
 
 
 def draw_dots(lines: Sequence[Sequence[float]], height: int, low: float, high: float) -> list[list[tuple[int, ...]]]:
@@ -38,11 +37,10 @@ def print_plot(truth: Sequence[float], forecast: Sequence[float], height: int = 
     from rich.text import Text
 
     numbers = [value for value in (*truth, *forecast) if not math.isnan(value)]
-    low = min(numbers)
-    high = max(numbers)
+    low, high = min(numbers), max(numbers)
     labels = [round_number(high), *[""] * (height - 2), round_number(low)]
     margin = max(map(len, labels)) + 1
-    width = max(min(shutil.get_terminal_size().columns, WIDEST) - margin - 1, 8)
+    width = max(min(shutil.get_terminal_size().columns, 100) - margin - 1, 8)
     columns = [_resample(line, 2 * width) for line in (truth, forecast)]
     drawing = Text()
     for label, cells in zip(labels, draw_dots(columns, height=height, low=low, high=high), strict=True):

@@ -1,4 +1,4 @@
-"""How far work has come that takes long: a bar on a terminal, plain lines elsewhere."""
+"""How far long work has come. Rich is imported when the bar is drawn first, so that short work starts without it."""
 
 import time
 from typing import TYPE_CHECKING, Self
@@ -12,15 +12,11 @@ if TYPE_CHECKING:
 class WorkDisplay:
     """Shows how far work has come when it takes long: a bar on a terminal, a line every ten seconds elsewhere.
 
-    `what` says what is being done, `unit` in what, `scale` how many of its ones make one unit. Rich is imported when the bar
-    is drawn first, so that short work starts without it.
+    `what` says what is being done, `unit` in what, `scale` how many of its ones make one unit.
     """
 
     def __init__(self, what: str = "reading", unit: str = "MB", quiet: bool = False, scale: float = 1e6):
-        self.what = what
-        self.unit = unit
-        self.quiet = quiet
-        self.scale = scale
+        self.what, self.unit, self.quiet, self.scale = what, unit, quiet, scale
         self._frame: Frame | None = None
         self._due = time.monotonic() + (1.0 if on_terminal() else 10.0)
 
@@ -33,17 +29,16 @@ class WorkDisplay:
 
     def progress(self, done: int, total: int | None) -> None:
         """Show how much has been done, and of how much, where that is known."""
-        now = time.monotonic()
+        now, terminal = time.monotonic(), on_terminal()
         if self.quiet or now < self._due:
             return
+        self._due = now + (0.125 if terminal else 10.0)
         places = int(self.scale > 1)
         count = f"{done / self.scale:,.{places}f} " + (f"of {total / self.scale:,.{places}f} " if total else "")
         figures = f"{self.what}: {count}{self.unit}"
-        if not on_terminal():
-            self._due = now + 10.0
+        if not terminal:
             write_line(figures)
             return
-        self._due = now + 0.125
         from rich.text import Text
 
         from charrnn.terminal.frame import Frame, draw_bar

@@ -52,12 +52,9 @@ class Board:
                 self._write_values(metrics.step, [*values, _scalar("learning_rate", metrics.learning_rate), *sample])
             case Progress() if time.monotonic() >= self._due:
                 self._due = time.monotonic() + EVERY
-                values = [
-                    _scalar("bits_per_character/train", event.train_bits),
-                    _scalar("learning_rate", event.learning_rate),
-                    _scalar("characters_per_second", event.characters_per_second),
-                ]
-                self._write_values(event.step, values)
+                rates = {"learning_rate": event.learning_rate, "characters_per_second": event.characters_per_second}
+                figures = {"bits_per_character/train": event.train_bits} | rates
+                self._write_values(event.step, [_scalar(name, value) for name, value in figures.items()])
 
     def _write_start(self, step: int) -> None:
         self._write(event_pb2.Event(step=step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START)))

@@ -7,12 +7,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from charrnn.errors import CharrnnError
 from charrnn.headers import Origin, StateHeader
-from charrnn.inference.model import Model
 from charrnn.inference.score import RecordBlocks, TextBlocks
 from charrnn.options import Options
 from charrnn.run_folder import read_manifest
@@ -23,6 +23,9 @@ from charrnn.text.records import RecordText, find_records, hash_records
 from charrnn.text.vocabulary import Ids, Vocabulary
 from charrnn.training.batches import fit_windows
 from charrnn.training.distributed import ALONE, Group
+
+if TYPE_CHECKING:  # `info` reads this module, and needs no network
+    from charrnn.inference.model import Model
 
 HELD_OUT = 0.1  # the fraction of a text that is held out, where nothing else is asked for
 TINY = 1_000  # characters; a shorter text is learned whole, by heart: a few words held out of it would say nothing
@@ -61,33 +64,29 @@ class Dataset:
             given = text.training.text() + ("" if isinstance(text.validation, str) else text.held_out.text())
             self.record_hashes = hash_records(records.split(given, kind)[0])
 
-    @property
-    def start_id(self) -> int:
-        return int(self.vocabulary.encode(self.start)[0])
-
     def validation_blocks(self, group: Group = ALONE) -> TextBlocks | RecordBlocks:
         """What this rank scores of the validation text."""
+        start = int(self.vocabulary.encode(self.start)[0])
         if self.kind is not None:
-            found = find_records(self.validation_ids, kind=self.kind, line_break=self.start_id)
+            found = find_records(self.validation_ids, kind=self.kind, line_break=start)
             return RecordBlocks(found[group.rank :: group.size])
         known = self.validation_ids[self.validation_ids >= 0]
         unknown = len(self.validation_ids) - len(known) if group.rank == 0 else 0
-        return TextBlocks(known, self.start_id, unknown=unknown, part=group.part)
+        return TextBlocks(known, start, unknown=unknown, part=group.part)
 
 
 def load_dataset(
-    sources: Sequence[str | Path],
-    options: Options,
-    base: Model | None = None,
-    watch: Watch | None = None,
-    group: Group = ALONE,
+    sources: Sequence[str | Path], options: Options, base: "Model | None", watch: Watch | None, group: Group
 ) -> Dataset:
     """Read the texts of a new run, by the vocabulary of the `base` model where there is one.
 
     Raises: CharrnnError for what can't be used, or does not go with the base.
     """
-    if base is not None:
-        options = _continue_records(base, options)
+    if base is not None:  # it takes its text as before
+        if options.records not in (None, base.records):
+            kind = f"learned {base.records}s" if base.records else "took its text for one sequence"
+            raise CharrnnError(f"--by-{options.records}: {base.path} {kind}, and goes on so")
+        options = replace(options, records=base.records)
     text = read_texts(sources, options=options, watch=watch, group=group)
     group.require_same({"the text": text.corpus_hash})
     if text.validation and not len(text.held_out):
@@ -102,14 +101,6 @@ def load_dataset(
         fate = "are left out of the training text" if base.vocabulary.unknown is None else "are read as its unknown symbol"
         text.notes.append(f"{base.path} has never seen {unknown[:40]!r}; these characters {fate}")
     return Dataset(text, kind=options.records, vocabulary=base.vocabulary, start=base.header.start)
-
-
-def _continue_records(base: Model, options: Options) -> Options:
-    """The options of a run that begins with a model: it takes its text as the model did. Raises: CharrnnError."""
-    if options.records not in (None, base.records):
-        kind = f"learned {base.records}s" if base.records else "took its text for one sequence"
-        raise CharrnnError(f"--by-{options.records}: {base.path} {kind}, and goes on so")
-    return replace(options, records=base.records)
 
 
 def reload_text(out: Path, origin: Origin, sources: Sequence[str | Path], watch: Watch | None, group: Group) -> SplitText:
@@ -130,12 +121,10 @@ def reload_text(out: Path, origin: Origin, sources: Sequence[str | Path], watch:
 
 def rebuild_dataset(text: SplitText, header: StateHeader) -> Dataset:
     """The dataset of a saved run. Raises: ValueError where the run's batches don't fit the text."""
-    recipe = header.recipe
     vocabulary = Vocabulary(header.model.vocabulary, header.model.unknown)
-    dataset = Dataset(text, kind=recipe.records, vocabulary=vocabulary, start=header.model.start)
-    sizes = (recipe.batch_size, recipe.seq_length)
-    characters = len(dataset.ids)
-    if characters < 2 or (recipe.records is None and fit_windows(characters, *sizes) != sizes):
+    dataset = Dataset(text, kind=header.recipe.records, vocabulary=vocabulary, start=header.model.start)
+    sizes = (header.recipe.batch_size, header.recipe.seq_length)
+    if len(dataset.ids) < 2 or (dataset.kind is None and fit_windows(len(dataset.ids), *sizes) != sizes):
         raise ValueError("its windows don't fit the text")
     return dataset
 
@@ -175,31 +164,28 @@ def choose_start(text: Corpus, vocabulary: Vocabulary) -> str:
 def read_texts(sources: Sequence[str | Path], options: Options, watch: Watch | None = None, group: Group = ALONE) -> SplitText:
     """Read the text of `sources`, and hold out what `options` say. Raises: CharrnnError for what can't be used."""
     corpus = _read(sources, encoding=options.encoding, watch=watch, group=group)
-    other: Corpus | None = None
-    notes = list(corpus.notes)
-    files = list(corpus.files)
-    corpus_hash = corpus.corpus_hash
-    if isinstance(options.validation, str):
-        other = _read([options.validation], encoding=options.encoding, watch=watch, group=group)
-        notes += other.notes
-        files += other.files
-        corpus_hash = f"{corpus_hash} {other.corpus_hash}"
+    read = [corpus]
     validation = options.validation
+    if isinstance(validation, str):
+        read.append(_read([validation], encoding=options.encoding, watch=watch, group=group))
+    notes = [note for part in read for note in part.notes]
     if validation is None:
-        validation = HELD_OUT
-        if options.records is None and len(corpus) < TINY:
-            validation = 0.0
+        tiny = options.records is None and len(corpus) < TINY
+        validation = 0.0 if tiny else HELD_OUT
+        if tiny:
             notes.append(f"{len(corpus):,} characters are too few to hold any out; they are learned by heart")
     if options.records is not None:
-        training, held_out, more = _split_records(corpus, other, replace(options, validation=validation))
+        training, held_out, more = _split_records(read, replace(options, validation=validation))
         notes += more
-    elif other is not None:
-        training = corpus
-        held_out = other
     else:
-        training, held_out = corpus.split(float(validation))
+        training, held_out = read if isinstance(validation, str) else corpus.split(validation)
     return SplitText(
-        training=training, held_out=held_out, corpus_hash=corpus_hash, notes=notes, files=files, validation=validation
+        training=training,
+        held_out=held_out,
+        corpus_hash=" ".join(part.corpus_hash for part in read),
+        notes=notes,
+        files=[file for part in read for file in part.files],
+        validation=validation,
     )
 
 
@@ -211,13 +197,11 @@ def require_there(sources: Sequence[str], validation: str | float | None, cure: 
 
 
 def _read(sources: Sequence[str | Path], encoding: str, watch: Watch | None, group: Group) -> Corpus:
-    """Read a text; on each machine its first rank does, and the others open the ids that it has kept, where they are many."""
+    """Read a text: on each machine its first rank does, and the others open the ids that it has cached, where they are many."""
     if group.size > 1 and STDIN in map(str, sources):
         raise CharrnnError("several ranks can't share standard input; name files or folders")
-    corpus: Corpus | None = None
     with group.wait_for_all():
-        if group.local_rank == 0:
-            corpus = read_corpus(sources, encoding, watch)
+        corpus = read_corpus(sources, encoding, watch) if group.local_rank == 0 else None
     path = group.all_gather(corpus.path if corpus is not None else None)[group.rank - group.local_rank]
     if corpus is not None:
         return corpus
@@ -225,15 +209,15 @@ def _read(sources: Sequence[str | Path], encoding: str, watch: Watch | None, gro
     return kept[0] if kept is not None else read_corpus(sources, encoding)
 
 
-def _split_records(corpus: Corpus, other: Corpus | None, options: Options) -> tuple[Corpus, Corpus, list[str]]:
+def _split_records(read: Sequence[Corpus], options: Options) -> tuple[Corpus, Corpus, list[str]]:
     """The text to learn and the text to validate on, of whole records, each ended by its separator; and notes for the user."""
     kind = str(options.records)
-    training, notes = records.split(corpus.text(), kind)
+    training, notes = records.split(read[0].text(), kind)
     if len(set(training)) < 2:
         found = f"{len(training):,} {kind}s, all of them the same" if len(training) > 1 else f"{len(training)} {kind}"
         raise CharrnnError(f"the text holds {found}; --by-{kind} needs at least 2 different ones")
-    if other is not None:
-        given, more = records.split(other.text(), kind)
+    if len(read) > 1:
+        given, more = records.split(read[1].text(), kind)
         notes += more
         learned = set(training)
         held_out = [record for record in given if record not in learned]

@@ -42,12 +42,28 @@ def pick_device(name: str, group: Group = ALONE) -> str:
     return name
 
 
-def pick_precision(asked: str, device: str, group: Group = ALONE) -> str:
-    """The precision of the products that was `asked` for; "auto" is bfloat16 where every rank's device multiplies it."""
+def pick_precision(asked: str, cell: str, device: str, group: Group = ALONE) -> str:
+    """The precision of the products that was `asked` for; "auto" is bfloat16 where every rank's device multiplies it.
+
+    Raises: CharrnnError where bfloat16 is asked for and can't be had.
+    """
+    if asked == "bfloat16" and not can_run_bfloat16(cell, device):
+        raise CharrnnError(f"--precision bfloat16: this processor can't run an {cell} in it; take float32 or auto")
     native = has_bfloat16() if device == "cpu" else device.startswith("cuda") and torch.cuda.is_bf16_supported()
     if all(group.all_gather(asked != "auto" or native)):
         return "bfloat16" if asked == "auto" else asked
     return "float32"
+
+
+def can_run_bfloat16(cell: str, device: str) -> bool:
+    """Whether a cell runs in bfloat16 there at all, however slowly: oneDNN has no such LSTM for CPUs without AVX-512."""
+    model = CharRNN(Config(2, cell=cell, num_layers=1, hidden_size=16, embedding_size=2)).to(device)
+    ids = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    try:
+        model(ids, model.initial_state(1), dtype=torch.bfloat16)
+    except RuntimeError:
+        return False
+    return True
 
 
 def measure_speed(device: str, precision: str, logits: int) -> float:
@@ -91,7 +107,8 @@ def choose_recipe(
     options: Options, dataset: Dataset, base: Model | None, device: str, group: Group
 ) -> tuple[Recipe, list[str]]:
     """Decide how to train on this machine; the first rank decides for all."""
-    precision = pick_precision(options.precision, device, group)
+    cell = options.cell if base is None else base.header.config.cell
+    precision = pick_precision(options.precision, cell=cell, device=device, group=group)
     softmax = SampledSoftmax.of(dataset.counts)
     logits = len(dataset.vocabulary) if softmax is None else softmax.width
     speed = sum(group.all_gather(measure_speed(device, precision, logits))) if options.seconds is not None else SPEED

@@ -4,7 +4,7 @@ It knows no files, no schedule and no clock. Letters: T time steps, B sequences 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from charrnn.network.optimizer import Optimizer
 from charrnn.options import Recipe
 from charrnn.training.batches import PAD, Batch
 from charrnn.training.data import Dataset
-from charrnn.training.device import random_state, set_random_state
+from charrnn.training.device import can_run_bfloat16, random_state, set_random_state
 from charrnn.training.distributed import ALONE, Group
 from charrnn.training.recipe import MUON_FROM
 from charrnn.training.sampled_softmax import SampledSoftmax
@@ -31,7 +31,7 @@ LN2 = math.log(2)
 
 
 class DivergedError(CharrnnError):
-    """The loss is far beyond a uniform guess's, or it or a weight is no longer finite."""
+    """The loss is far larger than a uniform guess's, or it or a weight is no longer finite."""
 
     def __init__(self, step: int):
         super().__init__(f"the loss diverged at step {step}; what was saved is whole; take a smaller --learning-rate", 1)
@@ -55,13 +55,21 @@ class Learner:
         self.recipe = recipe
         self.group = group
         self.device = torch.device(device)
-        self.dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32  # of products
+        self.dtype = torch.float32  # of products
+        self.notes: list[str] = []  # for the user
+        if recipe.precision == "bfloat16" and can_run_bfloat16(recipe.cell, device):
+            self.dtype = torch.bfloat16
+        elif recipe.precision == "bfloat16":  # a run that was begun on another machine
+            self.notes.append("this processor can't run an LSTM in bfloat16, in which the run was begun; it goes on in float32")
         torch.manual_seed(recipe.seed)
-        self.model = CharRNN(configure(recipe, len(dataset.vocabulary)))
+        sizes = (recipe.num_layers, recipe.hidden_size, recipe.embedding_size)
+        self.model = CharRNN(Config(len(dataset.vocabulary), recipe.cell, *sizes, recipe.residual))
         self.model.init_output_bias(torch.from_numpy(dataset.counts))
         self.model.to(self.device)
         self.softmax = SampledSoftmax.of(dataset.counts)  # None: over the whole vocabulary
-        matrices = self._matrices_for_muon()
+        # Muon trains the matrices from hidden units to gates; what the first layer reads is no hidden state.
+        read = [matrix for layer in self.model.layers for matrix in layer.all_weights[0][:2]]
+        matrices = read[1:] if recipe.hidden_size >= MUON_FROM else []
         others = [p for p in self.model.parameters() if not any(p is matrix for matrix in matrices)]
         self.optimizer = Optimizer(matrices, others, self.dtype)
         self.network = group.average_gradients(self.model)  # to learn with; it has the same weights
@@ -69,15 +77,9 @@ class Learner:
         streams = mine.stop - mine.start
         self.carried: State = self.model.initial_state(streams) if recipe.records is None else []  # from batch to batch
         self.validation_blocks = dataset.validation_blocks(group)
+        self._stop: Callable[[], bool] = lambda: False  # asks the validation under way to end
         if group.rank:  # the weights are the same on all ranks, what dropout silences is not
             self.seed(0)
-
-    def _matrices_for_muon(self) -> Sequence[torch.Tensor]:
-        """The matrices from hidden units to gates, if they are large enough for it to pay."""
-        if self.recipe.hidden_size < MUON_FROM:
-            return []
-        matrices = [weights for layer in self.model.layers for weights in layer.all_weights[0][:2]]
-        return matrices[1:]  # not the first layer's input, which is no hidden state
 
     def seed(self, step: int) -> None:
         """Begin the generator that dropout draws from anew, by the seed, this rank and the step."""
@@ -127,8 +129,12 @@ class Learner:
 
     def _state_before(self, batch: Batch) -> State:
         """The states that a batch begins from: nothing goes from one batch of records to the next."""
-        if batch.shifts:
-            self._shift_states()
+        if batch.shifts:  # each stream goes on from where the one before it has ended, a rank's first from another's last
+            ends = self.group.all_gather([[part[-1:].cpu() for part in layer] for layer in self.carried])[self.group.rank - 1]
+            self.carried = [
+                tuple(torch.cat([end.to(part), part[:-1]]) for end, part in zip(mine, layer, strict=True))
+                for mine, layer in zip(ends, self.carried, strict=True)
+            ]
         if self.recipe.records is not None:
             return self.model.initial_state(len(batch.fresh))
         if not batch.fresh.any():
@@ -136,22 +142,15 @@ class Learner:
         fresh = torch.from_numpy(batch.fresh)[:, None].to(self.device)
         return [tuple(part.masked_fill(fresh, 0.0) for part in layer) for layer in self.carried]
 
-    def _shift_states(self) -> None:
-        """Each stream goes on from where the one before it has ended, the first one of a rank from the last of another."""
-        ends = self.group.all_gather([[part[-1:].cpu() for part in layer] for layer in self.carried])[self.group.rank - 1]
-        self.carried = [
-            tuple(torch.cat([end.to(part), part[:-1]]) for end, part in zip(mine, layer, strict=True))
-            for mine, layer in zip(ends, self.carried, strict=True)
-        ]
-
     def validate(self, stop: Callable[[], bool] = lambda: False) -> float:
         """Bits per character of the validation text, of which each rank scores its part.
 
         Raises: StopError on all ranks where one is asked to `stop`; nothing has changed then.
         """
+        self._stop = stop
         figures = np.zeros(3)
         try:
-            mine = score(_Stoppable(self, stop), self.validation_blocks, self.dataset.vocabulary)
+            mine = score(self, self.validation_blocks, self.dataset.vocabulary)
             figures[:2] = mine.nats, mine.characters
         except StopError:
             figures[2] = 1
@@ -160,9 +159,15 @@ class Learner:
             raise StopError
         return float(nats / characters) / LN2
 
+    def initial_state(self, batch_size: int) -> State:
+        """The zero state of a validation's streams."""
+        return self.model.initial_state(batch_size)
+
     @torch.no_grad()
     def forward(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        """Read `ids` (T, B) on from a state: logits (T, B, V) and the state after them."""
+        """Read `ids` (T, B) on from a state: logits (T, B, V) and the state after them. Raises: StopError, see `validate`."""
+        if self._stop():
+            raise StopError
         logits, state = self.model(torch.from_numpy(ids.astype(np.int64)).to(self.device), state, dtype=self.dtype)
         return logits.float().cpu().numpy(), state
 
@@ -207,46 +212,17 @@ class Learner:
             return []
         self.seed(step)
         now = "one process" if self.group.size == 1 else f"{self.group.size} ranks"
-        noisy = self.recipe.dropout or self.recipe.recurrent_dropout
-        other = "how sums are rounded" + (", and what dropout silences" if noisy else "")
+        silenced = ", and what dropout silences" if self.recipe.dropout or self.recipe.recurrent_dropout else ""
         return [
             f"the run was saved by {size} and goes on with {now}: the text's streams, their order and their states are the "
-            f"same as they would have been; {other}, is not"
+            f"same as they would have been; how sums are rounded{silenced}, is not"
         ]
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """All tensors of this rank, under their names in the state file."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.tensors().items()}
+        parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.tensors()}
+        tensors = {f"{part}.{name}": tensor for part, found in parts.items() for name, tensor in found.items()}
         return tensors | {f"carried.{i}.{j}": part for i, layer in enumerate(self.carried) for j, part in enumerate(layer)}
-
-
-class _Stoppable:
-    """The network as a validation reads it: it raises StopError where this rank is asked to stop."""
-
-    def __init__(self, learner: Learner, stop: Callable[[], bool]):
-        self.learner = learner
-        self.stop = stop
-
-    def initial_state(self, batch_size: int) -> State:
-        return self.learner.model.initial_state(batch_size)
-
-    def forward(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        if self.stop():
-            raise StopError
-        return self.learner.forward(ids, state)
-
-
-def configure(recipe: Recipe, vocabulary_size: int) -> Config:
-    """The shape of the network that a recipe asks for."""
-    return Config(
-        vocabulary_size=vocabulary_size,
-        cell=recipe.cell,
-        num_layers=recipe.num_layers,
-        hidden_size=recipe.hidden_size,
-        embedding_size=recipe.embedding_size,
-        residual=recipe.residual,
-    )
 
 
 def _generator(rank: int) -> str:

@@ -13,12 +13,11 @@ from typing import Self
 
 import numpy as np
 
-from charrnn import run_folder
 from charrnn.checkpoint import RECORD_HASHES, Tensors, damaged, is_sound, read_model, read_state
-from charrnn.headers import Counters, Metrics, ModelHeader, Origin, StateHeader, Training
+from charrnn.headers import Counters, Json, Metrics, ModelHeader, Origin, StateHeader, Training
 from charrnn.inference.model import Model, load
 from charrnn.options import Options, Recipe
-from charrnn.run_folder import STATE, RunFolder
+from charrnn.run_folder import STATE, RunFolder, require_unused
 from charrnn.text.reading import STDIN, Watch
 from charrnn.training.batches import make_batches
 from charrnn.training.data import Dataset, load_dataset, name_run, rebuild_dataset, reload_text
@@ -48,7 +47,7 @@ class Run:
         self.learner = Learner(dataset, recipe=recipe, device=device, group=group)
         self.counters = Counters(train_bits=math.log2(len(dataset.vocabulary)))
         self.history: list[Metrics] = []
-        self.notes: list[str] = []  # for the user, on how it was made or is taken up again
+        self.notes = list(self.learner.notes)  # for the user, on how it was made or is taken up again
         self.save_seconds = 0.0  # that the last save took
         self._stopping = False
 
@@ -70,7 +69,7 @@ class Run:
         Of several ranks the first one chooses, and the folder is its own. Raises: CharrnnError for unusable input.
         """
         if out is not None and not force and group.rank == 0:
-            run_folder.require_unused(Path(out))
+            require_unused(Path(out))
         base = group.broadcast(lambda: load(init_from) if init_from is not None else None)
         dataset = load_dataset(sources, options=options, base=base, watch=watch, group=group)
         options = replace(options, validation=dataset.text.validation, records=dataset.kind)
@@ -129,7 +128,7 @@ class Run:
 
     @property
     def highest_rate(self) -> float:
-        """The learning rate at its highest, from now on."""
+        """The highest learning rate from now on."""
         return self.recipe.learning_rate * SMALLER**self.counters.setbacks
 
     def events(
@@ -145,8 +144,7 @@ class Run:
         if self.group.rank == 0:
             self.folder.lock()
         try:
-            schedule = self._schedule(options)
-            yield from self._train(schedule, time.monotonic() if started is None else started, stop)
+            yield from self._train(self._schedule(options), time.monotonic() if started is None else started, stop)
         finally:
             self.folder.unlock()
 
@@ -185,22 +183,17 @@ class Run:
         self.counters.seconds = schedule.earlier + self._synchronize(started, stop)
         self.save()
         if self.step and not self.history:  # stopped before its first validation, whose model will replace this one
-            metrics = self._metrics(schedule.fraction, None)
-            self.group.broadcast(lambda: self._save_model(metrics))
+            self.group.broadcast(lambda: self._save_model(self._metrics(schedule.fraction, None)))
 
     def _schedule(self, options: Options) -> Schedule:
         """The schedule of a run of the length that `options` ask for, which the run remembers."""
-        length = {"seconds": options.seconds, "epochs": options.epochs, "steps": options.steps}
+        length: Json = {"seconds": options.seconds, "epochs": options.epochs, "steps": options.steps}
         if not length.items() <= vars(self.origin.options).items():  # another length is asked for: that is how long it goes on
             self.recipe = replace(self.recipe, max_epochs=0.0)
-        asked = replace(self.origin.options, seconds=options.seconds, epochs=options.epochs, steps=options.steps)
-        self.origin = replace(self.origin, options=asked)
-        steps: float | None = options.steps
-        if options.epochs:
-            steps = math.ceil(options.epochs * self.batches.per_epoch)
+        self.origin = replace(self.origin, options=replace(self.origin.options, **length))
         return Schedule(
             seconds=options.seconds,
-            steps=steps,
+            steps=math.ceil(options.epochs * self.batches.per_epoch) if options.epochs else options.steps,
             max_steps=self.recipe.max_epochs * self.batches.per_epoch or math.inf,
             validation_size=len(self.dataset.validation_ids),
             vocabulary_size=len(self.dataset.vocabulary),
@@ -252,10 +245,9 @@ class Run:
             raise DivergedError(self.step)
         weights = self._weights()
         sample = self.group.broadcast(lambda: Model(weights, self._header()).preview(self.step))
-        metrics = replace(metrics, sample=sample)
-        self.history.append(metrics)
+        self.history.append(replace(metrics, sample=sample))
         self.save()
-        return Validation(metrics=metrics, best=self._is_best(), fraction=fraction)
+        return Validation(metrics=self.history[-1], best=self._is_best(), fraction=fraction)
 
     def _metrics(self, fraction: float, bits: float | None) -> Metrics:
         """Where the run stands, with `bits` per character of the validation text."""
@@ -272,12 +264,11 @@ class Run:
         """Take up the saved state again, with a smaller learning rate. Raises: CharrnnError after SETBACKS times."""
         if self.counters.setbacks == SETBACKS:
             raise DivergedError(self.step)
-        reached = self.step
-        setbacks = self.counters.setbacks + 1
+        reached = self.counters
         self._restore(*self.group.broadcast(lambda: read_state(self.folder.path / STATE)))
-        self.counters.setbacks = setbacks
+        self.counters.setbacks = reached.setbacks + 1
         self.save()
-        return Setback(reached=reached, step=self.step, learning_rate=self.highest_rate)
+        return Setback(reached=reached.step, step=self.step, learning_rate=self.highest_rate)
 
     def save(self) -> None:
         """Write the state, then what follows from it: the model where this step is the best so far, and the history.
@@ -308,16 +299,14 @@ class Run:
 
     def _save_model(self, metrics: Metrics) -> None:
         training = Training(origin=self.origin, recipe=self.recipe, metrics=metrics)
-        tensors = self._weights()
-        if self.dataset.record_hashes is not None:
-            tensors[RECORD_HASHES] = self.dataset.record_hashes
+        hashes = self.dataset.record_hashes
+        tensors = self._weights() | ({} if hashes is None else {RECORD_HASHES: hashes})
         self.folder.save_model(tensors, replace(self._header(), training=training))
 
     def _is_best(self) -> bool:
         """Whether the run was validated at this very step, and better than ever before."""
-        if not self.history or self.history[-1].step != self.step:
-            return False
-        return all(self.history[-1].bits < earlier.bits for earlier in self.history[:-1])
+        bits = [metrics.bits for metrics in self.history]
+        return bool(bits) and self.history[-1].step == self.step and bits[-1] < min(bits[:-1], default=math.inf)
 
     def _header(self) -> ModelHeader:
         return ModelHeader(
