@@ -1,7 +1,6 @@
-"""The files of a model and of a run's state: written whole or not at all, read and checked once.
+"""The files of a model and of a run's state: written whole or not at all, read and checked once. It knows no torch.
 
-Both are safetensors files with a JSON object under the metadata key `charrnn`, so that reading one runs no code. Whoever
-reads one gets the dataclasses of `headers`. Tensors are NumPy arrays: this module knows nothing of torch.
+Both are safetensors files with a JSON object under the metadata key `charrnn`, so that reading one runs no code.
 """
 
 import contextlib
@@ -17,22 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from charrnn.errors import CharrnnError
-from charrnn.headers import (
-    FORMAT,
-    Json,
-    ModelHeader,
-    StateHeader,
-    model_to_json,
-    parse_model,
-    parse_network,
-    parse_state,
-    state_to_json,
-)
+from charrnn.headers import FORMAT, Json, ModelHeader, StateHeader, model_to_json, parse_model, parse_network, parse_state
 from charrnn.network.cells import Shape
 from charrnn.text.records import HASH_BYTES
 from charrnn.version import __version__
 
-# the typed headers: class ModelHeader, class Metrics, ... are in charrnn/headers.py
 RECORD_HASHES = "fingerprint"  # the tensor that says which records a model was given; see `text.records.hash_records`
 LONGEST_HEADER = 1 << 24  # bytes; one for all of Unicode has 15.2 million
 LARGEST = 1e6  # no weight is larger: with more, products leave float32
@@ -75,16 +63,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write(path: Path, tensors: Tensors, header: Json) -> None:
     """Write `tensors` and `header` as one safetensors file, atomically."""
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in sorted(tensors.items())}
-    header = {"format": FORMAT, "version": __version__, **header}
-    text = json.dumps(header, ensure_ascii=True, allow_nan=False)
+    text = json.dumps({"format": FORMAT, "version": __version__, **header}, ensure_ascii=True, allow_nan=False)
     write_atomically(path, save(contiguous, metadata={"charrnn": text}))
 
 
 def read(path: Path) -> tuple[Tensors, Json]:
-    """Read a file that `write` wrote, with no more memory than the file has bytes and a small share for its header.
-
-    Raises: CharrnnError where it is missing, not such a file, or of a newer format.
-    """
+    """Read a file of `write` in little more memory than its size. Raises: CharrnnError where it is no such file, or newer."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError("it is no regular file")
@@ -92,12 +76,8 @@ def read(path: Path) -> tuple[Tensors, Json]:
             if int.from_bytes(start.read(8), "little") > LONGEST_HEADER:
                 raise ValueError("its header is too long")
         with safe_open(path, framework="np") as file:
-            header = json.loads(
-                (file.metadata() or {}).get("charrnn", "null"),
-                object_pairs_hook=_distinct,
-                parse_float=_finite,
-                parse_constant=_finite,
-            )
+            text = (file.metadata() or {}).get("charrnn", "null")
+            header = json.loads(text, object_pairs_hook=_distinct, parse_float=_finite, parse_constant=_finite)
             names = list(file.keys())
             if any(file.get_slice(name).get_dtype() not in TENSOR_TYPES for name in names):
                 raise ValueError("it holds tensors of a kind that charrnn never writes")
@@ -113,10 +93,8 @@ def read(path: Path) -> tuple[Tensors, Json]:
         raise CharrnnError(f"{path} is not a charrnn file: its header has no 'charrnn' object with a format")
     if written > FORMAT:
         writer = str(header.get("version", "a newer version"))[:20]
-        raise CharrnnError(
-            f"{path} has format {written}, written by charrnn {writer}; this is charrnn {__version__}, "
-            f"which reads up to format {FORMAT}: charrnn {writer} reads it"
-        )
+        reads = f"this is charrnn {__version__}, which reads up to format {FORMAT}: charrnn {writer} reads it"
+        raise CharrnnError(f"{path} has format {written}, written by charrnn {writer}; {reads}")
     return tensors, header
 
 
@@ -133,10 +111,7 @@ def _finite(text: str) -> float:
 
 
 def read_model(path: Path) -> tuple[Tensors, ModelHeader]:
-    """Read a model and hold every tensor to the configuration and the vocabulary that the header states.
-
-    Raises: CharrnnError that names the file and what in it is wrong.
-    """
+    """Read a model, its tensors held to its header. Raises: CharrnnError that names the file and what is wrong."""
     tensors, header = read(path)
     model = _check_network(path, {name: tensor for name, tensor in tensors.items() if name != RECORD_HASHES}, header)
     hashes = tensors.get(RECORD_HASHES)
@@ -151,10 +126,7 @@ def read_model(path: Path) -> tuple[Tensors, ModelHeader]:
 
 
 def read_state(path: Path) -> tuple[Tensors, StateHeader]:
-    """Read a training state; its network, the tensors `model.*`, is held to the header as that of a model is.
-
-    Raises: CharrnnError that names the file and what in it is wrong.
-    """
+    """Read a training state, its network held to its header. Raises: CharrnnError that names the file and what is wrong."""
     tensors, header = read(path)
     network = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     _check_network(path, network, header)
@@ -162,10 +134,9 @@ def read_state(path: Path) -> tuple[Tensors, StateHeader]:
         if not np.isfinite(tensor).all():
             raise CharrnnError(f"{path}: tensor {name!r} holds numbers that are not finite")
     try:
-        state = parse_state(header)
+        return tensors, parse_state(header)
     except (KeyError, TypeError, ValueError, OverflowError, CharrnnError) as error:
         raise damaged(path, error) from None
-    return tensors, state
 
 
 def damaged(path: Path, error: Exception) -> CharrnnError:
@@ -176,11 +147,6 @@ def damaged(path: Path, error: Exception) -> CharrnnError:
 def write_model(path: Path, tensors: Tensors, header: ModelHeader) -> None:
     """Write a model's file, atomically. Raises: CharrnnError (status 1) when it can't be written."""
     write(path, tensors, model_to_json(header))
-
-
-def write_state(path: Path, tensors: Tensors, header: StateHeader) -> None:
-    """Write a state's file, atomically. Raises: CharrnnError (status 1) when it can't be written."""
-    write(path, tensors, state_to_json(header))
 
 
 def _check_network(path: Path, tensors: Tensors, header: Json) -> ModelHeader:

@@ -32,9 +32,7 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=False)
-def _program(
-    version: Annotated[bool, option("--version", help="Print the version and leave.", is_eager=True)] = False,
-) -> None:
+def _program(version: Annotated[bool, option("--version", help="Print the version and leave.", is_eager=True)] = False) -> None:
     """Learns any text character by character and writes more of it."""
 
 
@@ -67,11 +65,11 @@ def main() -> None:
     except OSError as error:
         status = _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except Exception as error:
-        if not hasattr(error, "exit_code"):
-            status = _fail(_describe_fault(error), 1)
+        if hasattr(error, "exit_code"):  # a usage error of Typer's
+            message = error.format_message() if hasattr(error, "format_message") else str(error)
+            status = _fail(message.rstrip("."), error.exit_code)
         else:
-            message = error.format_message() if hasattr(error, "format_message") else str(error)  # a usage error of Typer's
-            status = _fail(message.rstrip("."), error.exit_code) if message else error.exit_code
+            status = _fail(_describe_fault(error), 1)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError):  # there may be none; what can't be written now is lost
             stream.flush()

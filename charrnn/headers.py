@@ -1,7 +1,6 @@
 """What the files of a run say besides tensors, as dataclasses: headers of models and states, and the lines of a history.
 
-Made of JSON objects, each is checked once, here. Nobody else indexes a header by a string. A class's KEYS tell which of its
-fields have another name in files.
+Each JSON object is checked once, here. A class's KEYS tell which of its fields have another name in files.
 """
 
 import contextlib
@@ -95,6 +94,8 @@ class ModelHeader:
 class StateHeader:
     """What a state's file says besides its tensors."""
 
+    KEYS: ClassVar = {"counters": "place"}
+
     model: ModelHeader
     origin: Origin
     recipe: Recipe
@@ -124,13 +125,9 @@ def model_to_json(header: ModelHeader) -> Json:
 
 def state_to_json(header: StateHeader) -> Json:
     """The header of a state's file."""
-    return _network_to_json(header.model) | {
-        "origin": to_json(header.origin),
-        "recipe": to_json(header.recipe),
-        "place": to_json(header.counters),
-        "history": [to_json(metrics) for metrics in header.history],
-        "job": header.job,
-    }
+    values = to_json(header) | {"history": [to_json(metrics) for metrics in header.history]}
+    del values["model"]
+    return _network_to_json(header.model) | values
 
 
 def _network_to_json(header: ModelHeader) -> Json:
@@ -142,13 +139,9 @@ def parse_model(header: Json) -> ModelHeader:
     """The header of a model's file. Raises: KeyError, TypeError or ValueError where it is unusable."""
     values = _object(header.get("training"))
     usable: Json = {}
-    for name, kind, found in (
-        ("origin", Origin, values),
-        ("metrics", Metrics, values),
-        ("recipe", Recipe, values.get("recipe")),
-    ):
+    for name, kind in (("origin", Origin), ("recipe", Recipe), ("metrics", Metrics)):
         with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, CharrnnError):
-            usable[name] = parse(kind, found) if kind is Recipe else parse_known(kind, found)
+            usable[name] = parse(kind, values.get(name)) if kind is Recipe else parse_known(kind, values)
     return dataclasses.replace(parse_network(header), training=Training(**usable))
 
 
@@ -187,15 +180,10 @@ def parse_state(header: Json) -> StateHeader:
         raise ValueError("its records are of two kinds")
     if any(getattr(recipe, name) != value for name, value in vars(model.config).items() if name != "vocabulary_size"):
         raise ValueError("its recipe is not that of its network")
-    job = header.get("job")
-    return StateHeader(
-        model=model,
-        origin=origin,
-        recipe=recipe,
-        counters=parse(Counters, header["place"], complete=True),
-        history=[parse_known(Metrics, line) for line in header["history"]],
-        job=job if isinstance(job, str) else None,
-    )
+    counters = parse(Counters, header["place"], complete=True)
+    history = [parse_known(Metrics, line) for line in header["history"]]
+    job = header["job"] if isinstance(header.get("job"), str) else None
+    return StateHeader(model=model, origin=origin, recipe=recipe, counters=counters, history=history, job=job)
 
 
 def parse_known(kind: type[T], values: Any) -> T:
@@ -206,10 +194,7 @@ def parse_known(kind: type[T], values: Any) -> T:
 
 
 def parse(kind: type[T], values: Any, complete: bool = False) -> T:
-    """Make the dataclass `kind` of a JSON object, each field held to its declared type.
-
-    Raises: KeyError where a key is unknown or, of a `complete` object, missing; TypeError where a value is of another type.
-    """
+    """The dataclass `kind` of a JSON object, held to its types; `complete`: with every key. Raises: KeyError or TypeError."""
     names = {key: name for name, key in getattr(kind, "KEYS", {}).items()}
     found = {names.get(key, key): value for key, value in _object(values).items()}
     hints = typing.get_type_hints(kind)

@@ -1,7 +1,4 @@
-"""What a user asks of a training (`Options`), and everything that was decided for it (`Recipe`). Both are plain values.
-
-They stand in the headers of a run's files. There, and on the command line, some fields have another name: see `KEYS`.
-"""
+"""What a user asks of a training (`Options`), and all that was decided for it (`Recipe`): plain values, kept in headers."""
 
 import math
 import re
@@ -28,10 +25,7 @@ LIMITS = {  # the least and the largest value of each whole number
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user asks for. None leaves the choice to `training.recipe.choose`. At most one of the three lengths is set.
-
-    Raises: CharrnnError for a value that can't be used.
-    """
+    """What the user asks for; None leaves the choice to `training.recipe.choose`. Raises: CharrnnError for unusable values."""
 
     KEYS: ClassVar = KEYS
 
@@ -56,16 +50,12 @@ class Options:
 
     def __post_init__(self) -> None:
         lengths = {"--for": self.seconds, "--epochs": self.epochs, "--steps": self.steps}
-        given = [length for length in lengths.values() if length is not None]
-        require(len(given) <= 1, "--for, --epochs and --steps exclude each other")
+        require(list(lengths.values()).count(None) >= 2, "--for, --epochs and --steps exclude each other")
         for flag, length in lengths.items():
             require(length is None or (math.isfinite(length) and length > 0), f"{flag} {length} is not above 0")
-        for flag, value, allowed in (
-            ("--cell", self.cell, tuple(CELLS)),
-            ("--device", self.device, DEVICES),
-            ("--precision", self.precision, PRECISIONS),
-        ):
-            require(value in allowed, f"{flag} {value} is none of {', '.join(allowed)}")
+        for name, allowed in (("cell", tuple(CELLS)), ("device", DEVICES), ("precision", PRECISIONS)):
+            value = getattr(self, name)
+            require(value in allowed, f"--{name} {value} is none of {', '.join(allowed)}")
         require(self.records in (None, *SEPARATORS), f"records {self.records!r} are none of {', '.join(SEPARATORS)}")
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
@@ -106,11 +96,7 @@ class Recipe:
 
 
 def flag_of(name: str) -> str:
-    """The command line's flag for an option.
-
-    >>> flag_of("num_layers"), flag_of("hidden_size")
-    ('--layers', '--hidden-size')
-    """
+    """The command line's flag for an option: "--layers" for num_layers, "--hidden-size" for hidden_size."""
     return "--" + KEYS.get(name, name).replace("_", "-")
 
 
@@ -118,12 +104,10 @@ def parse_duration(text: str) -> float:
     """Seconds in `text`: "90", "90s", "5m", "1h30m", "0.5h". Raises: CharrnnError where it is none, or not above 0."""
     match = re.fullmatch(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text.strip())
     try:
-        parts = [float(part or 0) for part in match.groups()] if match and text.strip() else []
+        parts = [float(part or 0) for part in match.groups()] if match and text.strip() else []  # none: too few to zip
+        seconds = sum(part * unit for part, unit in zip(parts, (86400, 3600, 60, 1), strict=True))
     except ValueError:
-        parts = []
-    if not parts:
-        raise CharrnnError(f"--for {text!r} is no length of time; write 30s, 5m or 1h30m")
-    seconds = sum(part * unit for part, unit in zip(parts, (86400, 3600, 60, 1), strict=True))
+        raise CharrnnError(f"--for {text!r} is no length of time; write 30s, 5m or 1h30m") from None
     if not 0 < seconds <= 3650 * 86400:
         raise CharrnnError(f"--for {text!r} is not above 0 and at most ten years")
     return seconds

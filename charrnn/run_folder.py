@@ -1,6 +1,7 @@
 """A run's folder: its lock, who may begin in it, and the files that are found and written in it."""
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Self
 from charrnn import checkpoint
 from charrnn.checkpoint import Tensors, temporary_path, write_atomically
 from charrnn.errors import CharrnnError
-from charrnn.headers import Metrics, ModelHeader, StateHeader, parse_known, to_json
+from charrnn.headers import Metrics, ModelHeader, StateHeader, parse_known, state_to_json, to_json
 from charrnn.text.corpus import SourceFile
 
 try:
@@ -38,28 +39,28 @@ class RunFolder:
         Of two runs that want one folder at the same moment, one gets it. With `force` a run in it is replaced.
         Raises: CharrnnError.
         """
-        number = 1
-        while True:
+        fixed = out is not None or force
+        for number in itertools.count(1):
             path = out if out is not None else Path("runs") / (name if number == 1 else f"{name}-{number}")
-            number += 1
-            fixed = out is not None or force
-            if fixed or not path.exists() or (path.is_dir() and not _is_used(path)):
-                try:
-                    path.mkdir(parents=True, exist_ok=True)
-                except OSError as error:
-                    raise CharrnnError(f"{path} can't be made: {error.strerror or error}", 1) from None
-                folder = cls(path)
-                try:
-                    folder.lock()
-                except CharrnnError:
-                    if fixed:
-                        raise
-                    continue
-                if force or not _is_used(path):
-                    return folder
-                folder.unlock()  # another run came first, and has ended since we looked
+            if not fixed and path.exists() and (_is_used(path) or not path.is_dir()):
+                continue
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CharrnnError(f"{path} can't be made: {error.strerror or error}", 1) from None
+            folder = cls(path)
+            try:
+                folder.lock()
+            except CharrnnError:
                 if fixed:
-                    require_unused(path)
+                    raise
+                continue
+            if force or not _is_used(path):
+                break
+            folder.unlock()  # another run came first, and has ended since we looked
+            if fixed:
+                require_unused(path)
+        return folder
 
     def lock(self) -> None:
         """Hold the folder, and clear what a killed run left half written. Raises: CharrnnError where another run holds it."""
@@ -71,9 +72,8 @@ class RunFolder:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.unlock()
-            raise CharrnnError(
-                f"another run is at work in {self.path}; wait for it or name another folder with --out"
-            ) from None
+            message = f"another run is at work in {self.path}; wait for it or name another folder with --out"
+            raise CharrnnError(message) from None
         except OSError as error:
             if self._descriptor < 0:
                 raise CharrnnError(f"{self.path} can't be opened: {error.strerror or error}") from None
@@ -106,7 +106,7 @@ class RunFolder:
     def save_state(self, tensors: Tensors, header: StateHeader) -> None:
         """Write the state. Raises: CharrnnError (status 1) where it can't be written."""
         self.require_there()
-        checkpoint.write_state(self.path / STATE, tensors, header)
+        checkpoint.write(self.path / STATE, tensors, state_to_json(header))
 
     def save_model(self, tensors: Tensors, header: ModelHeader) -> None:
         """Write the model. Raises: CharrnnError (status 1) where it can't be written."""
@@ -136,10 +136,7 @@ def require_unused(folder: Path) -> None:
 
 
 def read_history(folder: Path) -> list[Metrics]:
-    """The validations of the run in `folder`, in order; none where it keeps no history.
-
-    Raises: CharrnnError where the file is damaged.
-    """
+    """The validations of the run in `folder`, in order; none without a history. Raises: CharrnnError where it is damaged."""
     try:
         lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -151,26 +148,21 @@ def read_history(folder: Path) -> list[Metrics]:
         try:
             history.append(parse_known(Metrics, json.loads(line)))
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise CharrnnError(
-                f"{folder / HISTORY} is damaged in line {number}; without it the report leaves the curves out"
-            ) from None
+            where = f"{folder / HISTORY} is damaged in line {number}"
+            raise CharrnnError(f"{where}; without it the report leaves the curves out") from None
     return history
 
 
 def read_manifest(folder: Path) -> list[SourceFile]:
     """The files that the run in `folder` was trained on, as far as can be told; see `Corpus.files`."""
     try:
-        files = json.loads((folder / CORPUS).read_bytes())["files"]
-        return [SourceFile(**facts) for facts in files]
+        return [SourceFile(**facts) for facts in json.loads((folder / CORPUS).read_bytes())["files"]]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
 
 
 def find_model(path: str | Path | None, runs: Path = Path("runs")) -> Path:
-    """The model file that `path` (a run's folder or the file itself) means; without it, that of the newest run.
-
-    Raises: CharrnnError where there is none.
-    """
+    """The model file that `path`, a run's folder or that file, means; without it the newest run's. Raises: CharrnnError."""
     if path is not None:
         return Path(path) / MODEL if Path(path).is_dir() else Path(path)
     found = sorted(runs.glob(f"*/{MODEL}"), key=lambda p: p.stat().st_mtime)

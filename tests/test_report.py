@@ -23,9 +23,9 @@ from charrnn.headers import Metrics, Origin, Training, model_to_json, to_json
 from charrnn.inference.model import Model
 from charrnn.inference.surprisal import Details, reading_of
 from charrnn.options import Options, Recipe
-from charrnn.report.charts import Line, choose_ticks, draw_curves, draw_reliability
+from charrnn.report.charts import choose_ticks, draw_curves, draw_reliability
 from charrnn.report.page import LIMIT, render_page
-from charrnn.report.source import ReportText, find_validation_text
+from charrnn.report.source import find_validation_text
 from charrnn.run_folder import read_history
 from charrnn.text.reading import corpus_of
 from charrnn.training.data import read_texts
@@ -45,7 +45,7 @@ METRICS = Metrics(
 
 
 def page_of(model, text, history=(), what="a text"):
-    return render_page(model, history, ReportText(corpus_of(text), what))
+    return render_page(model, history, corpus_of(text), what)
 
 
 def trained(model, **training):
@@ -181,7 +181,7 @@ def test_ticks_are_round_and_cover_what_is_shown():
         assert 1 <= len(found) <= 6
         assert all(low <= tick <= high for tick in found)
         assert high == low or (found[-1] - found[0]) >= 0.4 * (high - low)
-    chart = draw_curves("Loss", [Line("train", [(0.0, 2.0)])], y_name="bits", times=[(0.0, "1s")])
+    chart = draw_curves("Loss", {"train": [(0.0, 2.0)]}, y_name="bits", times=[(0.0, "1s")])
     assert "NaN" not in chart
     assert "nan" not in chart + draw_reliability([(0, 0.0, 0.0)] * 9 + [(3, 0.95, 1.0)], 0.05)
 
@@ -233,7 +233,7 @@ def test_each_kind_of_validation_text_is_found_again(tmp_path, monkeypatch, opti
     origin = Origin(sources=["birds.txt"], corpus_hash=texts.corpus_hash, options=options)
     header = dataclasses.replace(header_of(LINES, records=options.records), training=Training(origin=origin))
     model = Model(tensors_of(header), header, tmp_path / "model.safetensors")
-    assert find_validation_text(model).text.text() == texts.held_out.text()
+    assert find_validation_text(model).text() == texts.held_out.text()
     (tmp_path / "birds.txt").write_text(LINES + "!")
     with pytest.raises(CharrnnError, match="is not the one that"):
         find_validation_text(model)

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 
 def option(*names: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, show_default=False, **more)
-
-
-def option_in(table: Mapping[str, str], *names: str, **more: Any) -> Any:
-    """An option whose help stands in the table, under its last name."""
-    return option(*names, help=table[names[-1]], **more)
 
 
 def argument(metavar: str, help: str) -> Any:
@@ -64,7 +58,6 @@ class Signals:
 
 
 def is_piped() -> bool:
-    """Whether something is piped into the program."""
     return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
 
 
@@ -86,7 +79,7 @@ def require_extra(module: str, what: str, extra: str) -> None:
 
 
 def load_model(path: Path | None) -> "Model":
-    """Open a model; without a path the newest one, and say which that is."""
+    """Open the model at `path`, else the newest one, and say which that is."""
     from charrnn.inference.model import load
 
     model = load(path)

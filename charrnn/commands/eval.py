@@ -2,20 +2,9 @@
 
 import json
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-from charrnn.commands.common import (
-    TEXTS,
-    EncodingOption,
-    JsonFlag,
-    ModelOption,
-    argument,
-    load_model,
-    option_in,
-    print_notes,
-    require_sources,
-)
+from charrnn.commands import common
 from charrnn.terminal import output, progress
 
 if TYPE_CHECKING:
@@ -25,26 +14,20 @@ if TYPE_CHECKING:
     from charrnn.inference.surprisal import Surprise
     from charrnn.text.corpus import Corpus
 
-BEFORE = 14  # characters of context before a surprising one
-AFTER = 6
-
-
-HELP = {
-    "--worst": "Print the N lines or paragraphs that surprise a model of such most. [default: 0]",
-    "--heatmap": "Print the text too, each character coloured by its surprisal in bits.",
-    "--top": "Print the N most surprising characters and what was expected instead. [default: 0]",
-}
-_option = partial(option_in, HELP)
+BEFORE, AFTER = 14, 6  # columns of context around a surprising character
+WORST = "Print the N lines or paragraphs that surprise a model of such most. [default: 0]"
+HEATMAP = "Print the text too, each character coloured by its surprisal in bits."
+TOP = "Print the N most surprising characters and what was expected instead. [default: 0]"
 
 
 def eval(
-    text: Annotated[list[str] | None, argument("[TEXT]...", help=TEXTS)] = None,
-    model: ModelOption = None,
-    encoding: EncodingOption = "utf-8",
-    as_json: JsonFlag = False,
-    worst: Annotated[int, _option("--worst", metavar="N")] = 0,
-    heatmap: Annotated[bool, _option("--heatmap")] = False,
-    top: Annotated[int, _option("--top", metavar="N")] = 0,
+    text: Annotated[list[str] | None, common.argument("[TEXT]...", help=common.TEXTS)] = None,
+    model: common.ModelOption = None,
+    encoding: common.EncodingOption = "utf-8",
+    as_json: common.JsonFlag = False,
+    worst: Annotated[int, common.option("--worst", metavar="N", help=WORST)] = 0,
+    heatmap: Annotated[bool, common.option("--heatmap", help=HEATMAP)] = False,
+    top: Annotated[int, common.option("--top", metavar="N", help=TOP)] = 0,
 ) -> None:
     """Say how well a model knows a text, in bits per character."""
     from charrnn.inference.score import STRETCH
@@ -52,16 +35,16 @@ def eval(
     from charrnn.text.reading import read_corpus
     from charrnn.text.records import split
 
-    sources = require_sources(text)
+    sources = common.require_sources(text)
     require(worst >= 0, f"--worst {worst} is below 0")
     require(0 <= top <= 10_000, f"--top {top} is not between 0 and 10000")
-    loaded = load_model(model)
+    loaded = common.load_model(model)
     kind = loaded.records
     require(kind is not None or not worst, f"--worst: {loaded.path} is not a model of lines or paragraphs")
     with progress.WorkDisplay() as reading:
         corpus = read_corpus(sources, encoding, reading.progress)
     records, notes = split(corpus.text(), kind) if kind else ([], [])
-    print_notes(corpus.notes + notes)
+    common.print_notes(corpus.notes + notes)
     view = CharacterView(loaded, corpus, heatmap=heatmap, top=top, as_json=as_json) if heatmap or top else None
     quiet = heatmap and len(corpus) > STRETCH  # then the text comes as it is scored
     with progress.WorkDisplay("scoring", "million characters", quiet) as scoring:
@@ -70,17 +53,16 @@ def eval(
     figures = scored.to_dict()
     surprising = [(bits, records[k]) for k, bits in scored.worst(worst)] if worst else []
     if as_json:
-        more: dict[str, object] = {}
-        if worst:
-            more["worst"] = [{"bits": bits, kind: record} for bits, record in surprising]
-        if top:
-            more["top"] = [surprise.to_dict() for surprise in found]
+        more: dict[str, object] = {"worst": [{"bits": bits, kind: record} for bits, record in surprising]} if worst else {}
+        more |= {"top": [surprise.to_dict() for surprise in found]} if top else {}
         print(("" if heatmap else "{") + json.dumps(figures | more)[1:])
         return
     numbers = {name: f"{value:,}" if isinstance(value, int) else f"{value:,.4f}" for name, value in figures.items()}
     output.print_table([(name.replace("_", " "), number) for name, number in numbers.items()])
     if surprising:
-        output.print_surprises(f"   bits {kind}", surprising)
+        print(f"\n   bits {kind}")
+    for bits, record in surprising:
+        output.write_line(f"{bits:7.2f} {record}", sys.stdout)
     if view and found:
         view.print_top(found)
 
@@ -106,10 +88,10 @@ class CharacterView:
         self._in_order = InOrder(model, self.text, self._heatmap.draw) if heatmap else None
         self._top = Top(model, self.text, top) if top else None
 
-    def observe(self, at: "np.ndarray", logits: "np.ndarray", targets: "np.ndarray", nats: "np.ndarray") -> None:
+    def observe(self, *block: "np.ndarray") -> None:
         for observer in (self._in_order, self._top):
             if observer is not None:
-                observer.observe(at, logits, targets, nats)
+                observer.observe(*block)
 
     def finish(self) -> "list[Surprise]":
         """Draw what is left of the heatmap. Returns: the most surprising characters."""
@@ -119,7 +101,6 @@ class CharacterView:
         return [] if self._top is None else self._top.found()
 
     def print_top(self, found: "list[Surprise]") -> None:
-        """Print the most surprising characters."""
         width = max(len(f"{surprise.line}:{surprise.column}") for surprise in found)
         print(f"\n   bits {'at':>{width}}  {'':13}character        what was expected instead")
         for surprise in found:
@@ -139,8 +120,5 @@ def format_surprise(surprise: "Surprise", symbol: str | None, width: int, emphas
     marked = f"\x1b[7m{character}{RESET}" if emphasis else f"[{character}]"
     place = f"{surprise.line}:{surprise.column}"
     names = {symbol: "other", " ": "␣"}
-    guesses = "  ".join(
-        f"{names.get(guess) or make_visible(guess, signs=LINE_SIGNS)} {percent(probability)}"
-        for guess, probability in surprise.guesses
-    )
+    guesses = "  ".join(f"{names.get(c) or make_visible(c, signs=LINE_SIGNS)} {percent(p)}" for c, p in surprise.guesses)
     return f"{surprise.bits:7.2f} {place:>{width}}  {before[-BEFORE:]:>{BEFORE}}{marked}{after[:AFTER]:<{AFTER}}  {guesses}"

@@ -31,10 +31,10 @@ def info(model: ModelArgument = None, as_json: JsonFlag = False) -> None:
     if "forecast" in written:
         raise CharrnnError(f"{path} forecasts numbers; charrnn info is about models of text")
     tensors, header = checkpoint.read_model(path)
-    size = path.stat().st_size
     parameters = sum(tensor.size for name, tensor in tensors.items() if name != checkpoint.RECORD_HASHES)
     folder = path.parent if path.name == MODEL else None
     origin = header.training.origin
+    size = path.stat().st_size
     begin = None if origin is None else _begin_command(origin, folder)
     resume, obstacle = (None, "nothing: it lies in no run's folder") if folder is None else _resume_command(folder)
     if as_json:
@@ -54,26 +54,17 @@ def _facts(header: "ModelHeader", written: "Json", parameters: int) -> "Json":
     """What the file says of the model, for `--json`; a figure that it lacks is None."""
     from charrnn.headers import Metrics
 
-    training = header.training
-    origin = training.origin
-    figures = [field.name for field in fields(Metrics) if field.name != "sample"]
-    return {
-        "format": header.format,
-        "version": header.version,
-        "config": {"residual": False, **written["config"]},
-        "parameters": parameters,
-        "vocabulary": header.vocabulary,
-        "unknown": header.unknown,
-        "start": header.start,
-        "records": header.records,
-        "training": {
-            "sources": origin.sources if origin else [],
-            "fingerprint": origin.corpus_hash if origin else None,
-            "options": written["training"]["options"] if origin else {},
-            "recipe": written["training"]["recipe"] if training.recipe else {},
-            **{name: getattr(training.metrics, name, None) for name in figures},
-        },
+    origin, recipe, metrics = header.training.origin, header.training.recipe, header.training.metrics
+    training = {
+        "sources": origin.sources if origin else [],
+        "fingerprint": origin.corpus_hash if origin else None,
+        "options": written["training"]["options"] if origin else {},
+        "recipe": written["training"]["recipe"] if recipe else {},
     }
+    training |= {field.name: getattr(metrics, field.name, None) for field in fields(Metrics) if field.name != "sample"}
+    said = {name: getattr(header, name) for name in ("vocabulary", "unknown", "start", "records")}
+    facts = {"format": header.format, "version": header.version, "config": {"residual": False, **written["config"]}}
+    return facts | {"parameters": parameters} | said | {"training": training}
 
 
 def _rows(header: "ModelHeader", written: "Json", parameters: int) -> dict[str, str]:
@@ -113,8 +104,7 @@ def _begin_command(origin: "Origin", out: Path | None) -> str:
             words.append(f"--by-{value}")
         elif value != default and name not in ("seconds", "epochs", "steps"):
             words.append(f"{flag_of(name)}={value}")
-    if origin.init_from is not None:
-        words.append(f"--init-from={origin.init_from}")
+    words += [] if origin.init_from is None else [f"--init-from={origin.init_from}"]
     return shlex.join(words if out is None else [*words, "-o", str(out)])
 
 

@@ -7,19 +7,14 @@ from charrnn.commands.common import MODEL, EncodingOption, argument, load_model,
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output, progress
 
+TEXT = "The text to colour: files, folders or '-'. [default: the one that the run was validated on]"
+OUT = "Where to write it. [default: report.html in the run's folder]"
+
 
 def report(
     run: Annotated[Path | None, argument("[RUN]", help=MODEL)] = None,
-    text: Annotated[
-        list[str] | None,
-        argument(
-            "[TEXT]...",
-            help="The text to colour: files, folders or '-'. [default: the one that the run was validated on]",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, option("-o", "--out", metavar="FILE", help="Where to write it. [default: report.html in the run's folder]")
-    ] = None,
+    text: Annotated[list[str] | None, argument("[TEXT]...", help=TEXT)] = None,
+    out: Annotated[Path | None, option("-o", "--out", metavar="FILE", help=OUT)] = None,
     encoding: EncodingOption = "utf-8",
 ) -> None:
     """Write one HTML file about a run to share: its curves, its samples and a text coloured by surprise.
@@ -29,31 +24,32 @@ def report(
     from charrnn.checkpoint import write_atomically
     from charrnn.options import require
     from charrnn.report.page import render_page
-    from charrnn.report.source import ReportText, find_validation_text
+    from charrnn.report.source import find_validation_text
     from charrnn.run_folder import read_history
     from charrnn.text.reading import read_corpus
 
     model = load_model(run)
     assert model.path is not None
     folder = model.path.parent
-    target = out if out is not None else folder / "report.html"
+    target = out or folder / "report.html"
     require(not target.is_dir(), f"--out {target} is a folder; name a file")
     replaceable = target.is_file() or not target.exists()  # to replace a device by a file would harm more than this run
     require(replaceable, f"--out {target} is no regular file")
     with progress.WorkDisplay() as reading:
         if text:
             corpus = read_corpus(text, encoding, reading.progress)
-            subject = ReportText(corpus, ", ".join("standard input" if name == "-" else Path(name).name for name in text))
+            name = ", ".join("standard input" if source == "-" else Path(source).name for source in text)
         else:
-            subject = find_validation_text(model, reading.progress)
-    print_notes(subject.text.notes)
-    history = []
+            corpus = find_validation_text(model, reading.progress)
+            name = "the text that it was validated on"
+    print_notes(corpus.notes)
     try:
         history = read_history(folder)
     except CharrnnError as error:
+        history = []
         print_notes([str(error)])
     with progress.WorkDisplay("scoring", "million characters") as scoring:
-        page = render_page(model, history, subject, watch=scoring.progress)
+        page = render_page(model, history, corpus, name=name, watch=scoring.progress)
     data = page.encode("utf-8", "backslashreplace")
     write_atomically(target, data)
     output.write_line(f"wrote {target}, {len(data) / 1000:,.0f} kB; open it in a browser")

@@ -1,13 +1,13 @@
 """`charrnn sample`."""
 
 import sys
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charrnn.commands.common import ModelOption, is_piped, load_model, option_in, require_extra
+from charrnn.commands.common import ModelOption, is_piped, load_model, option, require_extra
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output, progress
 
@@ -16,45 +16,35 @@ if TYPE_CHECKING:
     from charrnn.inference.sampler import Sampler
 
 TRIES = 20  # records that are drawn at most for each that is asked for, where only novel ones are printed
-
-
-HELP = {
-    "--prime": "Text to go on from; it is printed first. A pipe does the same.",
-    "--prime-file": "The same from a file.",
-    "--length": "Characters to write; of a line or paragraph at most. [default: 500 or 1000]",
-    "--temperature": "Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]",
-    "--top-k": "Draw from the K likeliest characters only; 0 is all. [default: 0]",
-    "--top-p": "Draw from the likeliest characters that reach this probability. [default: 1]",
-    "--greedy": "Always take the likeliest character.",
-    "--seed": "Repeats a text. [default: another each time]",
-    "--count": "Texts to write, separated by a line of dashes. [default: 1]",
-    "--until": "End a text after it has written this.",
-    "--novel": "Of a model of lines or paragraphs: only those that its text did not hold.",
-    "--interactive": "Write together with the model on this terminal; takes charrnn[write].",
-    "--suggest": "With --interactive: offer the N likeliest next characters, 9 at most. [default: 0]",
-}
-_option = partial(option_in, HELP)
+PRIME = "Text to go on from; it is printed first. A pipe does the same."
+LENGTH = "Characters to write; of a line or paragraph at most. [default: 500 or 1000]"
+TEMPERATURE = "Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]"
+TOP_P = "Draw from the likeliest characters that reach this probability. [default: 1]"
+NOVEL = "Of a model of lines or paragraphs: only those that its text did not hold."
+INTERACTIVE = "Write together with the model on this terminal; takes charrnn[write]."
+SUGGEST = "With --interactive: offer the N likeliest next characters, 9 at most. [default: 0]"
 
 
 def sample(
     model: ModelOption = None,
-    prime: Annotated[str | None, _option("-p", "--prime")] = None,
-    prime_file: Annotated[Path | None, _option("--prime-file")] = None,
-    length: Annotated[int | None, _option("-n", "--length")] = None,
-    temperature: Annotated[float, _option("-t", "--temperature")] = 1.0,
-    top_k: Annotated[int, _option("--top-k")] = 0,
-    top_p: Annotated[float, _option("--top-p")] = 1.0,
-    greedy: Annotated[bool, _option("--greedy")] = False,
-    seed: Annotated[int | None, _option("--seed")] = None,
-    count: Annotated[int, _option("--count")] = 1,
-    until: Annotated[str | None, _option("--until")] = None,
-    novel: Annotated[bool, _option("--novel")] = False,
-    interactive: Annotated[bool, _option("--interactive")] = False,
-    suggest: Annotated[int, _option("--suggest", metavar="N")] = 0,
+    prime: Annotated[str | None, option("-p", "--prime", help=PRIME)] = None,
+    prime_file: Annotated[Path | None, option("--prime-file", help="The same from a file.")] = None,
+    length: Annotated[int | None, option("-n", "--length", help=LENGTH)] = None,
+    temperature: Annotated[float, option("-t", "--temperature", help=TEMPERATURE)] = 1.0,
+    top_k: Annotated[int, option("--top-k", help="Draw from the K likeliest characters only; 0 is all. [default: 0]")] = 0,
+    top_p: Annotated[float, option("--top-p", help=TOP_P)] = 1.0,
+    greedy: Annotated[bool, option("--greedy", help="Always take the likeliest character.")] = False,
+    seed: Annotated[int | None, option("--seed", help="Repeats a text. [default: another each time]")] = None,
+    count: Annotated[int, option("--count", help="Texts to write, separated by a line of dashes. [default: 1]")] = 1,
+    until: Annotated[str | None, option("--until", help="End a text after it has written this.")] = None,
+    novel: Annotated[bool, option("--novel", help=NOVEL)] = False,
+    interactive: Annotated[bool, option("--interactive", help=INTERACTIVE)] = False,
+    suggest: Annotated[int, option("--suggest", metavar="N", help=SUGGEST)] = 0,
 ) -> None:
     """Write text with a model."""
     from charrnn.inference.sampler import Sampler
     from charrnn.options import require
+    from charrnn.text.records import SEPARATORS
 
     require(prime is None or prime_file is None, "--prime and --prime-file exclude each other")
     require(length is None or length >= 0, f"--length {length} is below 0")
@@ -75,15 +65,18 @@ def sample(
     if unknown:
         fate = "skipped in the prime" if loaded.vocabulary.unknown is None else "read as its unknown symbol"
         output.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
+    if loaded.records:
+        prime = prime.removesuffix(SEPARATORS[loaded.records])  # a pipe's last line break
     if interactive:
         _write_together(loaded, prime, sampler=sampler, seed=seed, suggest=suggest)
     elif loaded.records:
         require(until is None, f"--until: {loaded.path} ends each {loaded.records} itself")
         length = 1000 if length is None else length
-        _write_records(loaded, prime, length=length, sampler=sampler, seed=seed, count=count, novel=novel)
+        records = loaded.write_records(prime, length=length, sampler=sampler, seed=seed, together=min(count, 64))
+        _print_records(loaded, records, count=count, novel=novel)
     else:
         length = 500 if length is None else length
-        _write_texts(loaded, prime, length=length, sampler=sampler, seed=seed, count=count, until=until)
+        _print_texts(prime, loaded.generate(prime, length=length, sampler=sampler, seed=seed, count=count), count, until)
 
 
 def _read_prime(prime: str | None, file: Path | None) -> str:
@@ -101,15 +94,13 @@ def _read_prime(prime: str | None, file: Path | None) -> str:
     return ""
 
 
-def _write_texts(
-    model: "Model", prime: str, length: int, sampler: "Sampler", seed: int | None, count: int, until: str | None
-) -> None:
-    """Print `count` texts, each up to `until`; the first one as it is written."""
+def _print_texts(prime: str, steps: Iterable[list[str]], count: int, until: str | None) -> None:
+    """Print `count` texts, each up to `until`, of which `steps` has a character each; the first one as it is written."""
     writer = output.TextWriter()
     rest: list[list[str]] = [[] for _ in range(count)]  # texts 2, 3, ... wait until the first has been written
     ends = [""] * count  # the last characters of each, in which `until` is looked for
     writer.write(prime)
-    for characters in model.generate(prime, length=length, sampler=sampler, seed=seed, count=count):
+    for characters in steps:
         for k, character in enumerate(characters):
             if until is not None:
                 if ends[k] == until:
@@ -127,22 +118,18 @@ def _write_texts(
         writer.write("\n")
 
 
-def _write_records(
-    model: "Model", prime: str, length: int, sampler: "Sampler", seed: int | None, count: int, novel: bool
-) -> None:
-    """Print `count` records of a model of such, only novel ones where asked, out of at most TRIES times as many."""
+def _print_records(model: "Model", records: Iterable[str], count: int, novel: bool) -> None:
+    """Print `count` of the records, only novel ones where asked, out of at most TRIES times as many."""
     from charrnn.text.records import SEPARATORS
 
     assert model.records is not None
     writer = output.TextWriter()
-    separator = SEPARATORS[model.records]
-    prime = prime.removesuffix(separator)  # a pipe's last line break
     printed = dropped = 0
-    for record in model.write_records(prime, length=length, sampler=sampler, seed=seed, together=min(count, 64)):
+    for record in records:
         if novel and not model.is_novel(record):
             dropped += 1
         else:
-            writer.write(("" if not printed else separator[1:]) + record + "\n")
+            writer.write(("" if not printed else SEPARATORS[model.records][1:]) + record + "\n")
             printed += 1
         if printed == count or printed + dropped == TRIES * count:
             break
@@ -157,10 +144,7 @@ def _write_together(model: "Model", prime: str, sampler: "Sampler", seed: int | 
     """Hold a session at the terminal; print the text that stands at its end, however it ends."""
     from charrnn.interactive.cowriter import READ_AT_ONCE, CoWriter
     from charrnn.interactive.screen import Interactive
-    from charrnn.text.records import SEPARATORS
 
-    if model.records:
-        prime = prime.removesuffix(SEPARATORS[model.records])  # a pipe's last line break
     stdout = output.TextWriter()
     writer = CoWriter(model, sampler=sampler, seed=seed)
     session = Interactive(writer, prime, suggest=suggest, notes=[str(model.path)])
@@ -171,7 +155,7 @@ def _write_together(model: "Model", prime: str, sampler: "Sampler", seed: int | 
     try:
         number = session.run()
     finally:
-        _print_session(session.text, stdout)
+        _print_session(session.page.text, stdout)
     if number:
         raise typer.Exit(128 + number)
 

@@ -4,24 +4,14 @@ import contextlib
 import glob
 import shlex
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charrnn.commands.common import (
-    TEXTS,
-    CellOption,
-    SeedOption,
-    Signals,
-    argument,
-    option_in,
-    require_extra,
-    require_sources,
-)
+from charrnn.commands import common
+from charrnn.commands.common import CellOption, SeedOption, Signals, argument, option
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output, progress
 from charrnn.training import distributed
@@ -32,64 +22,53 @@ if TYPE_CHECKING:
 
 STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
 
-HELP = {
-    "--encoding": "The text's encoding; bytes takes each byte for a character. [default: utf-8]",
-    "--max-vocabulary": "Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]",
-    "--by-line": "Learn each line as a sequence of its own; held out are whole lines at random.",
-    "--by-paragraph": "The same for records that blank lines separate, such as conversations.",
-    "--validation": "What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. "
-    "[default: 0.1, and 0 of less than 1,000 characters]",
-    "--for": "Train so long (30s, 5m, 1h30m); the learning rate is annealed to fit. [default: 5m]",
-    "--epochs": "Train so many passes over the text instead.",
-    "--steps": "Train so many windows instead; with one seed, runs repeat exactly.",
-    "--layers": "Stacked recurrent layers; more learn more and slower; 0 is the softmax layer alone. [default: chosen]",
-    "--hidden-size": "Units in each layer; twice as many take four times the work. [default: chosen]",
-    "--embedding": "Learned numbers per character; 0 feeds one-hot vectors. [default: 32]",
-    "--seq-length": "Characters that gradients flow back through; longer learns longer patterns in fewer steps. "
-    "[default: chosen]",
-    "--batch-size": "Streams read side by side; more read faster, in fewer steps. [default: chosen]",
-    "--dropout": "The chance that a unit is silenced; higher where a small text is read often. [default: chosen]",
-    "--learning-rate": "Adam's highest step size (Muon's: four times it); too high diverges, too low is slow. "
-    "[default: chosen]",
-    "--device": "auto, cpu, cuda or mps. [default: auto]",
-    "--precision": "auto, float32 or bfloat16 (faster where the processor has it). [default: auto]",
-    "--out": "The run's folder. [default: runs/NAME after the corpus]",
-    "--resume": "Continue the run in that folder where it stopped.",
-    "--force": "Start anew in that folder; the run in it is replaced.",
-    "--init-from": "Begin with this model's weights and vocabulary.",
-    "--tensorboard": "Write figures and samples for TensorBoard too; takes charrnn[tensorboard].",
-    "--quiet": "Print nothing but errors.",
-}
-_option = partial(option_in, HELP)
+ENCODING = "The text's encoding; bytes takes each byte for a character. [default: utf-8]"
+MAX_VOCABULARY = "Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]"
+BY_LINE = "Learn each line as a sequence of its own; held out are whole lines at random."
+BY_PARAGRAPH = "The same for records that blank lines separate, such as conversations."
+VALIDATION = "What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. "
+VALIDATION += "[default: 0.1, and 0 of less than 1,000 characters]"
+FOR = "Train so long (30s, 5m, 1h30m); the learning rate is annealed to fit. [default: 5m]"
+STEPS = "Train so many windows instead; with one seed, runs repeat exactly."
+LAYERS = "Stacked recurrent layers; more learn more and slower; 0 is the softmax layer alone. [default: chosen]"
+HIDDEN_SIZE = "Units in each layer; twice as many take four times the work. [default: chosen]"
+EMBEDDING = "Learned numbers per character; 0 feeds one-hot vectors. [default: 32]"
+SEQ_LENGTH = "Characters that gradients flow back through; longer learns longer patterns in fewer steps. [default: chosen]"
+BATCH_SIZE = "Streams read side by side; more read faster, in fewer steps. [default: chosen]"
+DROPOUT = "The chance that a unit is silenced; higher where a small text is read often. [default: chosen]"
+LEARNING_RATE = "Adam's highest step size (Muon's: four times it); too high diverges, too low is slow. [default: chosen]"
+PRECISION = "auto, float32 or bfloat16 (faster where the processor has it). [default: auto]"
+INIT_FROM = "Begin with this model's weights and vocabulary."
+TENSORBOARD = "Write figures and samples for TensorBoard too; takes charrnn[tensorboard]."
 
 
 def train(
-    corpus: Annotated[list[str] | None, argument("[CORPUS]...", help=TEXTS)] = None,
-    encoding: Annotated[str, _option("--encoding")] = "utf-8",
-    max_vocabulary: Annotated[int | None, _option("--max-vocabulary", metavar="N")] = None,
-    by_line: Annotated[bool, _option("--by-line")] = False,
-    by_paragraph: Annotated[bool, _option("--by-paragraph")] = False,
-    validation: Annotated[str | None, _option("--validation", metavar="FRACTION|FILE")] = None,
-    for_: Annotated[str | None, _option("--for", metavar="TIME")] = None,
-    epochs: Annotated[float | None, _option("--epochs")] = None,
-    steps: Annotated[int | None, _option("--steps")] = None,
+    corpus: Annotated[list[str] | None, argument("[CORPUS]...", help=common.TEXTS)] = None,
+    encoding: Annotated[str, option("--encoding", help=ENCODING)] = "utf-8",
+    max_vocabulary: Annotated[int | None, option("--max-vocabulary", metavar="N", help=MAX_VOCABULARY)] = None,
+    by_line: Annotated[bool, option("--by-line", help=BY_LINE)] = False,
+    by_paragraph: Annotated[bool, option("--by-paragraph", help=BY_PARAGRAPH)] = False,
+    validation: Annotated[str | None, option("--validation", metavar="FRACTION|FILE", help=VALIDATION)] = None,
+    for_: Annotated[str | None, option("--for", metavar="TIME", help=FOR)] = None,
+    epochs: Annotated[float | None, option("--epochs", help="Train so many passes over the text instead.")] = None,
+    steps: Annotated[int | None, option("--steps", help=STEPS)] = None,
     cell: CellOption = "lstm",
-    layers: Annotated[int | None, _option("--layers")] = None,
-    hidden_size: Annotated[int | None, _option("--hidden-size")] = None,
-    embedding: Annotated[int | None, _option("--embedding")] = None,
-    seq_length: Annotated[int | None, _option("--seq-length")] = None,
-    batch_size: Annotated[int | None, _option("--batch-size")] = None,
-    dropout: Annotated[float | None, _option("--dropout")] = None,
-    learning_rate: Annotated[float | None, _option("--learning-rate")] = None,
+    layers: Annotated[int | None, option("--layers", help=LAYERS)] = None,
+    hidden_size: Annotated[int | None, option("--hidden-size", help=HIDDEN_SIZE)] = None,
+    embedding: Annotated[int | None, option("--embedding", help=EMBEDDING)] = None,
+    seq_length: Annotated[int | None, option("--seq-length", help=SEQ_LENGTH)] = None,
+    batch_size: Annotated[int | None, option("--batch-size", help=BATCH_SIZE)] = None,
+    dropout: Annotated[float | None, option("--dropout", help=DROPOUT)] = None,
+    learning_rate: Annotated[float | None, option("--learning-rate", help=LEARNING_RATE)] = None,
     seed: SeedOption = 0,
-    device: Annotated[str, _option("--device")] = "auto",
-    precision: Annotated[str, _option("--precision")] = "auto",
-    out: Annotated[Path | None, _option("-o", "--out")] = None,
-    resume: Annotated[bool, _option("--resume")] = False,
-    force: Annotated[bool, _option("--force")] = False,
-    init_from: Annotated[Path | None, _option("--init-from", metavar="MODEL")] = None,
-    tensorboard: Annotated[bool, _option("--tensorboard")] = False,
-    quiet: Annotated[bool, _option("-q", "--quiet")] = False,
+    device: Annotated[str, option("--device", help="auto, cpu, cuda or mps. [default: auto]")] = "auto",
+    precision: Annotated[str, option("--precision", help=PRECISION)] = "auto",
+    out: Annotated[Path | None, option("-o", "--out", help="The run's folder. [default: runs/NAME after the corpus]")] = None,
+    resume: Annotated[bool, option("--resume", help="Continue the run in that folder where it stopped.")] = False,
+    force: Annotated[bool, option("--force", help="Start anew in that folder; the run in it is replaced.")] = False,
+    init_from: Annotated[Path | None, option("--init-from", metavar="MODEL", help=INIT_FROM)] = None,
+    tensorboard: Annotated[bool, option("--tensorboard", help=TENSORBOARD)] = False,
+    quiet: Annotated[bool, option("-q", "--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Learn a text and keep the best model by validation loss.
 
@@ -98,6 +77,10 @@ def train(
     from charrnn.options import Options, parse_duration, require
 
     require(not (by_line and by_paragraph), "--by-line and --by-paragraph exclude each other")
+    held_out: str | float | None = validation
+    if validation is not None:
+        with contextlib.suppress(ValueError):  # it names a file
+            held_out = float(validation)
     seconds = parse_duration(for_) if for_ is not None else None
     if seconds is epochs is steps is None and not resume:
         seconds = 300.0
@@ -113,7 +96,7 @@ def train(
         batch_size=batch_size,
         dropout=dropout,
         learning_rate=learning_rate,
-        validation=_parse_validation(validation),
+        validation=held_out,
         seed=seed,
         device=device,
         precision=precision,
@@ -121,29 +104,21 @@ def train(
         max_vocabulary=max_vocabulary,
         records="line" if by_line else "paragraph" if by_paragraph else None,
     )
-    request = Request(
-        options=options,
-        sources=list(corpus or []) if resume else require_sources(corpus),
-        out=out,
-        init_from=init_from,
-        resume=resume,
-        force=force,
-        quiet=quiet,
-        tensorboard=tensorboard,
-    )
+    sources = list(corpus or []) if resume else common.require_sources(corpus)
     if resume:
         kept = Options(seconds=seconds, epochs=epochs, steps=steps, device=device)
         same = (options, init_from, force) == (kept, None, False)
         require(same, "--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
     if tensorboard:
-        require_extra("tensorboard", "--tensorboard", "tensorboard")
+        common.require_extra("tensorboard", "--tensorboard", "tensorboard")
+    request = Request(options, sources, out=out, init_from=init_from, resume=resume, force=force)
     with distributed.join() as group:
-        _train(request if group.rank == 0 else replace(request, quiet=True, tensorboard=False), group)
+        _train(request, group, quiet=quiet or group.rank > 0, tensorboard=tensorboard and group.rank == 0)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """Which run the command line asks for."""
 
     options: "Options"
     sources: list[str]
@@ -151,33 +126,33 @@ class Request:
     init_from: Path | None
     resume: bool
     force: bool
-    quiet: bool
-    tensorboard: bool
 
 
-def _parse_validation(text: str | None) -> str | float | None:
-    """A fraction of the text, or the name of a file."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
+def _train(request: Request, group: distributed.Group, quiet: bool, tensorboard: bool) -> None:
+    """Train as one of a group; the first rank shows how it goes, on the terminal and, where asked for, to TensorBoard."""
+    from charrnn.terminal.live import TrainingDisplay
 
-
-def _train(request: Request, group: distributed.Group) -> None:
-    """Train as one of a group; the first rank of it shows how it goes."""
-    run = _open_run(request, group)
+    if tensorboard:
+        from charrnn.terminal.tensorboard import Board
+    run = _open_run(request, group, quiet)
     folder = run.folder.path
     options = request.options
     if options.seconds is options.epochs is options.steps is None:
         options = run.origin.options  # on to the length that the run had
     interrupted = Signals(again=group.size > 1 or distributed.find_job() is not None)
-    _show_events(run, options, request=request, stop=lambda: interrupted.signal != 0)
+    display = TrainingDisplay(quiet, run.history)
+    with display, Board(folder, run.step) if tensorboard else contextlib.nullcontext() as board:
+        for event in run.events(options, started=STARTED, stop=lambda: interrupted.signal != 0):
+            if board is not None:
+                board.add(event)
+            with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
+                display.show(event)
     signal = max(group.all_gather(interrupted.signal))
-    terminal = not request.quiet and output.on_terminal()
+    terminal = not quiet and output.on_terminal()
     if signal and group.rank == 0:
         advice = "" if terminal else f"; continue with --resume -o {folder}"
         output.write_line(f"stopped at step {run.step}; saved in {folder}{advice}")
-    elif not request.quiet:
+    elif not quiet:
         output.write_line(f"saved in {folder}" + ("" if terminal else f"; write with: charrnn sample -m {folder}"))
     if terminal:
         _print_next(run, length="" if signal else _double_length(options))
@@ -185,14 +160,13 @@ def _train(request: Request, group: distributed.Group) -> None:
         raise typer.Exit(128 + signal)
 
 
-def _open_run(request: Request, group: distributed.Group) -> "Run":
+def _open_run(request: Request, group: distributed.Group, quiet: bool) -> "Run":
     """Begin the run, or take it up again, and describe it."""
     from charrnn.training.run import Run
 
-    options = request.options
-    with group.raise_together(), progress.WorkDisplay(quiet=request.quiet) as reading:
-        rest = {"--resume": request.resume, "--force": request.force, "--init-from": request.init_from}
-        group.require_same(asdict(options) | rest)
+    options, out, init_from, force = request.options, request.out, request.init_from, request.force
+    with group.raise_together(), progress.WorkDisplay(quiet=quiet) as reading:
+        group.require_same(asdict(options) | {"--resume": request.resume, "--force": force, "--init-from": init_from})
         begun = group.broadcast(lambda: _find_begun(request))
         if begun is not None:
             run = Run.resume(begun, request.sources, device=options.device, watch=reading.progress, group=group)
@@ -200,37 +174,12 @@ def _open_run(request: Request, group: distributed.Group) -> "Run":
                 run.notes.insert(0, f"this job goes on from step {run.step:,} of {begun}")
         else:
             run = Run.create(
-                request.sources,
-                options,
-                out=request.out,
-                init_from=request.init_from,
-                force=request.force,
-                watch=reading.progress,
-                group=group,
+                request.sources, options, out=out, init_from=init_from, force=force, watch=reading.progress, group=group
             )
-    if not request.quiet:
+    if not quiet:
         for said in (*(f"note: {note}" for note in run.notes), _describe(run)):
-            for line in output.wrap_line(said):
-                output.write_line(line)
+            output.write_wrapped(said)
     return run
-
-
-def _show_events(run: "Run", options: "Options", request: Request, stop: Callable[[], bool]) -> None:
-    """Train, and show how it goes: on the terminal, and to TensorBoard where that is asked for."""
-    from charrnn.terminal.live import TrainingDisplay
-
-    with contextlib.ExitStack() as stack:
-        display = stack.enter_context(TrainingDisplay(request.quiet, run.history))
-        board = None
-        if request.tensorboard:
-            from charrnn.terminal.tensorboard import Board
-
-            board = stack.enter_context(Board(run.folder.path, run.step))
-        for event in run.events(options, started=STARTED, stop=stop):
-            if board is not None:
-                board.add(event)
-            with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
-                display.show(event)
 
 
 def _print_next(run: "Run", length: str) -> None:
@@ -288,8 +237,7 @@ def _describe(run: "Run") -> str:
     """One line on the run: its text, and the recipe that was chosen."""
     from charrnn.training.batches import RecordBatches
 
-    recipe = run.recipe
-    dataset = run.dataset
+    recipe, dataset = run.recipe, run.dataset
     shape = f"{recipe.num_layers} x {recipe.hidden_size} {recipe.cell}" if recipe.num_layers else "softmax alone"
     text = f"{len(dataset.ids):,} characters"
     if len(dataset.validation_ids):

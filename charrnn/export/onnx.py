@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from charrnn.checkpoint import Tensors
 from charrnn.errors import CharrnnError
 from charrnn.headers import ModelHeader
-from charrnn.network.cells import CELLS, WEIGHTS
+from charrnn.network.cells import CELLS, WEIGHTS, Cell
 from charrnn.version import __version__
 
 OPSET, IR = 17, 8  # of ONNX: old enough for the runtimes of 2022
@@ -57,15 +57,21 @@ def to_onnx(tensors: Tensors, header: ModelHeader) -> bytes:
     if config.embedding_size:
         x = graph.node("Gather", [graph.constant("embedding", tensors["embedding.weight"]), "ids"], "x")  # (T, B, E)
     elif L:
-        off_on = graph.constant("off_on", np.array([0, 1], np.float32))
-        x = graph.node("OneHot", ["ids", graph.constant("V", np.array(V)), off_on], "x")  # (T, B, V)
+        depth = graph.constant("V", np.array(V))
+        x = graph.node("OneHot", ["ids", depth, graph.constant("off_on", np.array([0, 1], np.float32))], "x")  # (T, B, V)
     for state in states:
         graph.node("Split", [state], *(f"{state}_{i}" for i in range(L)), axis=0)
     if L:
         graph.constant("direction", np.array([1]))
+    more = {"linear_before_reset": 1} if cell.split_gates else {}
     for i in range(L):
-        weights = [tensors[f"layers.{i}.{name}"] for name in WEIGHTS]
-        out = _add_layer(graph, weights, kind=config.cell, i=i, x=x)
+        w_ih, w_hh, b_ih, b_hh = (_reorder(tensors[f"layers.{i}.{name}"], cell) for name in WEIGHTS)
+        weights = {"W": w_ih, "R": w_hh, "B": np.concatenate([b_ih, b_hh])}
+        names = [x, *(graph.constant(f"{name}_{i}", value[None]) for name, value in weights.items()), ""]
+        names += [f"{state}_{i}" for state in states]
+        after = [f"{state}_{i}_out" for state in states]
+        every = graph.node(config.cell.upper(), names, f"all_{i}", *after, hidden_size=H, **more)
+        out = graph.node("Squeeze", [every, "direction"], f"read_{i}")  # (T, 1, B, H) -> (T, B, H)
         x = graph.node("Add", [x, out], f"sum_{i}") if i and config.residual else out
     for state in states:
         graph.node("Concat", [f"{state}_{i}_out" for i in range(L)], f"{state}_out", axis=0)
@@ -88,15 +94,7 @@ def to_onnx(tensors: Tensors, header: ModelHeader) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _add_layer(graph: GraphBuilder, tensors: Sequence[np.ndarray], kind: str, i: int, x: str) -> str:
-    """Layer `i` of a kind of cell, with torch's weights, which reads `x`: the name of its hidden states (T, B, H)."""
-    cell = CELLS[kind]
-    order = [cell.gates.index(gate) for gate in cell.onnx_gates or ()]
-    w_ih, w_hh, b_ih, b_hh = (np.concatenate([np.split(tensor, len(order))[k] for k in order]) for tensor in tensors)
-    weights = {"W": w_ih, "R": w_hh, "B": np.concatenate([b_ih, b_hh])}
-    inputs = [x, *(graph.constant(f"{name}_{i}", value[None]) for name, value in weights.items()), ""]
-    states = [f"{state}_{i}" for state in cell.states]
-    outputs = [f"all_{i}", *(f"{state}_out" for state in states)]
-    more = {"linear_before_reset": 1} if cell.split_gates else {}
-    out = graph.node(kind.upper(), inputs + states, *outputs, hidden_size=w_hh.shape[1], **more)
-    return graph.node("Squeeze", [out, "direction"], f"read_{i}")  # (T, 1, B, H) -> (T, B, H)
+def _reorder(weight: np.ndarray, cell: Cell) -> np.ndarray:
+    """The rows of `weight` (gates * H, ...) in the order of ONNX's gates."""
+    blocks = dict(zip(cell.gates, np.split(weight, len(cell.gates)), strict=True))
+    return np.concatenate([blocks[gate] for gate in cell.onnx_gates or ()])

@@ -6,6 +6,7 @@ Letters: N rows, D input columns, T rows of a window, B windows, H hidden size.
 
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from torch.nn import functional
 
 from charrnn import checkpoint
 from charrnn.errors import CharrnnError
-from charrnn.forecast.settings import Header, Settings, parse_header
+from charrnn.forecast.settings import Header, Settings
 from charrnn.forecast.table import Series
+from charrnn.headers import parse_known, to_json
 from charrnn.network.char_rnn import MODULES, Layer
 from charrnn.network.optimizer import Optimizer
 
@@ -27,15 +29,6 @@ BATCH = 1 << 16  # rows at most that a step reads; if all windows have more, eac
 CLIP = 1.0  # the largest norm of the gradient
 CHECK = 0.2  # the share of the training rows, the last ones, on which each step's weights are checked
 SURE = 2.0  # standard errors by which a forecast must be better to be called so
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A step of the training."""
-
-    step: int
-    steps: int
-    loss: float  # mean squared error on the rows learned from, in squared units of `Header.change`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +64,10 @@ class Forecaster(nn.Module):
         super().__init__()
         self.header = header
         self.settings = header.settings
+        self.batch = max(BATCH // self.settings.window, 1)  # windows at most that a step reads
         self.kept = 0  # the step that these weights are from
-        D = len(header.columns)
-        H = self.settings.hidden_size
-        module = MODULES[self.settings.cell]
-        layers = [module(H if i else D, H) for i in range(self.settings.num_layers)]
+        D, H = len(header.columns), self.settings.hidden_size
+        layers = [MODULES[self.settings.cell](H if i else D, H) for i in range(self.settings.num_layers)]
         self.layers: list[Layer] = nn.ModuleList(layers)  # type: ignore  # a list to whoever reads it
         self.head = nn.Linear(H if layers else D, 1)
         nn.init.zeros_(self.head.weight)
@@ -98,10 +90,10 @@ class Forecaster(nn.Module):
         if not len(rows):
             raise CharrnnError(f"the {training} training rows hold no value of {series.target_name} to learn")
         low, span = _scaling(np.column_stack([series.inputs, series.target])[:training])
-        change = _rms(series.target[rows] - series.target[rows - settings.horizon])
+        change = _rms(series.target[rows] - series.target[rows - settings.horizon]) or 1.0
         torch.manual_seed(settings.seed)
         target = series.target_name
-        return cls(Header(columns=series.columns, target=target, low=low, span=span, change=change or 1.0, settings=settings))
+        return cls(Header(columns=series.columns, target=target, low=low, span=span, change=change, settings=settings))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scaled windows (T, B, D) to changes of the target (B), in units of `change`."""
@@ -112,47 +104,44 @@ class Forecaster(nn.Module):
         changes: Tensor = self.head(x[-1])  # (B, 1)
         return changes[:, 0]
 
-    def learn(self, series: Series) -> Iterator[Progress]:
+    def learn(self, series: Series) -> Iterator[int]:
         """Train by Adam on all windows of the training rows at once or, if they are many, on a random batch at each step.
 
-        The weights of the step that forecasts the last CHECK of the training rows best are kept; these rows are not learned
-        from, unless no others are left. Raises: CharrnnError (status 1) where the loss diverges.
+        It yields the number of each step. At the end it has the weights of the step that forecasts the last CHECK of the
+        training rows best; these rows are not learned from, unless no others are left.
+        Raises: CharrnnError (status 1) where the loss diverges.
         """
         settings = self.settings
-        parameters = list(self.parameters())
         training = settings.training_rows(len(series))
         rows = _scored(series, settings, first=0, end=training)
         learned = rows < training - round(training * CHECK)
         if not learned.any() or learned.all():
             learned[:] = True
         windows = self._windows(series)
-        batch = self._batch()
-        check_x, check_y = self._pairs(windows, series, rows=rows[~learned][-batch:])
+        check_x, check_y = self._pairs(windows, series, rows=rows[~learned][-self.batch :])
         best = float(check_y.square().mean())  # of step 0, the naive forecast; NaN if no rows are checked
-        weights = self._weights()
+        weights = deepcopy(self.state_dict())
         rows = rows[learned]
-        optimizer = Optimizer([], parameters)
+        optimizer = Optimizer([], list(self.parameters()))
         generator = torch.Generator().manual_seed(settings.seed)
         for step in range(1, settings.steps + 1):
-            if len(rows) > batch:
-                drawn = torch.randint(len(rows), (batch,), generator=generator).numpy()
+            if len(rows) > self.batch:
+                drawn = torch.randint(len(rows), (self.batch,), generator=generator).numpy()
                 x, y = self._pairs(windows, series, rows=rows[drawn])
             elif step == 1:
                 x, y = self._pairs(windows, series, rows=rows)
             loss = functional.mse_loss(self(x), y)
             self.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, CLIP)
+            nn.utils.clip_grad_norm_(self.parameters(), CLIP)
             optimizer.step(step, rate=settings.learning_rate, muon_rate=0.0)
             if not math.isfinite(loss.item()):
                 raise CharrnnError(f"the loss diverged at step {step}; take a smaller --learning-rate", 1)
             with torch.no_grad():
                 found = functional.mse_loss(self(check_x), check_y).item() if len(check_y) else math.nan
             if not found >= best:  # or NaN: then the last step is the best one
-                best = found
-                weights = self._weights()
-                self.kept = step
-            yield Progress(step=step, steps=settings.steps, loss=loss.item())
+                best, weights, self.kept = found, deepcopy(self.state_dict()), step
+            yield step
         self.load_state_dict(weights)
 
     @torch.no_grad()
@@ -162,13 +151,11 @@ class Forecaster(nn.Module):
         The first rows, which no window reaches, are NaN; the last `horizon` lie beyond the table.
         Raises: CharrnnError where there are fewer rows than a window has.
         """
-        T = self.settings.window
-        horizon = self.settings.horizon
+        T, horizon = self.settings.window, self.settings.horizon
         if len(series) < T:
             raise CharrnnError(f"too few rows ({len(series)}) for a window of {T}")
         windows = self._windows(series)
-        batch = self._batch()
-        parts = [self(_gather(windows[i : i + batch])) for i in range(0, len(windows), batch)]
+        parts = [self(_gather(windows[i : i + self.batch])) for i in range(0, len(windows), self.batch)]
         forecasts = np.full(len(series) + horizon, np.nan)
         forecasts[T - 1 + horizon :] = series.target[T - 1 :] + torch.cat(parts).double().numpy() * self.header.change
         return forecasts
@@ -182,26 +169,18 @@ class Forecaster(nn.Module):
         rows = _scored(series, self.settings, first=first, end=len(series))
         if not len(rows):
             return None
-        span = self.header.span[-1]
-        truth = series.target[rows]
-        error = (forecasts[rows] - truth) / span
-        naive = (series.target[rows - horizon] - truth) / span
+        span, truth, n = self.header.span[-1], series.target[rows], len(rows)
+        error, naive = ((made - truth) / span for made in (forecasts[rows], series.target[rows - horizon]))
         gain = naive**2 - error**2
         centred = gain - gain.mean()
-        n = len(gain)
         lags = range(1, min(horizon, n))  # the errors of overlapping forecasts are correlated
         variance = float(centred @ centred + 2 * sum(centred[k:] @ centred[:-k] for k in lags)) / n
         if variance <= 0:
             variance = float(centred @ centred) / n
-        return Scores(
-            rows=n,
-            rmse=_rms(error) * span,
-            naive_rmse=_rms(naive) * span,
-            mae=float(np.abs(error).mean()) * span,
-            naive_mae=float(np.abs(naive).mean()) * span,
-            span=span,
-            sureness=float(gain.mean()) / math.sqrt(variance / n) if variance > 0 else 0.0,
-        )
+        sureness = float(gain.mean()) / math.sqrt(variance / n) if variance > 0 else 0.0
+        rmse, naive_rmse = (_rms(e) * span for e in (error, naive))
+        mae, naive_mae = (float(np.abs(e).mean()) * span for e in (error, naive))
+        return Scores(rows=n, rmse=rmse, naive_rmse=naive_rmse, mae=mae, naive_mae=naive_mae, span=span, sureness=sureness)
 
     def report(self, series: Series, forecasts: np.ndarray, first: int) -> dict[str, str | float]:
         """What `--json` prints about the forecasts (N + horizon) of the rows from `first` on."""
@@ -242,19 +221,13 @@ class Forecaster(nn.Module):
         bounded = np.clip(scaled, -checkpoint.LARGEST, checkpoint.LARGEST).astype(np.float32)
         return sliding_window_view(bounded, self.settings.window, axis=0)
 
-    def _batch(self) -> int:
-        return max(BATCH // self.settings.window, 1)
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor.clone() for name, tensor in self.state_dict().items()}
-
     def save(self, folder: Path) -> None:
         """Write the model into `folder`: its weights, and its settings and scaling in the file's header.
 
         Raises: CharrnnError (status 1) where it can't be written.
         """
         tensors = {name: tensor.numpy() for name, tensor in self.state_dict().items()}
-        checkpoint.write(folder / MODEL, tensors, {"forecast": self.header.to_json()})
+        checkpoint.write(folder / MODEL, tensors, {"forecast": to_json(self.header)})
 
     @classmethod
     def load(cls, path: str | Path) -> "Forecaster":
@@ -262,7 +235,7 @@ class Forecaster(nn.Module):
         path = Path(path) / MODEL if Path(path).is_dir() else Path(path)
         tensors, values = checkpoint.read(path)
         try:
-            header = parse_header(values["forecast"])
+            header = parse_known(Header, values["forecast"])
             if {name: tensor.shape for name, tensor in tensors.items()} != header.shapes():
                 raise ValueError("its tensors are not those of its settings")
             if not all(t.dtype == np.float32 and checkpoint.is_sound(t) for t in tensors.values()):
@@ -276,8 +249,7 @@ class Forecaster(nn.Module):
 
 def _scaling(values: np.ndarray) -> tuple[list[float], list[float]]:
     """For each column of (N, D) its least value and its span, which is 1 if the column is constant except for rounding."""
-    low = values.min(0)
-    high = values.max(0)
+    low, high = values.min(0), values.max(0)
     span = np.where(high - low > 1e-12 * np.maximum(np.abs(low), np.abs(high)), high - low, 1.0)
     return low.tolist(), span.tolist()
 

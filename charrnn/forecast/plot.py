@@ -2,24 +2,12 @@
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
-from charrnn.errors import CharrnnError
 from charrnn.text.visible import make_visible
 
 
-def require_plotting(path: Path) -> None:
-    """Raise CharrnnError where `path` can't be drawn: its ending, or matplotlib is not installed."""
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise CharrnnError(f"--plot {path}: name a file that ends in .png, .svg or .pdf")
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise CharrnnError("--plot takes matplotlib, which is not installed: pip install 'charrnn[plot]'") from None
-
-
 def draw_plot(suffix: str, target: str, lines: Sequence[Sequence[float]]) -> bytes:
-    """Draw truth, forecast and naive forecast with matplotlib; give back the file of that kind."""
+    """Draw truth, forecast and naive forecast; return the bytes of the file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5), layout="constrained")

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from charrnn.errors import CharrnnError
-from charrnn.headers import Json, parse, parse_number
 from charrnn.network.cells import CELLS, Shape, layer_shapes
 
 LARGEST = {"window": 65536, "horizon": 65536, "num_layers": 16, "hidden_size": 1024, "steps": 10**9}
@@ -28,8 +27,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, most in LARGEST.items():
-            value = getattr(self, name)
-            least = int(name != "num_layers")
+            value, least = getattr(self, name), int(name != "num_layers")
             if not least <= value <= most:
                 flag = self.KEYS.get(name, name).replace("_", "-")
                 raise CharrnnError(f"--{flag} {value} is not between {least} and {most}")
@@ -49,7 +47,10 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """All of a forecaster but its weights. `low` and `span` scale its D inputs and, last, the target."""
+    """All of a forecaster but its weights. `low` and `span` scale its D inputs and, last, the target.
+
+    Raises: ValueError where they don't fit together.
+    """
 
     columns: list[str]  # the names of the inputs
     target: str
@@ -58,31 +59,14 @@ class Header:
     change: float  # the unit in which the network says how the target changes
     settings: Settings
 
+    def __post_init__(self) -> None:
+        if not 0 < len(self.columns) == len(self.low) - 1 == len(self.span) - 1:
+            raise ValueError("its columns and scaling don't fit together")
+        if min(self.span) <= 0 or self.change <= 0:
+            raise ValueError("its scaling divides by what is not above 0")
+
     def shapes(self) -> dict[str, Shape]:
         """The name and shape of each tensor of the network."""
         D, L, H = len(self.columns), self.settings.num_layers, self.settings.hidden_size
-        layers = layer_shapes(self.settings.cell, num_layers=L, inputs=D, hidden_size=H)
-        return {"head.weight": (1, H if L else D), "head.bias": (1,)} | layers
-
-    def to_json(self) -> Json:
-        return vars(self) | {"settings": {Settings.KEYS.get(k, k): value for k, value in vars(self.settings).items()}}
-
-
-def parse_header(values: Json) -> Header:
-    """The header of a kept model. Raises: KeyError, TypeError, ValueError or CharrnnError where it is unusable."""
-    columns = [name for name in values["columns"] if isinstance(name, str)]
-    header = Header(
-        columns=columns,
-        target=values["target"],
-        low=[parse_number(value) for value in values["low"]],
-        span=[parse_number(value) for value in values["span"]],
-        settings=parse(Settings, values["settings"]),
-        change=parse_number(values["change"]),
-    )
-    if not isinstance(header.target, str):
-        raise TypeError("its target is no name")
-    if not 0 < len(columns) == len(values["columns"]) == len(header.low) - 1 == len(header.span) - 1:
-        raise ValueError("its columns and scaling don't fit together")
-    if min(header.span) <= 0 or header.change <= 0:
-        raise ValueError("its scaling divides by what is not above 0")
-    return header
+        head: dict[str, Shape] = {"head.weight": (1, H if L else D), "head.bias": (1,)}
+        return head | layer_shapes(self.settings.cell, num_layers=L, inputs=D, hidden_size=H)

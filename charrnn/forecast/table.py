@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,23 +51,22 @@ def read_series(
 ) -> Series:
     """Read a table (CSV with commas, semicolons or tabs; '-' for standard input), the oldest row first.
 
-    A first row without a number names the columns, or else the comment ('#') right above the first row does, if it has as
-    many cells. `target` and `columns` are such names, or numbers from 1. By default the target is the last column of
-    numbers, and the inputs are all of them. `reverse` turns around a table that starts with its newest row. A missing value
-    becomes that of the row before; rows before a column's first value are left out.
-
+    A first row without a number names the columns, or else the comment ('#') right above it does, if it has as many cells.
+    `target` and `columns` are such names, or numbers from 1: by default the last column of numbers, and all of them.
+    `reverse` turns around a table that starts with its newest row. A missing value becomes that of the row before; rows
+    before a column's first value are left out.
     Raises: CharrnnError where it is not a table, a column does not exist, text is among numbers, dates are out of order.
     """
     if str(source) != STDIN and Path(source).is_dir():
         raise CharrnnError(f"{source} is a folder; name a file of comma-separated values")
     table, names, lines = _parse(read_text([source], encoding)[0], "standard input" if str(source) == STDIN else str(source))
     if reverse:
-        table.reverse()
-        lines.reverse()
+        table, lines = table[::-1], lines[::-1]
     cells = list(zip(*table, strict=True))  # by column
     values = [[_number(cell) for cell in column] for column in cells]
-    numeric = [any(value is not None and not math.isnan(value) for value in column) for column in values]
-    dates = [_read_dates(name, cells[j], values=values[j], numeric=numeric[j]) for j, name in enumerate(names)]
+    numeric = [any(map(_is_number, column)) for column in cells]
+    times = [numeric[j] and name.lower() in DATES and None not in values[j] for j, name in enumerate(names)]
+    dates = [[values[j]] if times[j] else [] if numeric[j] else _dates(cells[j]) for j in range(len(names))]  # by ways to read
     when = next((j for j, readings in enumerate(dates) if readings), None)
     neither = [name for j, name in enumerate(names) if not numeric[j] and not dates[j] and columns is None]
     notes = [f"column {name} holds no numbers and is left out" for name in neither]
@@ -81,11 +79,17 @@ def read_series(
     goal = usable[-1] if target is None else _find(target, names, option="--target")
     used = [*inputs, goal]
     for j in used:
-        _require_numbers(names[j], cells[j], values=values[j], lines=lines)
+        if not numeric[j]:
+            raise CharrnnError(f"column {names[j]} holds no numbers (line {lines[0]}: {cells[j][0]!r})")
+        if None in values[j]:
+            row = values[j].index(None)
+            raise CharrnnError(f"line {lines[row]}, column {names[j]}: {_fault(cells[j][row])}")
     filled, missing, start = _carry_on(np.array([values[j] for j in used], dtype=np.float64).T)
     if start:
         notes.append(f"rows left out at the start, where not every column has a value yet: {start}")
-    notes += _describe_gaps([names[j] for j in used], missing[start:])
+    gaps = {names[j]: f"{count} in {names[j]}" for j, count in zip(used, missing[start:].sum(0), strict=True) if count}
+    if gaps:
+        notes.append(f"missing values: {', '.join(gaps.values())}; the last value before each is carried on")
     moments = [str(line) for line in lines] if when is None else list(cells[when])
     return Series(
         columns=[names[j] for j in inputs],
@@ -121,8 +125,7 @@ def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int
     unquoted = re.sub(r'"[^"]*"', "", kept[0][1])
     delimiter = next((mark for mark in "\t;," if mark in unquoted), ",")  # a comma last: it may be part of numbers
     reader = csv.reader([line for _, line in kept], delimiter=delimiter, skipinitialspace=True, strict=True)
-    table = []
-    numbers = []
+    table, numbers = [], []
     try:
         for cells in reader:
             numbers.append(kept[reader.line_num - 1][0])
@@ -162,28 +165,12 @@ def _is_number(cell: str) -> bool:
     return value is not None and not math.isnan(value)
 
 
-def _require_numbers(name: str, cells: Sequence[str], values: list[float | None], lines: list[int]) -> None:
-    """Raise CharrnnError where a column holds no numbers, or one of its cells holds something else."""
-    if not any(map(_is_number, cells)):
-        raise CharrnnError(f"column {name} holds no numbers (line {lines[0]}: {cells[0]!r})")
-    if None in values:
-        row = values.index(None)
-        raise CharrnnError(f"line {lines[row]}, column {name}: {_fault(cells[row])}")
-
-
 def _fault(cell: str) -> str:
     hint = f"; write {cell.replace(',', '.')}" if cell.count(",") == 1 and _is_number(cell.replace(",", ".")) else ""
     try:
         return f"{cell[:40]!r} is larger than {LARGEST:g}" if abs(float(cell)) > LARGEST else ""
     except ValueError:
         return f"{cell[:40]!r} is no number{hint}"
-
-
-def _read_dates(name: str, cells: Sequence[str], values: list[float | None], numeric: bool) -> list[list[float | None]]:
-    """The times of a column's cells in each way to read them; none if it is not a column of dates or times."""
-    if not numeric:
-        return _dates(cells)
-    return [values] if name.lower() in DATES and None not in values else []
 
 
 def _dates(cells: Sequence[str]) -> list[list[float | None]]:
@@ -206,23 +193,19 @@ def _require_order(
     readings: Sequence[Sequence[float | None]], name: str, cells: Sequence[str], lines: list[int], reverse: bool
 ) -> None:
     """Raise CharrnnError where none of the readings of a date column rises from row to row."""
-    falls = False
-    breaks = []
+    falls, breaks = False, []
     for reading in readings:
-        rows = [row for row, second in enumerate(reading) if second is not None and not math.isnan(second)]
-        steps = [(row, (reading[row] or 0) - (reading[before] or 0)) for before, row in pairwise(rows)]
-        downs = [row for row, step in steps if step < 0]
-        if not downs:
+        seconds = np.array(reading, np.float64)  # NaN where a date is missing
+        rows = np.flatnonzero(~np.isnan(seconds))
+        steps = np.diff(seconds[rows])
+        if not (steps < 0).any():
             return
-        falls = falls or not any(step > 0 for _, step in steps)
-        breaks.append(downs[0])
-    if falls and reverse:
-        raise CharrnnError(f"the dates in column {name} run from old to new; leave --reverse out")
+        falls = falls or not (steps > 0).any()
+        breaks.append(rows[1:][steps < 0][0])
+    order = f"are in no order (line {lines[breaks[0]]}: {cells[breaks[0]]}); sort the rows"
     if falls:
-        raise CharrnnError(f"the dates in column {name} run from new to old; add --reverse")
-    raise CharrnnError(
-        f"the dates in column {name} are in no order (line {lines[breaks[0]]}: {cells[breaks[0]]}); sort the rows"
-    )
+        order = "run from old to new; leave --reverse out" if reverse else "run from new to old; add --reverse"
+    raise CharrnnError(f"the dates in column {name} {order}")
 
 
 def _find(name: str, names: list[str], option: str) -> int:
@@ -237,13 +220,6 @@ def _find(name: str, names: list[str], option: str) -> int:
         return int(name) - 1
     more = ", ..." if len(names) > 20 else ""
     raise CharrnnError(f"{option} {name}: there is no such column; there are {', '.join(names[:20])}{more}")
-
-
-def _describe_gaps(names: list[str], missing: np.ndarray) -> list[str]:
-    """The note about the columns in which values are `missing` (N, D), if there are any."""
-    gaps = {name: int(count) for name, count in zip(names, missing.sum(0), strict=True) if count}
-    counts = ", ".join(f"{count} in {name}" for name, count in gaps.items())
-    return [f"missing values: {counts}; the last value before each is carried on"] if gaps else []
 
 
 def _carry_on(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -80,7 +80,8 @@ class CoWriter:
     """Continues any text. With a seed, the same calls give the same characters."""
 
     def __init__(self, model: Model, sampler: Sampler, seed: int | None = None):
-        self.model, self.sampler = model, sampler
+        self.model = model
+        self.sampler = sampler
         self.reader = Reader(model)
         self._generator = np.random.default_rng(seed)
 
@@ -109,7 +110,8 @@ class CoWriter:
 
     def _write(self, text: str, most: int, has_ended: Callable[[str], bool]) -> str:
         """Up to `most` characters that continue `text`, until these have ended, and none after a record's end."""
-        ids, start = np.zeros(1, np.intp), len(text)
+        ids = np.zeros(1, np.intp)
+        start = len(text)
         separator = SEPARATORS[self.model.records] if self.model.records else None
         while len(text) < start + most:
             logits = self._logits(text)[None]

@@ -1,7 +1,7 @@
 """The screen on which a person and a model write a text together; built on prompt_toolkit, which is an extra.
 
-`Interactive` is given a `CoWriter` and the first text. Its `run` ends when the person ends it; `text` is the result. It draws
-on the terminal alone.
+`Interactive` is given a `CoWriter` and the first text. Its `run` ends when the person ends it; `page.text` is the result. It
+draws on the terminal alone.
 """
 
 import asyncio
@@ -150,11 +150,13 @@ class Interactive:
     """A session at the terminal. Raises: CharrnnError where there is no terminal to hold it at."""
 
     def __init__(self, writer: CoWriter, text: str, suggest: int = 0, notes: Sequence[str] = ()):
-        self.writer, self.notes = writer, list(notes)
+        self.writer = writer
+        self.notes = list(notes)
         self.known = set(writer.model.vocabulary.characters)
         self.page = Page(text)
         self.control = PageControl(self.page, self._style)
-        self.suggest, self.chosen = suggest, -1  # how many characters are suggested, and which is marked; -1: none
+        self.suggest = suggest  # how many characters are suggested
+        self.chosen = -1  # which of them is marked; -1: none
         self.written = (0, 0)  # from where to where the model has just written
         self.act: Callable[[str], str] = writer.write_word  # by what
         self.signal = 0  # that ended the session
@@ -173,10 +175,6 @@ class Interactive:
             layout, STYLE, key_bindings=self._keys(), full_screen=True, input=create_input(source), output=create_output(target)
         )
 
-    @property
-    def text(self) -> str:
-        return self.page.text
-
     def run(self) -> int:
         """Hold the session. Returns: the signal that ended it, 0 where the person did, SIGINT for Ctrl-C."""
         try:
@@ -191,8 +189,7 @@ class Interactive:
         loop = asyncio.get_running_loop()
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             with contextlib.suppress(AttributeError, NotImplementedError):  # Windows has not all of it
-                number = getattr(signal, name)
-                loop.add_signal_handler(number, self._end, number)
+                loop.add_signal_handler(getattr(signal, name), self._end, getattr(signal, name))
         loop.set_exception_handler(self._fail)
         await self.application.run_async(handle_sigint=False, set_exception_handler=False)
         if self._faults:
@@ -221,7 +218,8 @@ class Interactive:
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
-        suggests, marked = Condition(lambda: self.suggest > 0), Condition(lambda: self.chosen >= 0)
+        suggests = Condition(lambda: self.suggest > 0)
+        marked = Condition(lambda: self.chosen >= 0)
         bind = partial(_bind, keys)
         bind("tab", action=lambda: self._write(self.writer.write_word))
         bind("enter", action=lambda: self._write(self.writer.write_line), when=~marked)
@@ -278,7 +276,8 @@ class Interactive:
 
     def _read(self) -> None:
         """Read the text that has changed, so that the next key need not."""
-        self.written, self.chosen = (0, 0), -1
+        self.written = (0, 0)
+        self.chosen = -1
         if self._before().endswith((" ", "\n")):  # undo goes word by word
             self.page.save_to_undo_stack()
         self.writer.reader.read(self._before())
@@ -297,14 +296,16 @@ class Interactive:
         return fragments
 
     def _bar(self) -> StyleAndTextTuples:
-        width, sampler = self.application.output.get_size().columns, self.writer.sampler
+        width = self.application.output.get_size().columns
+        sampler = self.writer.sampler
         enter = "Enter take" if self.chosen >= 0 else "Enter a line"
         keys = ["Tab a word", enter, "^D done", "^Z undo", "⇧Tab another", "^Y redo", "Alt-Enter line break"]
         if self.suggest:
             keys = [f"1-{self.suggest} take", "↑↓ mark", *keys, "Alt-1 types 1"]
         warmth = "greedy" if sampler.greedy else f"temperature {sampler.temperature:g}"
-        facts = [f"{warmth} (^R less, ^T more)", f"{len(self.text):,} characters", *self.notes]
-        before, records = self._before(), self.writer.model.records
+        facts = [f"{warmth} (^R less, ^T more)", f"{len(self.page.text):,} characters", *self.notes]
+        before = self._before()
+        records = self.writer.model.records
         if records and (not before or before.endswith(SEPARATORS[records])):
             facts.insert(0, f"a new {records} begins")
         if before and before[-1] not in self.known:

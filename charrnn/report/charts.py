@@ -44,7 +44,8 @@ class Chart:
     """A plot with axes. Points are given in the data's units; `low` and `high` are the corners of what is shown."""
 
     def __init__(self, title: str, low: Point, high: Point, height: int = HEIGHT):
-        self.title, self.height = title, height
+        self.title = title
+        self.height = height
         self.low, self.high = low, high
         self.parts: list[str] = []
 
@@ -61,11 +62,9 @@ class Chart:
         places = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
         self.parts.append(f'<polyline class="{kind}" points="{places}"/>')
 
-    def dot(self, kind: str, at: Point, label: str, radius: float = 3) -> None:
-        self.parts.append(
-            f'<circle class="{kind}" cx="{self.x(at[0]):.1f}" cy="{self.y(at[1]):.1f}" r="{radius:.1f}">'
-            f"<title>{escape(label)}</title></circle>"
-        )
+    def dot(self, kind: str, at: Point, label: str, radius: float) -> None:
+        place = f'cx="{self.x(at[0]):.1f}" cy="{self.y(at[1]):.1f}"'
+        self.parts.append(f'<circle class="{kind}" {place} r="{radius:.1f}"><title>{escape(label)}</title></circle>')
 
     def axes(self, x_name: str, y_name: str, percent: bool = False) -> None:
         """Draw the grid and its numbers."""
@@ -89,10 +88,8 @@ class Chart:
                 self.text(at, TOP - 8, label, "tick middle")
 
     def svg(self, description: str) -> str:
-        return (
-            f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{escape(f"{self.title}: {description}")}">'
-            f"{''.join(self.parts)}</svg>"
-        )
+        label = escape(f"{self.title}: {description}")
+        return f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{label}">{"".join(self.parts)}</svg>'
 
 
 def draw_curves(
@@ -124,7 +121,8 @@ def draw_reliability(bins: Sequence[tuple[int, float, float]], error: float) -> 
     most = max(count for count, *_ in bins) or 1
     width = (chart.x(1.0) - chart.x(0.0)) / len(bins)
     for k, (count, _, _) in enumerate(bins):  # how many guesses there were, along the bottom
-        x, height = chart.x(k / len(bins)), 44 * count / most
+        x = chart.x(k / len(bins))
+        height = 44 * count / most
         place = f'x="{x + 2:.1f}" y="{chart.y(0.0) - height:.1f}"'
         chart.parts.append(f'<rect class="count" {place} width="{width - 4:.1f}" height="{height:.1f}"/>')
     found = [(count, probability, frequency) for count, probability, frequency in bins if count]

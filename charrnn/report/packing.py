@@ -2,7 +2,6 @@
 
 import base64
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 

@@ -1,6 +1,5 @@
 """What a report is about: the text that a run was validated on, which is read again."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from charrnn.errors import CharrnnError
@@ -10,15 +9,7 @@ from charrnn.text.reading import STDIN, Watch
 from charrnn.training.data import read_texts, require_there
 
 
-@dataclass(frozen=True)
-class ReportText:
-    """The text that a report colours."""
-
-    text: Corpus
-    what: str  # which one it is, for a heading
-
-
-def find_validation_text(model: Model, watch: Watch | None = None) -> ReportText:
+def find_validation_text(model: Model, watch: Watch | None = None) -> Corpus:
     """Read the text that the run was validated on, from the files that its model names.
 
     Raises: CharrnnError that says what to name, where it can't be found again or there was none.
@@ -38,4 +29,4 @@ def find_validation_text(model: Model, watch: Watch | None = None) -> ReportText
         raise CharrnnError(f"the text {origin.sources[0]} is not the one that {folder} was trained on; {name}")
     if not len(texts.held_out):
         raise CharrnnError(f"{folder} held no text out; {name}")
-    return ReportText(texts.held_out, "the text that it was validated on")
+    return texts.held_out

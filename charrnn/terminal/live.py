@@ -56,10 +56,7 @@ class Line:
 
 
 class TrainingDisplay:
-    """Shows a training run. Use it as a context manager and `show` it the run's events.
-
-    `history` are the validations before a resumed run.
-    """
+    """Shows a training run, before which `history` was validated: a context manager, which you `show` the run's events."""
 
     def __init__(self, quiet: bool = False, history: Sequence[Metrics] = ()):
         self.quiet = quiet
@@ -110,7 +107,8 @@ class TrainingDisplay:
             write_line(self.notes[-1])
 
     def _show_validation(self, event: Validation) -> None:
-        metrics, bits = event.metrics, event.metrics.train_bits_per_character
+        metrics = event.metrics
+        bits = metrics.train_bits_per_character
         self.metrics.append(metrics)
         self.now = replace(self.now, fraction=event.fraction, seconds=metrics.seconds, train_bits=bits)
         self.sample = (f"sample at step {metrics.step:,}", metrics.sample or "")
@@ -143,10 +141,12 @@ class TrainingDisplay:
         lines which have become too long pushes others out of reach, and these are then blank.
         """
         assert self._frame is not None
-        size, now = self._frame.size(), time.monotonic()
+        size = self._frame.size()
+        now = time.monotonic()
         if size != self._size:
             self._resized = now if self._size[0] else -math.inf
-        self._size, self._drawn = size, now
+        self._size = size
+        self._drawn = now
         lines = self.draw_frame(*size)
         if now - self._resized < STEADY:
             status = self._draw_status(size[0])
@@ -155,7 +155,8 @@ class TrainingDisplay:
 
     def draw_frame(self, columns: int, rows: int) -> list[Text]:
         """The frame for a terminal of that size. What has no room is left out, the curve first."""
-        blank, status = Text(), self._draw_status(columns)
+        blank = Text()
+        status = self._draw_status(columns)
         room = rows - len(status) - 2
         if columns >= WIDE:
             height = min(10, room - 2)

@@ -51,10 +51,12 @@ def write_line(line: str, stream: TextIO | None = None) -> None:
         print(make_visible(line, keep="").encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
-def wrap_line(line: str) -> list[str]:
-    """The line as standard error takes it: a terminal in pieces that fit, broken between words."""
+def write_wrapped(line: str) -> None:
+    """Write one line to standard error, on a terminal in pieces that fit, broken between words."""
     width = max(terminal_size()[0], 20)
-    return textwrap.wrap(make_visible(line, keep=""), width, break_on_hyphens=False) if on_terminal() else [line]
+    pieces = textwrap.wrap(make_visible(line, keep=""), width, break_on_hyphens=False) if on_terminal() else [line]
+    for piece in pieces:
+        write_line(piece)
 
 
 def terminal_size() -> tuple[int, int]:
@@ -110,7 +112,8 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 def print_forecast(figures: Mapping[str, Any], rows_scored: str) -> None:
     """Print each figure of a forecast beside that of the naive forecast, then the verdict; `rows_scored` is the rows' kind."""
-    ahead, target = figures["horizon"], make_visible(figures["target"], keep="")
+    ahead = figures["horizon"]
+    target = make_visible(figures["target"], keep="")
     rows = [[f"{target}, {ahead} row{'s' * (ahead > 1)} ahead", "network", "naive"]]
     if "verdict" in figures:
         for scale, name in (("", "rmse"), ("", "mae"), ("scaled_", "rmse"), ("scaled_", "mae")):

@@ -29,9 +29,10 @@ class WorkDisplay:
 
     def progress(self, done: int, total: int | None) -> None:
         """Show how much has been done, and of how much, where that is known."""
-        now, terminal = time.monotonic(), on_terminal()
+        now = time.monotonic()
         if self.quiet or now < self._due:
             return
+        terminal = on_terminal()
         self._due = now + (0.125 if terminal else 10.0)
         places = int(self.scale > 1)
         count = f"{done / self.scale:,.{places}f} " + (f"of {total / self.scale:,.{places}f} " if total else "")

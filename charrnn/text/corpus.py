@@ -4,7 +4,6 @@ It knows nothing of networks and files. Letters: N characters, V vocabulary.
 """
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,15 +40,12 @@ class Corpus:
     Such ids can be made while the text is read, and the characters of its beginning are the first ones of the alphabet.
     """
 
-    def __init__(self, ids: Sliced, codes: np.ndarray, firsts: np.ndarray, corpus_hash: str, notes: Sequence[str] = ()):
+    def __init__(self, ids: Sliced, codes: np.ndarray, firsts: np.ndarray, corpus_hash: str):
         """`codes` are the code points of the alphabet, `firsts` the place where each of them first appears."""
-        self._ids = ids
-        self._codes = codes
-        self._firsts = firsts
-        self.start = 0
-        self.stop = len(ids)
+        self._ids, self._codes, self._firsts = ids, codes, firsts
+        self.start, self.stop = 0, len(ids)
         self.corpus_hash = corpus_hash  # two texts with the same one are the same
-        self.notes = list(notes)  # for the user, on how it was read
+        self.notes: list[str] = []  # for the user, on how it was read
         self.files: list[SourceFile] = []
         self.path: Path | None = None  # where its ids are kept
 
@@ -67,8 +63,7 @@ class Corpus:
 
     def split(self, validation: float) -> tuple["Corpus", "Corpus"]:
         """Cut the last `validation` (a fraction of 0 to below 1) of it off: (training text, validation text)."""
-        training = copy.copy(self)
-        held_out = copy.copy(self)
+        training, held_out = copy.copy(self), copy.copy(self)
         training.stop = held_out.start = self.stop - int(len(self) * validation)
         return training, held_out
 
@@ -107,8 +102,7 @@ class EncodedCorpus:
     """What `Corpus.encoded` gives: `table` has each character's id in the vocabulary, -1 for those to leave out."""
 
     def __init__(self, corpus: Corpus, table: Ids):
-        self.corpus = corpus
-        self.table = table
+        self.corpus, self.table = corpus, table
         self.before: np.ndarray | None = None  # how many characters stay before each CHUNK-th: so the n-th is found
         if (table < 0).any():
             stay = [np.zeros(1, np.int64)]

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,21 +43,19 @@ class IdWriter:
         self.firsts = np.empty(0, np.int64)  # the place where each of them first appears
         self.length = 0
         self._file: IO[bytes] = io.BytesIO()
-        self._finished = False
         self._make_table(WIDTHS[0])
 
     def __enter__(self) -> "IdWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._finished:
-            _drop(self._file)
+        _drop(self._file)
 
     def write(self, text: str) -> None:
         """Add `text`."""
-        while (ids := self._look_up(text)) is None:
-            pass
-        _put(self._file, ids)
+        ids = self._look_up(text)
+        with _storing():
+            self._file.write(ids.data)
         self.length += len(ids)
         if self.length > IN_MEMORY and isinstance(self._file, io.BytesIO):
             self._move(self._width)
@@ -65,14 +63,13 @@ class IdWriter:
     def roll_back(self, length: int) -> None:
         """Forget all but the first `length` characters."""
         alphabet = int(np.searchsorted(self.firsts, length))
-        self.codes = self.codes[:alphabet]
-        self.firsts = self.firsts[:alphabet]
+        self.codes, self.firsts = self.codes[:alphabet], self.firsts[:alphabet]
         self.length = length
         self._make_table(self._width)
         self._file.seek(length * self._width.itemsize)
         self._file.truncate()
 
-    def finish(self, path: Path | None, skipped: list[int], notes: list[str]) -> Corpus:
+    def finish(self, path: Path | None = None, skipped: Sequence[int] = ()) -> Corpus:
         """The corpus of all that was written; a file with its ids moves to `path`. `skipped` files are noted in it."""
         if self._width != (fitting := _width(len(self.codes))):  # a file that was skipped had made it wider
             self._move(fitting)
@@ -81,27 +78,22 @@ class IdWriter:
             ids: Sliced = np.frombuffer(self._file.getvalue(), self._width)
         else:
             ids = Stored(self._file, self._width, self.length)
-        corpus_hash = _hash_corpus(ids, self.codes)
-        corpus = Corpus(ids, self.codes, firsts=self.firsts, corpus_hash=corpus_hash, notes=notes)
+        corpus = Corpus(ids, self.codes, firsts=self.firsts, corpus_hash=_hash_corpus(ids, self.codes))
         if isinstance(ids, Stored) and path is not None:
-            facts = {"length": self.length, "skipped": skipped, "fingerprint": corpus_hash}
-            self._keep(path, facts | {"alphabet": self.codes.tolist(), "firsts": self.firsts.tolist()})
+            facts = {"length": self.length, "skipped": list(skipped), "fingerprint": corpus.corpus_hash}
+            trailer = json.dumps(facts | {"alphabet": self.codes.tolist(), "firsts": self.firsts.tolist()}).encode()
+            with _storing():
+                self._file.write(trailer + hashlib.sha256(trailer).digest() + len(trailer).to_bytes(8, "little"))
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                os.replace(self._file.name, path)
             corpus.path = path
-            corpus.notes.append(f"the text's ids are kept in {path} for the next run, {self._file.tell() / 1e6:,.0f} MB")
-        self._finished = True  # the file is the corpus's now
+            corpus.notes = [f"the text's ids are kept in {path} for the next run, {self._file.tell() / 1e6:,.0f} MB"]
+        self._file = io.BytesIO()  # the file is the corpus's now
         return corpus
 
-    def _keep(self, path: Path, facts: dict[str, object]) -> None:
-        """Complete the file with what else there is to say of the text, and move it to `path`."""
-        trailer = json.dumps(facts).encode()
-        with _storing():
-            self._file.write(trailer + hashlib.sha256(trailer).digest() + len(trailer).to_bytes(8, "little"))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            os.replace(self._file.name, path)
-
-    def _look_up(self, text: str) -> np.ndarray | None:
-        """The ids of `text`; or None if it has new characters, which have been added to the alphabet then."""
+    def _look_up(self, text: str) -> np.ndarray:
+        """The ids of `text`; its new characters are added to the alphabet."""
         top = np.iinfo(self._width).max  # marks new characters, and may be an id as well
         try:
             narrow = text.encode("latin-1")
@@ -127,7 +119,7 @@ class IdWriter:
             self._move(_width(len(self.codes)))
         else:
             self._make_table(self._width)
-        return None
+        return self._look_up(text)
 
     def _make_table(self, width: Width) -> None:
         self._width = width
@@ -139,8 +131,9 @@ class IdWriter:
         file = io.BytesIO() if self.length <= IN_MEMORY and isinstance(self._file, io.BytesIO) else self._open()
         try:
             self._file.seek(0)
-            while block := self._file.read(BLOCK * self._width.itemsize):
-                _put(file, np.frombuffer(block, self._width).astype(width))
+            with _storing():
+                while block := self._file.read(BLOCK * self._width.itemsize):
+                    file.write(np.frombuffer(block, self._width).astype(width, copy=False).data)
         except BaseException:
             _drop(file)
             raise
@@ -157,9 +150,7 @@ class IdWriter:
                     stale.unlink(missing_ok=True)
             if not self.named:
                 return tempfile.TemporaryFile(dir=folder)
-            descriptor, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
-            os.close(descriptor)
-            return open(name, "r+b")
+            return tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False)
 
 
 def _drop(file: IO[bytes]) -> None:
@@ -167,11 +158,6 @@ def _drop(file: IO[bytes]) -> None:
         file.close()
     if isinstance(name := getattr(file, "name", None), str):  # a file without a name is gone
         Path(name).unlink(missing_ok=True)
-
-
-def _put(file: IO[bytes], ids: np.ndarray) -> None:
-    with _storing():
-        file.write(ids.data)
 
 
 @dataclass
@@ -239,14 +225,10 @@ def load(path: Path, checked: bool = False) -> tuple[Corpus, list[int]] | None:
         return None
     facts = json.loads(trailer)
     codes = np.array(facts["alphabet"], np.uint32)
-    ids.width = _width(len(codes))
-    ids.length = facts["length"]
-    if start != len(ids) * ids.width.itemsize:
+    ids.width, ids.length = _width(len(codes)), facts["length"]
+    if start != len(ids) * ids.width.itemsize or not (checked or _hash_corpus(ids, codes) == facts["fingerprint"]):
         return None
-    if not checked and _hash_corpus(ids, codes) != facts["fingerprint"]:
-        return None
-    firsts = np.array(facts["firsts"], np.int64)
-    corpus = Corpus(ids, codes, firsts=firsts, corpus_hash=facts["fingerprint"])
+    corpus = Corpus(ids, codes, firsts=np.array(facts["firsts"], np.int64), corpus_hash=facts["fingerprint"])
     corpus.path = path
     return corpus, facts["skipped"]
 

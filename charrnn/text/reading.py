@@ -49,14 +49,20 @@ def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: W
     """
     reader = _Reader(sources, encoding=encoding, watch=watch)
     corpus = reader.find()
-    return reader.read() if corpus is None else corpus
+    if corpus is None:
+        corpus = reader.read()
+    skipped = [f"{file.name} is not {encoding} text; passed over" for file in reader.files if not file.is_text]
+    corpus.notes = reader.notes + skipped + corpus.notes
+    names = [file.name if file.name == STDIN else os.path.abspath(file.name) for file in reader.files]
+    corpus.files = [SourceFile(name, bytes=file.size, hash=file.hash) for name, file in zip(names, reader.files, strict=True)]
+    return corpus
 
 
 def corpus_of(text: str) -> Corpus:
     """A text that is at hand already, as a `Corpus`."""
     with IdWriter(named=False) as writer:
         writer.write(text)
-        return writer.finish(None, skipped=[], notes=[])
+        return writer.finish()
 
 
 @dataclass
@@ -102,10 +108,9 @@ class _Reader:
             exists = path.exists()
             found = id_cache.load(path) if exists else None
         if found is not None and all(self.files[i].lenient for i in found[1]):  # a file that was named must be text
-            corpus, skipped = found
-            corpus.notes = self._name_skipped(skipped)
-            corpus.files = self._describe_files()
-            return corpus
+            for i in found[1]:
+                self.files[i].is_text = False
+            return found[0]
         if exists and found is None:
             self.notes.append(f"{path} was damaged and is made anew")
         self.done = 0
@@ -118,11 +123,8 @@ class _Reader:
                 self._write(file, writer)
             if not writer.length:
                 raise CharrnnError(f"no text in {', '.join(map(str, self.sources))}: it is empty")
-            path = None if self.stem is None else self._path(self.stem)
             skipped = [i for i, file in enumerate(self.files) if not file.is_text]
-            corpus = writer.finish(path, skipped=skipped, notes=self.notes + self._name_skipped(skipped))
-            corpus.files = self._describe_files()
-            return corpus
+            return writer.finish(self.stem and self._path(self.stem), skipped)
 
     def _write(self, file: _File, writer: IdWriter) -> None:
         """Add the text of a file; nothing of one that is skipped is left."""
@@ -130,14 +132,14 @@ class _Reader:
         blocks = _blocks(file.name, count=self._count, hashes=hashes)
         length = writer.length
         try:
-            for text in _decode(_unpacked(file, blocks), file.name, codec=self.codec, encoding=self.encoding):
+            for text in _decode(_unpack(file, blocks), file.name, codec=self.codec, encoding=self.encoding):
                 writer.write(text)
         except _NotTextError as error:
             if not file.lenient:
                 raise
             writer.roll_back(length)
             file.is_text = False
-            if error.binary and not file.compressed:
+            if isinstance(error, _BinaryError) and not file.compressed:
                 file.hash = BINARY
                 return
             for _ in blocks:  # the rest belongs to its hash
@@ -149,10 +151,9 @@ class _Reader:
         with _reading(file.name), open(file.name, "rb") as opened:
             if self.codec.name == "utf-8" and not file.compressed and b"\0" in opened.read(HEAD):
                 return BINARY
-            descriptor = opened.fileno()
-            size = os.fstat(descriptor).st_size
             hashes = []
-            for block_hash in id_cache.hash_blocks(lambda at: os.pread(descriptor, id_cache.BLOCK, at), size):
+            read = functools.partial(os.pread, opened.fileno(), id_cache.BLOCK)  # from a place on
+            for block_hash in id_cache.hash_blocks(read, os.fstat(opened.fileno()).st_size):
                 hashes.append(block_hash)
                 self._count(id_cache.BLOCK)
             return id_cache.join_hashes(hashes)
@@ -166,20 +167,13 @@ class _Reader:
         """The path in the cache for the ids of files with these hashes."""
         return id_cache.ids_path(stem, [file.hash + Path(file.name).suffix * file.compressed for file in self.files])
 
-    def _name_skipped(self, skipped: list[int]) -> list[str]:
-        return [f"{self.files[i].name} is not {self.encoding} text; passed over" for i in skipped]
-
-    def _describe_files(self) -> list[SourceFile]:
-        names = [file.name if file.name == STDIN else os.path.abspath(file.name) for file in self.files]
-        return [SourceFile(name, bytes=file.size, hash=file.hash) for name, file in zip(names, self.files, strict=True)]
-
 
 class _NotTextError(CharrnnError):
-    """A file is not text in the encoding; `binary` where its head says so."""
+    """A file is not text in the encoding."""
 
-    def __init__(self, message: str, binary: bool = False):
-        super().__init__(message)
-        self.binary = binary
+
+class _BinaryError(_NotTextError):
+    """The head of a file says that it is not text."""
 
 
 def _codec(encoding: str) -> codecs.CodecInfo:
@@ -228,18 +222,7 @@ def _size(name: str) -> int | None:
     return facts.st_size if stat.S_ISREG(facts.st_mode) else None
 
 
-def _unpacker(name: str) -> tuple[Callable[[], Any], type[Exception]]:
-    """What begins to unpack an archive, and the error that it raises for a damaged one."""
-    if name.endswith(".gz"):
-        return functools.partial(zlib.decompressobj, wbits=31), zlib.error
-    try:
-        import zstandard
-    except ImportError:
-        raise CharrnnError(f"{name}: to read zstd takes charrnn[zstd] (pip install zstandard)") from None
-    return zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError
-
-
-def _unpacked(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _unpack(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
     """The blocks of a file, unpacked if it is an archive, or several of them in a row.
 
     Raises: CharrnnError for one that is damaged or cut short.
@@ -248,7 +231,14 @@ def _unpacked(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield from blocks
         return
     name = file.name
-    begin, damaged = _unpacker(name)
+    begin: Callable[[], Any] = functools.partial(zlib.decompressobj, wbits=31)
+    damaged: type[Exception] = zlib.error
+    if name.endswith(".zst"):
+        try:
+            import zstandard
+        except ImportError:
+            raise CharrnnError(f"{name}: to read zstd takes charrnn[zstd] (pip install zstandard)") from None
+        begin, damaged = zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError
     archive = None
     unpacked = bytearray()
     try:
@@ -309,9 +299,7 @@ def _decode(blocks: Iterator[bytes], name: str, codec: codecs.CodecInfo, encodin
     begun = False
     for block in blocks:
         if codec.name == "utf-8" and done < HEAD and b"\0" in block[: HEAD - done]:
-            raise _NotTextError(
-                f"{shown} holds NUL bytes, so it is not text; for its bytes as they are, --encoding bytes", True
-            )
+            raise _BinaryError(f"{shown} holds NUL bytes, so it is not text; for its bytes as they are, --encoding bytes")
         waiting = len(decoder.getstate()[0])  # bytes of a character that the last block broke off
         try:
             text = decoder.decode(block, final=not block)
@@ -319,8 +307,6 @@ def _decode(blocks: Iterator[bytes], name: str, codec: codecs.CodecInfo, encodin
             where = f" at byte {done - waiting + error.start}" if isinstance(error, UnicodeDecodeError) else ""
             raise _NotTextError(f"{shown} is not {encoding}{where}; name its --encoding") from None
         done += len(block)
-        if text and not begun:
-            text = text.removeprefix("\ufeff")
-            begun = True
         if text:
-            yield text
+            yield text if begun else text.removeprefix("\ufeff")
+            begun = True

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 
 OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of controls, bidirectional marks, surrogates and line ends
 LINE_SIGNS = {"\n": "↵", "\t": "⇥"}  # for a text that must stay on one line
-NO_SIGNS: Mapping[str, str] = {}
 
 
-def make_visible(text: str, keep: str = "\n\t", signs: Mapping[str, str] = NO_SIGNS) -> str:
+def make_visible(text: str, keep: str = "\n\t", signs: Mapping[str, str] = {}) -> str:
     """Replace each character that a terminal would obey: by its sign where `signs` has one, else by its number.
 
     Characters in `keep` stay as they are.

@@ -1,7 +1,6 @@
 """Batches cut from a text of ids: `Windows` of running text, `RecordBatches` of lines or paragraphs.
 
-Given ids and a seed, batch number `step` is the same on every machine. It knows nothing of networks.
-Letters: T time steps, B batch.
+Given ids and a seed, batch number `step` is the same on every machine. Letters: T time steps, B batch.
 """
 
 from typing import NamedTuple
@@ -23,7 +22,7 @@ PAD = -1  # the target after a record's end: nothing to learn, nothing lost
 
 
 class Batch(NamedTuple):
-    """What a step learns. T time steps, B sequences of this rank."""
+    """What a step learns: T time steps of B sequences of this rank."""
 
     inputs: np.ndarray  # (T, B) ids
     targets: np.ndarray  # (T, B) ids, PAD after a record's end
@@ -42,14 +41,11 @@ def fit_windows(characters: int, batch_size: int, seq_length: int) -> tuple[int,
 class Windows:
     """Windows of T characters cut from B contiguous streams of one text, epoch after epoch.
 
-    Window k of a stream follows window k - 1, so the state at the end of one is the state at the start of the next; the
-    last window of an epoch is as short as what is left of the streams. A stream ends where the next one starts, so that
-    from one epoch to the next the states move on by one stream: the text is read as one piece, from the zero state.
-
-    In a text of some length each stream also begins afresh after FRESH windows on average: a network that has hardly met
-    the zero state would write nonsense from it.
-
-    Of several ranks each cuts the windows of its `group`'s part of the streams, and reads no other text.
+    Window k of a stream follows window k - 1, so the state at the end of one is the state at the start of the next. The last
+    window of an epoch is as short as what is left of the streams. A stream ends where the next one starts, so from one epoch
+    to the next the states move on by one stream: the text is read as one piece, from the zero state. In a longer text each
+    stream also begins afresh after FRESH windows on average: a network that has hardly met the zero state would write
+    nonsense from it. Of several ranks each cuts the windows of its part of the streams, and reads no other text.
     """
 
     def __init__(self, ids: Sliced, batch_size: int, seq_length: int, seed: int, group: Group = ALONE):
@@ -69,9 +65,8 @@ class Windows:
         """What AHEAD windows are cut from: read at once, since reads by streams take a small network's time."""
         if piece != self._piece:
             first, last = (min(k * AHEAD * self.seq_length, self.stream_length) for k in (piece, piece + 1))
-            streams = [self.ids[start + first : start + last + 1] for start in self.starts[self.mine]]
             self._piece = piece
-            self._ahead = np.stack(streams, axis=1)
+            self._ahead = np.stack([self.ids[start + first : start + last + 1] for start in self.starts[self.mine]], axis=1)
         return self._ahead
 
     def __getitem__(self, step: int) -> Batch:
@@ -84,22 +79,16 @@ class Windows:
         if len(self.ids) >= BY_HEART:
             fresh |= np.random.default_rng((self.seed, epoch, window)).random(len(fresh)) < 1 / FRESH
         fresh[0] |= window == 0
-        return Batch(
-            inputs=ids[:-1],
-            targets=ids[1:],
-            fresh=fresh[self.mine],
-            shifts=window == 0,
-            characters=length * len(self.starts),
-        )
+        characters = length * len(self.starts)
+        return Batch(inputs=ids[:-1], targets=ids[1:], fresh=fresh[self.mine], shifts=window == 0, characters=characters)
 
 
 class RecordBatches:
-    """Batches of whole records of near lengths, epoch after epoch; each step is that of `corpus.Windows`.
+    """Batches of whole records of near lengths, epoch after epoch, drawn from (seed, epoch).
 
     Each epoch shuffles the records, sorts them by length within pools of POOL batches, cuts batches of about as many
-    characters as `batch_size` records have on average, and shuffles these. All of it follows from (seed, epoch). A record
-    longer than `seq_length` is learned so far and no further; its end is not taught then. Of several ranks each takes every
-    n-th record of a batch, so that their lengths are alike.
+    characters as `batch_size` records have on average, and shuffles these. Of a record longer than `seq_length` the rest and
+    its end are not learned. Of several ranks each takes every n-th record of a batch, so that their lengths are alike.
     """
 
     def __init__(self, text: RecordText, batch_size: int, seq_length: int, seed: int, group: Group = ALONE):
@@ -146,20 +135,14 @@ class RecordBatches:
         chosen = whole[self.group.rank :: self.group.size]
         lengths = self.lengths[chosen]
         if not len(chosen):  # more ranks than records: this one learns nothing of one of them
-            chosen = whole[:1]
-            lengths = np.zeros(1, np.int64)
+            chosen, lengths = whole[:1], np.zeros(1, np.int64)
         at = np.arange(max(1, lengths.max()))[:, None]
         places = np.minimum(self.text.starts[chosen] + at, len(self.text.ids) - 1)
         targets = np.where(at < lengths, self.text.ids[places], PAD)
         inputs = np.concatenate([np.full((1, len(chosen)), self.text.line_break), targets[:-1]])
         inputs = np.where(inputs == PAD, self.text.line_break, inputs)
-        return Batch(
-            inputs=inputs,
-            targets=targets,
-            fresh=np.ones(len(chosen), bool),
-            shifts=False,
-            characters=int(self.lengths[whole].sum()),
-        )
+        characters = int(self.lengths[whole].sum())
+        return Batch(inputs=inputs, targets=targets, fresh=np.ones(len(chosen), bool), shifts=False, characters=characters)
 
     def padding(self, epoch: int = 0) -> float:
         """The share of an epoch's steps that lie after a record's end."""

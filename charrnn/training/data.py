@@ -1,7 +1,4 @@
-"""What a run reads: the text to learn and the text to validate on, which share no record. It knows no torch.
-
-`load_dataset` reads and splits them, and makes ids of them by a vocabulary that is chosen or given.
-"""
+"""What a run reads: the text to learn and the text to validate on, which share no record. It knows no torch."""
 
 import os
 from collections.abc import Sequence
@@ -78,10 +75,7 @@ class Dataset:
 def load_dataset(
     sources: Sequence[str | Path], options: Options, base: "Model | None", watch: Watch | None, group: Group
 ) -> Dataset:
-    """Read the texts of a new run, by the vocabulary of the `base` model where there is one.
-
-    Raises: CharrnnError for what can't be used, or does not go with the base.
-    """
+    """Read the texts of a new run, by the vocabulary of the `base` model where there is one. Raises: CharrnnError."""
     if base is not None:  # it takes its text as before
         if options.records not in (None, base.records):
             kind = f"learned {base.records}s" if base.records else "took its text for one sequence"
@@ -96,8 +90,7 @@ def load_dataset(
         return Dataset(text, kind=options.records, vocabulary=vocabulary, start=start)
     if options.max_vocabulary is not None:
         raise CharrnnError(f"--max-vocabulary: {base.path} keeps the vocabulary that it has")
-    unknown = base.unknown(text.training.alphabet)
-    if unknown:
+    if unknown := base.unknown(text.training.alphabet):
         fate = "are left out of the training text" if base.vocabulary.unknown is None else "are read as its unknown symbol"
         text.notes.append(f"{base.path} has never seen {unknown[:40]!r}; these characters {fate}")
     return Dataset(text, kind=options.records, vocabulary=base.vocabulary, start=base.header.start)
@@ -105,17 +98,15 @@ def load_dataset(
 
 def reload_text(out: Path, origin: Origin, sources: Sequence[str | Path], watch: Watch | None, group: Group) -> SplitText:
     """Read the text that the run in `out` began with. Raises: CharrnnError where it is not the same any more."""
-    if not sources and STDIN in origin.sources:
-        raise CharrnnError(f"{out} was trained on a pipe; pipe the same text in again (charrnn train - --resume)")
     if not sources:
+        if STDIN in origin.sources:
+            raise CharrnnError(f"{out} was trained on a pipe; pipe the same text in again (charrnn train - --resume)")
         require_there(origin.sources, origin.options.validation, f"name it: charrnn train TEXT --resume -o {out}")
     text = read_texts(sources or origin.sources, options=origin.options, watch=watch, group=group)
     if text.corpus_hash != origin.corpus_hash:
         what = describe_changes(read_manifest(out), text.files)
-        raise CharrnnError(
-            f"the text is not the one that {out} was trained on{what and f' ({what})'}; "
-            f"to train on another, use --init-from {out}"
-        )
+        other = f"the text is not the one that {out} was trained on" + (f" ({what})" if what else "")
+        raise CharrnnError(f"{other}; to train on another, use --init-from {out}")
     return text
 
 
@@ -139,10 +130,7 @@ def validation_length(vocabulary_size: int) -> int:
 
 
 def choose_vocabulary(text: Corpus, options: Options, group: Group) -> tuple[Vocabulary, str]:
-    """The vocabulary of a training text, and the character after which a text begins.
-
-    Raises: CharrnnError where it holds what is no character, or lacks the line break that ends a record.
-    """
+    """The vocabulary of a training text, and the character after which a text begins. Raises: CharrnnError."""
     vocabulary = group.broadcast(lambda: text.vocabulary(options.max_vocabulary))
     if any("\ud800" <= c <= "\udfff" for c in vocabulary.characters):
         raise CharrnnError(f"the text holds lone surrogates, which are no characters; is {options.encoding} its encoding?")
@@ -179,13 +167,10 @@ def read_texts(sources: Sequence[str | Path], options: Options, watch: Watch | N
         notes += more
     else:
         training, held_out = read if isinstance(validation, str) else corpus.split(validation)
+    corpus_hash = " ".join(part.corpus_hash for part in read)
+    files = [file for part in read for file in part.files]
     return SplitText(
-        training=training,
-        held_out=held_out,
-        corpus_hash=" ".join(part.corpus_hash for part in read),
-        notes=notes,
-        files=[file for part in read for file in part.files],
-        validation=validation,
+        training=training, held_out=held_out, corpus_hash=corpus_hash, notes=notes, files=files, validation=validation
     )
 
 
@@ -239,8 +224,7 @@ def name_run(sources: Sequence[str | Path]) -> str:
 
 def describe_changes(then: Sequence[SourceFile], now: Sequence[SourceFile]) -> str:
     """Which files of a corpus are not what they were, in words; empty where none is known to have changed."""
-    old = {file.file: file.hash for file in then}
-    new = {file.file: file.hash for file in now}
+    old, new = ({file.file: file.hash for file in files} for files in (then, now))
     found = [f"{name} has changed" for name in new if name in old and new[name] != old[name]]
     found += [f"{name} is gone" for name in old if name not in new] + [f"{name} is new" for name in new if name not in old]
     return ", ".join(found[:3]) + (f" and {len(found) - 3:,} more" if len(found) > 3 else "")

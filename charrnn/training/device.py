@@ -23,10 +23,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of the C library's malloc.h
 
 
 def pick_device(name: str, group: Group = ALONE) -> str:
-    """The device that `name` means; "auto" is the fastest kind here. Of several ranks each takes the GPU of its number.
-
-    Raises: CharrnnError where there is none of that kind, or not one for each rank.
-    """
+    """The device that `name` means, "auto" the fastest kind; each rank takes the GPU of its number. Raises: CharrnnError."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if group.size > 1:
         available["mps"] = False  # DistributedDataParallel has no way between its devices
@@ -43,10 +40,7 @@ def pick_device(name: str, group: Group = ALONE) -> str:
 
 
 def pick_precision(asked: str, cell: str, device: str, group: Group = ALONE) -> str:
-    """The precision of the products that was `asked` for; "auto" is bfloat16 where every rank's device multiplies it.
-
-    Raises: CharrnnError where bfloat16 is asked for and can't be had.
-    """
+    """The precision of products: "auto" is bfloat16 where every rank's device multiplies it. Raises: CharrnnError."""
     if asked == "bfloat16" and not can_run_bfloat16(cell, device):
         raise CharrnnError(f"--precision bfloat16: this processor can't run an {cell} in it; take float32 or auto")
     native = has_bfloat16() if device == "cpu" else device.startswith("cuda") and torch.cuda.is_bf16_supported()
@@ -67,8 +61,7 @@ def can_run_bfloat16(cell: str, device: str) -> bool:
 
 
 def measure_speed(device: str, precision: str, logits: int) -> float:
-    """Characters per second that the network which `choose` reckons by learns here, where a step computes so many logits for
-    each: the best of a few windows."""
+    """Characters per second that the REFERENCE network learns here, with so many logits for each: the best of a few windows."""
     model = CharRNN(Config(logits, *REFERENCE)).to(device)
     return 48 * 32 / window_seconds(model, 48, 32, getattr(torch, precision), 5)
 
@@ -97,10 +90,9 @@ def advice(group: Group, model: CharRNN, shape: tuple[int, ...], dtype: torch.dt
     way = max(group.all_gather(group.averaging_seconds(torch.zeros(count, device=model.softmax.weight.device))))
     if way < work:
         return []
-    return [
-        f"a step takes each rank {1000 * work:.3g} ms of work and {1000 * way:.3g} ms to average {count * 4e-6:.3g} MB of "
-        "gradients: more ranks hardly help; a larger --batch-size, which costs no more averaging, does"
-    ]
+    took = f"{1000 * work:.3g} ms of work and {1000 * way:.3g} ms to average {count * 4e-6:.3g} MB of gradients"
+    cure = "more ranks hardly help; a larger --batch-size, which costs no more averaging, does"
+    return [f"a step takes each rank {took}: {cure}"]
 
 
 def choose_recipe(
@@ -142,8 +134,7 @@ def set_random_state(state: torch.Tensor, device: torch.device) -> None:
 
 
 def keep_memory() -> None:
-    """Have the GNU C library keep what is freed: a window takes tens of megabytes, and to get them from the system anew
-    each time costs up to a quarter of the time."""
+    """Have the GNU C library keep freed memory: to get each window's from the system costs up to a quarter of the time."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # other systems' libraries have no such call
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)

@@ -1,7 +1,6 @@
 """The processes that train one model together: its ranks, on one machine or several, as `torchrun` starts them.
 
-`join` gives the `Group` that this process belongs to. Without torchrun that is a group of one, whose meetings are empty, and
-nothing of `torch.distributed` is reached. It knows nothing of text, networks or files.
+`join` gives this process's `Group`: without torchrun a group of one, which needs nothing of `torch.distributed`.
 """
 
 import contextlib
@@ -20,7 +19,6 @@ from charrnn.version import __version__
 
 if TYPE_CHECKING:
     import numpy as np
-
 
 TIMEOUT = 300.0  # seconds for which a rank waits for another one; the variable CHARRNN_TIMEOUT says another number
 MISSED = 20.0  # seconds, at most, until the agents of torchrun miss one of them: three of its signs of life and a little
@@ -85,10 +83,7 @@ class SharedError(CharrnnError):
 
 
 class Ranks(Group):
-    """Several processes, by PyTorch's engine: gloo between processors, NCCL between GPUs.
-
-    Raises: CharrnnError where the others can't be reached, or don't come within TIMEOUT.
-    """
+    """Several processes: gloo between processors, NCCL between GPUs. Raises: CharrnnError where the others can't be reached."""
 
     def __init__(self, rank: int, size: int, local_rank: int):
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what its warnings tell, our error line does
@@ -97,13 +92,15 @@ class Ranks(Group):
         from torch.distributed.rendezvous import rendezvous
 
         self.rank, self.size, self.local_rank = rank, size, local_rank
-        self._waits, timeout = 0, timedelta(seconds=_seconds())
+        self._dist = dist
+        self._waits = 0
+        timeout = timedelta(seconds=_seconds())
         if "OMP_NUM_THREADS" not in os.environ:  # torchrun says one, unless the user says how many
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-        backends = "cpu:gloo"
-        if local_rank < torch.cuda.device_count():
+        has_gpu = local_rank < torch.cuda.device_count()
+        if has_gpu:
             torch.cuda.set_device(local_rank)
-            backends += ",cuda:nccl"
+        backends = "cpu:gloo,cuda:nccl" if has_gpu else "cpu:gloo"
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         try:
             store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
@@ -112,22 +109,17 @@ class Ranks(Group):
             dist.init_process_group(backends, store=self._store, rank=rank, world_size=size, timeout=timeout)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise CharrnnError(
-                f"rank {rank} of {size} did not meet the others at {where} within {_seconds():g} s: {reason}; "
-                "are all of them started, and can this machine reach that one?",
-                1,
-            ) from None
+            missed = f"rank {rank} of {size} did not meet the others at {where} within {_seconds():g} s: {reason}"
+            raise CharrnnError(f"{missed}; are all of them started, and can this machine reach that one?", 1) from None
         _joined.add(rank)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        import torch.distributed as dist
-
         message = self._explain(str(error)) if isinstance(error, RuntimeError) else None
         if message is not None:
             with contextlib.suppress(RuntimeError):  # nobody can be asked: then this rank speaks
                 message = message if self._store.add("lost", 1) == 1 else ""
         with contextlib.suppress(RuntimeError):
-            dist.destroy_process_group()
+            self._dist.destroy_process_group()
         if message is not None:
             if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":  # agents that met too early would count on one that is gone
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -137,48 +129,40 @@ class Ranks(Group):
     def _explain(self, error: str) -> str | None:
         """A line for what the engine says of a lost rank; None where it is something else."""
         words = error.lower()
-        saved = "what was saved is whole, and --resume goes on from it, as torchrun --max-restarts does by itself"
         if "timed out" in words or "timeout" in words:
-            quiet = f"rank {self.rank} has heard nothing of another rank for {_seconds():g} s"
-            return f"{quiet}: that hangs, or its machine can't be reached; {saved}"
-        if any(sign in words for sign in ("closed by peer", "reset by peer", "broken pipe", "refused", "nccl", "gloo")):
-            return f"rank {self.rank} has lost another rank, which ended before the run did; {saved}"
-        return None
+            what = f"heard nothing of another rank for {_seconds():g} s: that hangs, or its machine can't be reached"
+        elif any(sign in words for sign in ("closed by peer", "reset by peer", "broken pipe", "refused", "nccl", "gloo")):
+            what = "lost another rank, which ended before the run did"
+        else:
+            return None
+        saved = "what was saved is whole, and --resume goes on from it, as torchrun --max-restarts does by itself"
+        return f"rank {self.rank} has {what}; {saved}"
 
     def all_gather(self, value: T) -> list[T]:
         return self._gather(value, None)
 
     def _gather(self, value: T, failed: CharrnnError | None) -> list[T]:
-        import torch.distributed as dist
-
         brought: list[Any] = [None] * self.size
-        error = None if failed is None else (str(failed), failed.exit_status)
-        dist.all_gather_object(brought, (error, value))
-        errors = {rank: error for rank, (error, _) in enumerate(brought) if error is not None}
-        if errors:
-            first = min(errors)
-            message, status = errors[first]
-            raise SharedError("" if self.rank != first else f"rank {first}: {message}" if first else message, status)
+        self._dist.all_gather_object(brought, (None if failed is None else (str(failed), failed.exit_status), value))
+        for rank, (error, _) in enumerate(brought):
+            if error is not None:
+                message, status = error
+                raise SharedError("" if self.rank != rank else f"rank {rank}: {message}" if rank else message, status)
         return [value for _, value in brought]
 
     def broadcast(self, make: Callable[[], T]) -> T:
-        import torch.distributed as dist
-
-        made: list[Any] = [None]
         with self.raise_together():
-            if self.rank == 0:
-                made = [make()]
+            made: list[Any] = [make() if self.rank == 0 else None]
         self.all_gather(None)
-        dist.broadcast_object_list(made)
+        self._dist.broadcast_object_list(made)
         shared: T = made[0]
         return shared
 
     def sum(self, numbers: "np.ndarray") -> "np.ndarray":
         import torch
-        import torch.distributed as dist
 
         tensor = torch.from_numpy(numbers.astype("float64"))
-        dist.all_reduce(tensor)
+        self._dist.all_reduce(tensor)
         return tensor.numpy()
 
     def average_gradients(self, model: Any) -> Any:
@@ -187,12 +171,10 @@ class Ranks(Group):
         return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
     def averaging_seconds(self, gradients: Any) -> float:
-        import torch.distributed as dist
-
         took = []
         for _ in range(3):
             began = time.perf_counter()
-            dist.all_reduce(gradients)
+            self._dist.all_reduce(gradients)
             gradients[:1].sum().item()  # waits for a GPU
             took.append(time.perf_counter() - began)
         return min(took)
@@ -229,16 +211,13 @@ _joined: set[int] = set()  # this process's rank, once it has met the others
 
 
 def join() -> Group:
-    """The group that torchrun's environment variables tell of; without them, a group of one.
-
-    Raises: CharrnnError where they are not what torchrun sets, or the others can't be met.
-    """
+    """The group that torchrun's environment variables tell of; without them, a group of one. Raises: CharrnnError."""
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
         return ALONE
-    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
-    if missing:
-        raise CharrnnError(f"WORLD_SIZE is {size} but {missing[0]} is not set; start ranks with torchrun, or unset WORLD_SIZE")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        if not os.environ.get(name):
+            raise CharrnnError(f"WORLD_SIZE is {size} but {name} is not set; start ranks with torchrun, or unset WORLD_SIZE")
     place = [os.environ["RANK"], size, os.environ.get("LOCAL_RANK", "0"), os.environ["MASTER_PORT"]]
     if not all(number.isdecimal() for number in place) or not int(place[0]) < int(size):
         raise CharrnnError(f"RANK {place[0]} of WORLD_SIZE {size} is no place in a group; start ranks with torchrun")
@@ -246,18 +225,17 @@ def join() -> Group:
 
 
 def _agree_on_a_round(store: Any, rank: int, size: int) -> str:
-    """A name for this meeting of the ranks, which rank 0 makes up and hands to the others.
+    """A name for this meeting of the ranks, from rank 0. Raises: RuntimeError where not all have heard it within TIMEOUT.
 
-    torchrun's store outlives the ranks that it starts anew, and what they told each other in it before would be believed: each
-    rank asks under a name that is new, rank 0 answers all that it finds, and is done when all have heard. Raises: RuntimeError
-    where they don't within TIMEOUT.
+    torchrun's store outlives the ranks that it starts anew, with all that they told each other in it. So each rank asks under
+    a new name, and rank 0 answers every question that it finds, until all have heard.
     """
     if rank:
         mine = uuid.uuid4().hex
         store.set(f"ask {rank}", mine)
-        answer = store.get(f"answer {mine}").decode()
+        answer: str = store.get(f"answer {mine}").decode()
         store.set(f"heard {answer} {rank}", "")
-        return str(answer)
+        return answer
     name, waiting, end = uuid.uuid4().hex, set(range(1, size)), time.monotonic() + _seconds()
     while waiting:
         for other in list(waiting):
@@ -293,10 +271,8 @@ def is_job_restarted() -> bool:
 
 
 def _seconds() -> float:
-    try:
-        seconds = float(os.environ.get("CHARRNN_TIMEOUT", TIMEOUT))
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e7:
-        raise CharrnnError(f"CHARRNN_TIMEOUT {os.environ['CHARRNN_TIMEOUT']} is no number of seconds")
-    return seconds
+    asked = os.environ.get("CHARRNN_TIMEOUT", str(TIMEOUT))
+    with contextlib.suppress(ValueError):
+        if 0 < float(asked) < 1e7:
+            return float(asked)
+    raise CharrnnError(f"CHARRNN_TIMEOUT {asked} is no number of seconds")

@@ -42,10 +42,7 @@ class StopError(Exception):
 
 
 class Learner:
-    """A network that learns one text. Of several ranks each has one, with the same weights.
-
-    Raises: CharrnnError where a batch has fewer sequences than there are ranks.
-    """
+    """A network that learns one text. Raises: CharrnnError where a batch has fewer sequences than there are ranks."""
 
     def __init__(self, dataset: Dataset, recipe: Recipe, device: str, group: Group = ALONE):
         if recipe.batch_size < group.size:
@@ -87,10 +84,7 @@ class Learner:
         torch.manual_seed(int(seeds.generate_state(1)[0]))
 
     def step(self, batch: Batch, number: int, learning_rate: float) -> float:
-        """Learn a batch, in step `number` of the optimizer (from 1 on).
-
-        Returns: the batch's bits per character. Raises: DivergedError; the weights are those before the step then.
-        """
+        """Learn a batch as step `number` (from 1 on): its bits per character. Raises: DivergedError; no weight has changed."""
         loss = self._loss(batch)
         parameters = [*self.optimizer.matrices, *self.optimizer.others]
         for p in parameters:
@@ -105,10 +99,9 @@ class Learner:
         if norm > CLIP:
             for gradient in gradients:
                 gradient.mul_(CLIP / norm)
-        bits = loss.item() / LN2
         muon_rate = MUON_RATE * learning_rate
         self.optimizer.step(number, rate=learning_rate, muon_rate=muon_rate, decay=self.recipe.weight_decay)
-        return bits
+        return loss.item() / LN2
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         """The mean cross-entropy of a batch in nats per character of all ranks'; the carried states move on."""
@@ -143,10 +136,7 @@ class Learner:
         return [tuple(part.masked_fill(fresh, 0.0) for part in layer) for layer in self.carried]
 
     def validate(self, stop: Callable[[], bool] = lambda: False) -> float:
-        """Bits per character of the validation text, of which each rank scores its part.
-
-        Raises: StopError on all ranks where one is asked to `stop`; nothing has changed then.
-        """
+        """Bits per character of the validation text, shared by the ranks. Raises: StopError on all where one is to `stop`."""
         self._stop = stop
         figures = np.zeros(3)
         try:
@@ -190,10 +180,7 @@ class Learner:
         return mine | whole | {_generator(rank): state for rank, (_, state) in enumerate(ranks)}
 
     def load_state_dict(self, tensors: Tensors, step: int) -> list[str]:
-        """Take up what `state_dict` gave after so many steps. Saved by another number of ranks, dropout draws anew.
-
-        Returns: notes for the user. Raises: ValueError or RuntimeError where the tensors are not those of this network.
-        """
+        """Take up what `state_dict` gave at `step`. Returns: notes. Raises: ValueError or RuntimeError if it is unusable."""
         self.carried = [tuple(part.clone() for part in layer) for layer in self.carried]
         mine = self._tensors()
         size = sum(name.startswith("generator") for name in tensors)
@@ -210,7 +197,7 @@ class Learner:
         if size == self.group.size:
             set_random_state(torch.from_numpy(np.array(tensors[_generator(self.group.rank)])), self.device)
             return []
-        self.seed(step)
+        self.seed(step)  # saved by another number of ranks: dropout draws anew
         now = "one process" if self.group.size == 1 else f"{self.group.size} ranks"
         silenced = ", and what dropout silences" if self.recipe.dropout or self.recipe.recurrent_dropout else ""
         return [

@@ -1,7 +1,4 @@
-"""How to train: `choose` fills in what the user left open, from the size of the text and the length of the training.
-
-It knows no torch.
-"""
+"""How to train: `choose` fills in what the user left open, from the sizes of text and training. It knows no torch."""
 
 import math
 import os
@@ -9,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from charrnn.errors import CharrnnError
+from charrnn.headers import Json
 from charrnn.network.config import Config
 from charrnn.options import Options, Recipe, flag_of
 from charrnn.text.records import LONGEST
@@ -65,9 +63,8 @@ class Facts:
 
 
 def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
-    """Fill in what `options` leave open. The figures behind each choice are in `benchmarks/RESULTS.md`.
+    """Fill in what `options` leave open. Returns: the recipe, and notes for the user. Reasons are in `benchmarks/RESULTS.md`.
 
-    Returns: the recipe, and notes for the user on what did not fit.
     Raises: CharrnnError where the text is too short to learn from, or a size contradicts the base model.
     """
     if facts.characters < 2:
@@ -84,7 +81,8 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     widest = next(most for characters, most in WIDEST if facts.characters < characters)
     hidden_size = _first(options.hidden_size, min(widest, units))
     batch_size, seq_length, notes = _fit_batches(options, facts, batch_size, seq_length)
-    epochs, max_epochs, more = _plan_epochs(options, facts, affordable / _work(num_layers, hidden_size, options))
+    work = max(num_layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if num_layers else 0.1  # of a character: REFERENCE has 1
+    epochs, max_epochs, more = _plan_epochs(options, facts, affordable if options.seconds is None else affordable / work)
     by_heart = options.validation == 0.0
     _, dropout, recurrent_dropout, weight_decay = next(row for row in REGULARIZATION if epochs < row[0] or by_heart)
     if not num_layers:
@@ -120,18 +118,12 @@ def _first(asked: T | None, default: T) -> T:
 
 def _with_sizes_of(base: Config, options: Options) -> Options:
     """The options with the sizes of the model to begin with. Raises: CharrnnError where they ask for others."""
-    for name in ("cell", "num_layers", "hidden_size", "embedding_size"):
+    sizes: Json = {name: getattr(base, name) for name in ("cell", "num_layers", "hidden_size", "embedding_size")}
+    for name, has in sizes.items():
         asked = getattr(options, name)
-        has = getattr(base, name)
         if asked not in (None, has) and (name != "cell" or asked != "lstm"):
             raise CharrnnError(f"{flag_of(name)} {asked}: the model to begin with has {has}")
-    return replace(
-        options,
-        cell=base.cell,
-        num_layers=base.num_layers,
-        hidden_size=max(base.hidden_size, 1),
-        embedding_size=base.embedding_size,
-    )
+    return replace(options, **sizes | {"hidden_size": max(base.hidden_size, 1)})
 
 
 def _affordable_characters(options: Options, facts: Facts) -> float:
@@ -145,13 +137,6 @@ def _affordable_characters(options: Options, facts: Facts) -> float:
     return options.steps * ((options.batch_size or 32) * (options.seq_length or 64))
 
 
-def _work(num_layers: int, hidden_size: int, options: Options) -> float:
-    """The work of a character, in that of the reference network; 1 where the length of training is no time."""
-    if options.seconds is None:
-        return 1.0
-    return max(num_layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if num_layers else 0.1
-
-
 def _fit_batches(options: Options, facts: Facts, batch_size: int, seq_length: int) -> tuple[int, int, list[str]]:
     """The batch size and sequence length that are asked for or, from those suggested, that the text fills; and notes."""
     if facts.records:
@@ -160,9 +145,9 @@ def _fit_batches(options: Options, facts: Facts, batch_size: int, seq_length: in
     seq_length = options.seq_length or seq_length
     batch_size = options.batch_size or max(1, min(batch_size, facts.characters // (WINDOWS * seq_length)))
     fitting = fit_windows(facts.characters, batch_size, seq_length)
-    if fitting != (batch_size, seq_length) and (options.batch_size or options.seq_length):
-        return *fitting, [f"the text is short: cut into {fitting[0]} streams and windows of {fitting[1]} characters"]
-    return *fitting, []
+    note = f"the text is short: cut into {fitting[0]} streams and windows of {fitting[1]} characters"
+    refused = fitting != (batch_size, seq_length) and (options.batch_size or options.seq_length)
+    return *fitting, [note] if refused else []
 
 
 def _plan_epochs(options: Options, facts: Facts, characters: float) -> tuple[float, float, list[str]]:
@@ -170,33 +155,25 @@ def _plan_epochs(options: Options, facts: Facts, characters: float) -> tuple[flo
     epochs = characters / facts.characters
     if options.validation == 0.0 or options.seconds is None:
         return epochs, 0.0, []
-    if epochs <= MAX_EPOCHS:
-        return epochs, MAX_EPOCHS, []
     note = (
         f"the text is read {MAX_EPOCHS} times at most, since more would only learn it by heart; "
         "the run ends when that is done (--epochs reads it as often as you like)"
     )
-    return MAX_EPOCHS, MAX_EPOCHS, [note]
+    return min(epochs, MAX_EPOCHS), MAX_EPOCHS, [note] if epochs > MAX_EPOCHS else []
 
 
 def _require_memory(recipe: Recipe, facts: Facts) -> None:
     """Refuse a network that the machine's memory could not hold, before any of it is allocated."""
     H = recipe.hidden_size
-    window = float(recipe.batch_size * recipe.seq_length)  # characters of a step
-    if facts.records:
-        window = max(recipe.batch_size * facts.mean_length, recipe.seq_length)
-    # Weights with the optimizer's, then activations.
-    weights = 16 * (recipe.num_layers * 8 * H**2 + facts.vocabulary_size * (H + recipe.embedding_size))
-    activations = window * (60 * recipe.num_layers * H + 12 * (facts.logits or facts.vocabulary_size))
+    weights = 16 * (recipe.num_layers * 8 * H**2 + facts.vocabulary_size * (H + recipe.embedding_size))  # and the optimizer's
+    per_character = 60 * recipe.num_layers * H + 12 * (facts.logits or facts.vocabulary_size)
+    characters = recipe.batch_size * (facts.mean_length if facts.records else recipe.seq_length)
+    activations = max(characters, recipe.seq_length) * per_character
+    try:
+        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (AttributeError, OSError, ValueError):  # not every system says
+        have = 1024.0
     need = (weights + activations) / 2**30
-    have = _memory() / 2**30
     if need > have:
         cure = "take less --hidden-size, --layers, --batch-size or --seq-length"
         raise CharrnnError(f"this network would take about {need:,.0f} GiB of memory, and {have:.0f} are here; {cure}")
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 1 << 40

@@ -62,11 +62,10 @@ class Run:
         watch: Watch | None = None,
         group: Group = ALONE,
     ) -> Self:
-        """Read the text, choose what the options leave open, and make the run's folder.
+        """Read the text, choose what the options leave open, and make the run's folder. Of several ranks the first one does.
 
-        The folder is `out`, or `runs/NAME` after the first source, numbered where a run stands there already; with
-        `force` that run is replaced, file by file, as this one writes its own. `watch` is told how much has been read.
-        Of several ranks the first one chooses, and the folder is its own. Raises: CharrnnError for unusable input.
+        The folder is `out`, or `runs/NAME` after the first source, numbered where a run stands there already; with `force`
+        that run is replaced. `watch` is told how much has been read. Raises: CharrnnError for unusable input.
         """
         if out is not None and not force and group.rank == 0:
             require_unused(Path(out))
@@ -75,12 +74,9 @@ class Run:
         options = replace(options, validation=dataset.text.validation, records=dataset.kind)
         device = pick_device(options.device, group)
         recipe, notes = choose_recipe(options, dataset, base=base, device=device, group=group)
-        origin = Origin(
-            sources=[str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources],
-            corpus_hash=dataset.text.corpus_hash,
-            options=options,
-            init_from=None if init_from is None else str(Path(init_from).resolve()),
-        )
+        names = [str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources]
+        model = None if init_from is None else str(Path(init_from).resolve())
+        origin = Origin(sources=names, corpus_hash=dataset.text.corpus_hash, options=options, init_from=model)
         run = cls(RunFolder(Path()), dataset, recipe=recipe, origin=origin, device=device, group=group)
         if base is not None and base.path is not None:
             run.learner.load_weights(read_model(base.path)[0])
@@ -102,8 +98,7 @@ class Run:
     ) -> Self:
         """Take up the run in `out` where its state was last saved. Without `sources` it reads those it began with.
 
-        Of several ranks, in whatever number, the first one reads the state for all.
-        Raises: CharrnnError where there is no state, or the text is not the one it began with.
+        The number of ranks may be another one. Raises: CharrnnError where there is no state, or the text is another one.
         """
         folder = RunFolder(out)
         try:
@@ -123,7 +118,6 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Steps made so far."""
         return self.counters.step
 
     @property
@@ -137,8 +131,7 @@ class Run:
         """Train to the length that `options` ask for, saving as it goes; `stop` is asked at each step.
 
         `started` is when the clock of `--for` began (`time.monotonic`). A loss that diverges sets the run back to its saved
-        state with a smaller learning rate, SETBACKS times at most. Raises: CharrnnError (status 1) when it diverges after
-        that, or a file can't be written.
+        state, SETBACKS times at most. Raises: CharrnnError (status 1) when it diverges after that, or can't be saved.
         """
         keep_memory()
         if self.group.rank == 0:
@@ -201,15 +194,12 @@ class Run:
         )
 
     def _synchronize(self, started: float, stop: Callable[[], bool]) -> float:
-        """Agree on what all ranks go by: whether one was asked to stop, the mean of their training bits, and rank 0's clock.
-
-        Returns: the seconds since this sitting began.
-        """
+        """Agree on whether a rank was asked to stop and on the mean of the training bits; return rank 0's seconds so far."""
         clock = time.monotonic() - started if self.group.rank == 0 else 0.0
-        ours = self.group.sum(np.array([stop(), self.counters.train_bits / self.group.size, clock]))
-        self._stopping = bool(ours[0])
-        self.counters.train_bits = float(ours[1])
-        return float(ours[2])
+        stopping, train_bits, seconds = self.group.sum(np.array([stop(), self.counters.train_bits / self.group.size, clock]))
+        self._stopping = bool(stopping)
+        self.counters.train_bits = float(train_bits)
+        return float(seconds)
 
     def _learn(self, fraction: float) -> None:
         """One batch, one step of the optimizer."""
@@ -234,10 +224,7 @@ class Run:
         )
 
     def _validate(self, schedule: Schedule, stop: Callable[[], bool]) -> Validation:
-        """Score the validation text, save, with the model if it is the best so far, and let it write a line.
-
-        Raises: StopError where a rank is asked to stop; nothing has changed then.
-        """
+        """Score the validation text, let the model write a line, and save. Raises: StopError where a rank is asked to stop."""
         fraction = min(schedule.fraction, 1.0)
         bits = self.learner.validate(stop) if len(self.dataset.validation_ids) else None
         metrics = self._metrics(fraction, bits)
@@ -283,13 +270,9 @@ class Run:
 
     def _write(self, state: Tensors, began: float) -> float:
         """Write all files. Returns: the seconds since the save `began`."""
+        model = self._header()
         header = StateHeader(
-            model=self._header(),
-            origin=self.origin,
-            recipe=self.recipe,
-            counters=self.counters,
-            history=self.history,
-            job=find_job(),
+            model=model, origin=self.origin, recipe=self.recipe, counters=self.counters, history=self.history, job=find_job()
         )
         self.folder.save_state(state, header)
         if self._is_best():

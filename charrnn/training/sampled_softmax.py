@@ -1,8 +1,7 @@
-"""Which characters a step of learning tells apart, where a vocabulary has thousands of them.
+"""Which characters a step tells apart, where a vocabulary has so many that the softmax would take longer than the network.
 
-Over all of them the softmax would take more time than the network, nearly all of it for characters that hardly ever come.
-So a step computes the logits of the frequent ones, of those that it is to predict, and of a sample of the rest, in which each
-stands for many. It knows nothing of networks. Letters: T time steps, B batch, V vocabulary, K candidates.
+A step computes the logits of the frequent ones, of those that it is to predict, and of a sample of the rest, in which each
+stands for many. Letters: T time steps, B batch, V vocabulary, K candidates.
 """
 
 import math
@@ -38,9 +37,8 @@ class SampledSoftmax:
     def draw(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates for `targets` (T, B), which are character ids or PAD.
 
-        Returns: the candidates' ids (K,); what is to be added to their logits (K,), for a rare one that was drawn the
-        logarithm of how many it stands for, so that the sum of the exponentials is right on average; and the targets'
-        places among the candidates (T, B), or PAD.
+        Returns: the candidates' ids (K,); what to add to their logits (K,), for each drawn one the log of how many it stands
+        for, so that the sum of the exponentials is right on average; and the targets' places among them (T, B), or PAD.
         """
         taken = self.frequent.to(targets.device, copy=True)
         taken[targets[targets != PAD]] = True

@@ -1,7 +1,6 @@
-"""When a run validates, saves and ends, and how fast it learns at each step.
+"""When a run validates, saves and ends, and how fast it learns at each step: plain numbers, without torch, files or clock.
 
-It is told how far the run is and what time it is, and keeps plain numbers: no torch, no files and no clock of its own. Times
-are in seconds since the sitting began (a resumed run has several).
+Times are in seconds since the sitting began (a resumed run has several).
 """
 
 import math
@@ -39,6 +38,7 @@ class Schedule:
     clock: float = field(default=0.0, init=False)
     step: int = field(default=0, init=False)
     learned: int = field(default=0, init=False)  # characters of this sitting
+    fraction: float = field(default=0.0, init=False)  # how much of the run is done: 0 to 1, or more where its time is over
     memorized: bool = field(default=False, init=False)  # a text without validation is known by heart: the run may end
     validated_at: int = field(default=-1, init=False)  # the step of the last validation
     validation_seconds: float = field(default=0.0, init=False)  # that it took; 0: not measured yet
@@ -47,13 +47,10 @@ class Schedule:
     _begun: float = field(default=0.0, init=False)
     _saved: float = field(default=0.0, init=False)  # when the last save was
     _shown: float = field(default=0.0, init=False)  # when progress was last reported
-    _fraction: float = field(default=0.0, init=False)
 
     def begin(self, *, clock: float, step: int, save_seconds: float, last: tuple[int, float] | None = None) -> None:
         """Begin a sitting. `last` is the step of the run's last validation and the seconds that were spent then."""
-        self._begun = clock
-        self._saved = clock
-        self._shown = clock
+        self._begun = self._saved = self._shown = clock
         self.save_seconds = save_seconds
         self.advance(clock=clock, step=step, learned=0)
         if last is not None:
@@ -62,33 +59,22 @@ class Schedule:
 
     def advance(self, *, clock: float, step: int, learned: int, memorized: bool = False) -> None:
         """Say where the run is: its clock, its step, the characters learned in this sitting."""
-        self.clock = clock
-        self.step = step
-        self.learned = learned
-        self.memorized = memorized
-        self._fraction = self._fraction_at(step, self.seconds_spent)
+        self.clock, self.step, self.learned, self.memorized = clock, step, learned, memorized
+        self.fraction = self._fraction_at(step, self.seconds_spent)
 
     def note_validation(self, clock: float, save_seconds: float) -> None:
         """Say that a validation, with its save, has just been made at this step, and what its save took."""
-        self.validation_seconds = clock - self.clock
-        self.validated_at = self.step
-        self._mark = int(self._fraction * VALIDATIONS)
-        self.save_seconds = save_seconds
-        self._saved = clock
+        self.validation_seconds, self.validated_at = clock - self.clock, self.step
+        self._mark = int(self.fraction * VALIDATIONS)
+        self.save_seconds, self._saved = save_seconds, clock
 
     def note_save(self, save_seconds: float) -> None:
         """Say that the state has been saved, and how long it took."""
-        self.save_seconds = save_seconds
-        self._saved = self.clock
+        self.save_seconds, self._saved = save_seconds, self.clock
 
     def note_progress(self) -> None:
         """Say that progress has been reported."""
         self._shown = self.clock
-
-    @property
-    def fraction(self) -> float:
-        """How much of the run is done: 0 to 1, or more where its time is over."""
-        return self._fraction
 
     @property
     def seconds_spent(self) -> float:
@@ -97,8 +83,7 @@ class Schedule:
 
     @property
     def seconds_left(self) -> float:
-        """An estimate."""
-        return (1 - self._fraction) * (self.seconds_spent / self._fraction if self._fraction else 0.0)
+        return (1 - self.fraction) * (self.seconds_spent / self.fraction if self.fraction else 0.0)
 
     @property
     def characters_per_second(self) -> float:
@@ -108,7 +93,7 @@ class Schedule:
     @property
     def is_over(self) -> bool:
         """Whether the run has its length. However short its time, it makes one step."""
-        return self._fraction >= 1 and self.step > 0
+        return self.fraction >= 1 and self.step > 0
 
     @property
     def is_progress_due(self) -> bool:
@@ -117,8 +102,8 @@ class Schedule:
     @property
     def is_validation_due(self) -> bool:
         """Whether to validate now; the last validation of a run, at its end, is due beside these."""
-        marks = int(self._fraction * VALIDATIONS) - self._mark
-        return self.step > 0 and self._fraction < 1 and marks >= self._marks_apart() and self.validated_at != self.step
+        marks = int(self.fraction * VALIDATIONS) - self._mark
+        return self.step > 0 and self.fraction < 1 and marks >= self._marks_apart() and self.validated_at != self.step
 
     @property
     def is_save_due(self) -> bool:
@@ -141,11 +126,8 @@ class Schedule:
         return 0.1 + self.validation_size * (self.vocabulary_size / LOGITS_PER_SECOND + learning)
 
     def _marks_apart(self) -> float:
-        """How many of the VALIDATIONS marks of a run lie between two validations.
-
-        A save is planned at four times what the first one takes, since that has neither the optimizer's moments nor a model.
-        """
+        """How many of the VALIDATIONS marks of a run lie between two validations."""
         if self.seconds is None:
             return 1.0
-        apart = max(self._seconds_per_validation() / VALIDATING, 4 * self.save_seconds / SAVING)
-        return max(1.0, VALIDATIONS / self.seconds * apart)
+        saving = 4 * self.save_seconds  # the first save, without the optimizer's moments and a model, is that much quicker
+        return max(1.0, VALIDATIONS / self.seconds * max(self._seconds_per_validation() / VALIDATING, saving / SAVING))

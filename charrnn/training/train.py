@@ -1,6 +1,5 @@
 """Training as one call for Python."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def train(
     sources = [corpus] if isinstance(corpus, (str, Path)) else list(corpus)
     with join() as group:
         with group.raise_together():
-            group.require_same(dataclasses.asdict(options))
+            group.require_same(vars(options))
             run = Run.create(sources, options=options, out=out, init_from=init_from, group=group)
         for event in run.events(options):
             watch(event)
