@@ -16,18 +16,19 @@ from charrnn.errors import CharrnnError
 from charrnn.headers import ModelHeader
 from charrnn.inference.sampler import NOISE, Sampler
 from charrnn.inference.score import Observe, RecordBlocks, Score, TextBlocks, score
-from charrnn.network.engine import Network, Stepper
+from charrnn.network.engine import Network
 from charrnn.text.corpus import Corpus
 from charrnn.text.records import SEPARATORS, find_records, hash_record, join, split
 from charrnn.text.vocabulary import Vocabulary
+
+Seed = int | np.random.SeedSequence | None
 
 
 class Model:
     """A trained model: it generates text (`sample`, `generate`) and scores one (`score`, `bits_per_character`)."""
 
     def __init__(self, tensors: Tensors, header: ModelHeader, path: Path | None = None):
-        self.header = header
-        self.path = path
+        self.header, self.path = header, path
         self.vocabulary = Vocabulary(header.vocabulary, header.unknown)
         self.start = int(self.vocabulary.encode(header.start)[0])
         self.network = Network(header.config, tensors)
@@ -45,12 +46,7 @@ class Model:
         return "".join(dict.fromkeys(c for c, i in zip(text, ids, strict=True) if i in outside))
 
     def generate(
-        self,
-        prime: str = "",
-        length: int = 500,
-        sampler: Sampler | None = None,
-        seed: int | np.random.SeedSequence | None = None,
-        count: int = 1,
+        self, prime: str = "", length: int = 500, sampler: Sampler | None = None, seed: Seed = None, count: int = 1
     ) -> Iterator[list[str]]:
         """Generate `count` texts side by side: yields, `length` times, a list of the next character of each.
 
@@ -64,9 +60,15 @@ class Model:
             raise CharrnnError(f"can't write {count} texts of {length} characters")
         seeds = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         generators = [np.random.default_rng(child) for child in seeds.spawn(count)]
-        state = self._read_prime(prime, count)
-        V = len(self.vocabulary)
-        characters = self.vocabulary.characters
+        ids = self.vocabulary.encode_known(prime).tolist()
+        first = self.network.initial_state(1)
+        for i in ids if ids and not self.records else [self.start, *ids]:
+            first.step([i])
+        state = self.network.initial_state(count)
+        state.logits[:] = first.logits
+        for part, read in zip(chain.from_iterable(state), chain.from_iterable(first), strict=True):
+            part[:] = read
+        V, characters = len(self.vocabulary), self.vocabulary.characters
         block = max(1, min(64, NOISE // (count * V)))  # steps
         noise = np.empty((block, count, V), np.float32)
         for n in range(length):
@@ -79,20 +81,6 @@ class Model:
                 state.logits[:, self.vocabulary.unknown] = -np.inf  # the symbol is not a character to write
             sampler.draw(state.logits, noise[n % block], state.ids)
             yield [characters[i] for i in state.ids.tolist()]
-
-    def _read_prime(self, prime: str, count: int) -> Stepper:
-        """The state of `count` streams that have read `prime`."""
-        ids = self.vocabulary.encode_known(prime).tolist()
-        if self.records or not ids:
-            ids = [self.start, *ids]
-        first = self.network.initial_state(1)
-        for i in ids:
-            first.step([i])
-        state = self.network.initial_state(count)
-        state.logits[:] = first.logits
-        for part, read in zip(chain.from_iterable(state), chain.from_iterable(first), strict=True):
-            part[:] = read
-        return state
 
     def sample(
         self,
@@ -113,17 +101,11 @@ class Model:
         """
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, greedy=greedy)
         if self.records:
-            records = self.write_records(prime, length, sampler=sampler, seed=seed, together=1)
-            return next(records)[len(prime) :]
+            return next(self.write_records(prime, length, sampler=sampler, seed=seed, together=1))[len(prime) :]
         return "".join(step[0] for step in self.generate(prime, length, sampler=sampler, seed=seed))
 
     def write_records(
-        self,
-        prime: str = "",
-        length: int = 1000,
-        sampler: Sampler | None = None,
-        seed: int | None = None,
-        together: int = 64,
+        self, prime: str = "", length: int = 1000, sampler: Sampler | None = None, seed: int | None = None, together: int = 64
     ) -> Iterator[str]:
         """Generate one record after the other, without end.
 
@@ -138,8 +120,7 @@ class Model:
             raise CharrnnError(f"the prime {prime!r} is more than the beginning of one {self.records}")
         seeds = np.random.SeedSequence(seed)
         while True:
-            texts = [prime] * together
-            unfinished = set(range(together))
+            texts, unfinished = [prime] * together, set(range(together))
             for characters in self.generate(prime, length, sampler=sampler, seed=seeds, count=together):
                 for k in list(unfinished):
                     texts[k] += characters[k]
@@ -170,10 +151,7 @@ class Model:
         return SEPARATORS[self.records].join(islice(records, 5))
 
     def score(
-        self,
-        text: str | Corpus,
-        watch: Callable[[int, int], None] = lambda done, total: None,
-        observe: Observe | None = None,
+        self, text: str | Corpus, watch: Callable[[int, int], None] = lambda done, total: None, observe: Observe | None = None
     ) -> Score:
         """Score every character of `text`; `watch` is told how many are done, and of how many.
 
@@ -193,10 +171,7 @@ class Model:
         return score(self.network, blocks, vocabulary=vocabulary, watch=watch, observe=observe)
 
     def extract_records(self, text: str | Corpus) -> str:
-        """What a model of records reads of `text`: its records, each ended by the separator.
-
-        Raises: CharrnnError where there are none.
-        """
+        """The records of `text`, each ended by the separator. Raises: CharrnnError where there are none."""
         assert self.records is not None
         records, _ = split(text if isinstance(text, str) else text.text(), self.records)
         if not records:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -34,7 +34,6 @@ BLOCK = 1 << 20  # logits that are computed at a time
 # Is given the characters of each block: their places (n,) in the text without its unknown characters, the logits that
 # predicted them (n, V), their ids (n,), and the surprisal of each by these logits, in nats (n,).
 Observe = Callable[[Array, Array, Array, Array], None]
-
 
 State = TypeVar("State", bound=Iterable[Iterable[Any]])  # a network's state: of each layer some arrays or tensors (S, H)
 
@@ -65,25 +64,20 @@ class Block:
             sums[self.records] += np.bincount(np.nonzero(self.counts)[1], values, len(self.records))
 
 
+@dataclass
 class TextBlocks:
     """Cuts running text into blocks of parallel streams.
 
     Each STRETCH of a long text is cut into up to STREAMS streams of STREAM_LENGTH characters or more, each warmed up by the
     WARM_UP characters before it. The first one begins from the zero state, after the character `start`.
+    Where several processes share a text, one alone is told of unknown characters: the sums over all are the text's.
     """
 
-    kind = ""
-
-    def __init__(self, ids: Sliced, start: int, unknown: int = 0, part: Callable[[int], slice] = slice):
-        """Take the `ids` (N,) of a text without its `unknown` characters, of which there are so many.
-
-        The ids may be more than memory holds. Where several processes share the text, `part` says which of so many streams
-        are scored in this one, and one process alone is told of unknown characters: the sums over all are the text's.
-        """
-        self.ids = ids
-        self.start = start
-        self.unknown = np.array([unknown])
-        self.part = part
+    ids: Sliced  # (N,), of the text without its unknown characters; they may be more than memory holds
+    start: int  # the id that the text is read after
+    unknown: int = 0  # how many characters the vocabulary lacks
+    part: Callable[[int], slice] = slice  # which of so many streams are scored in this process
+    kind: ClassVar = ""
 
     def cut(self, characters: int) -> Iterator[Block]:
         """Yield blocks of about so many `characters`."""
@@ -101,16 +95,13 @@ class TextBlocks:
                 offset = np.arange(first, min(first + steps, part))[:, None]
                 counts = (offset >= 0) & (starts + offset < stop)
                 places = np.minimum(starts + offset, stop - 1)
-                read = self._gather(np.concatenate([places[:1] - 1, places]))  # (T + 1, S)
+                before = np.maximum(places[:1] - 1, 0)
+                columns = np.concatenate([before, places]).T  # (S, T + 1), each a stretch of the text
+                read = np.stack([self.ids[at[0] : at[-1] + 1][at - at[0]] for at in columns], axis=1)
                 inputs = np.where(places > 0, read[:-1], self.start)
                 fresh = int(places[0, 0] == 0) if begun else len(starts)  # the first stream after its warm-up, or all
                 yield Block(inputs=inputs, targets=read[1:], places=places, counts=counts, fresh=fresh)
                 begun = True
-
-    def _gather(self, places: Array) -> Ids:
-        """The ids at `places` (T, S), each column a stretch of the text; the first one for places before the beginning."""
-        places = np.maximum(places, 0)
-        return np.stack([self.ids[at[0] : at[-1] + 1][at - at[0]] for at in places.T], axis=1)
 
 
 class RecordBlocks:
@@ -119,8 +110,7 @@ class RecordBlocks:
     def __init__(self, text: RecordText):
         inside = text.ids >= 0
         before = np.concatenate([[0], np.cumsum(inside)])  # (N + 1,), characters of the vocabulary before each place
-        self.kind = text.kind
-        self.start = text.line_break
+        self.kind, self.start = text.kind, text.line_break
         self.ids = text.ids[inside]
         self.starts = before[text.starts]  # (R,), among these
         self.lengths = before[text.stops] - self.starts  # (R,)
@@ -141,15 +131,8 @@ class RecordBlocks:
             inputs = np.where(counts, np.concatenate([np.full((1, len(chosen)), self.start), targets[:-1]]), self.start)
             steps = max(1, characters // len(chosen))
             for first in range(0, longest, steps):
-                part = slice(first, first + steps)
-                yield Block(
-                    inputs=inputs[part],
-                    targets=targets[part],
-                    places=places[part],
-                    counts=counts[part],
-                    fresh=0 if first else len(chosen),
-                    records=chosen,
-                )
+                t = slice(first, first + steps)
+                yield Block(inputs[t], targets[t], places[t], counts[t], fresh=0 if first else len(chosen), records=chosen)
 
 
 @dataclass(frozen=True)
@@ -208,11 +191,9 @@ def score(
     uniform choice among the rest of Unicode's characters; there is no escape then.
     """
     V = len(vocabulary)
-    unknown = blocks.unknown.astype(np.float64)  # (R,), or (1,) of running text
-    known = np.zeros_like(unknown)
-    nats = np.zeros_like(unknown)
-    correct = 0
-    done = 0
+    unknown = np.atleast_1d(blocks.unknown).astype(np.float64)  # (R,), or (1,) of running text
+    known, nats = np.zeros_like(unknown), np.zeros_like(unknown)
+    correct = done = 0
     for block in blocks.cut(BLOCK // V):
         if block.fresh == block.inputs.shape[1]:
             state = network.initial_state(block.fresh)
@@ -239,14 +220,9 @@ def score(
         correct += int(np.count_nonzero(right))
     of_known, of_unknown = escape_costs(vocabulary)
     nats += unknown * of_unknown + known * of_known
-    return Score(
-        characters=int(known.sum() + blocks.unknown.sum()),
-        unknown_characters=int(unknown.sum()),
-        nats=float(nats.sum()),
-        correct=correct,
-        each=nats if blocks.kind else None,
-        kind=blocks.kind,
-    )
+    characters, unknown_characters = int(known.sum() + np.sum(blocks.unknown)), int(unknown.sum())
+    each = nats if blocks.kind else None
+    return Score(characters, unknown_characters, nats=float(nats.sum()), correct=correct, each=each, kind=blocks.kind)
 
 
 def escape_costs(vocabulary: Vocabulary) -> tuple[float, float]:
@@ -258,8 +234,7 @@ def escape_costs(vocabulary: Vocabulary) -> tuple[float, float]:
 
 def _surprisals(logits: Array, targets: Array) -> tuple[Array, Array]:
     """The surprisal of each of `targets` (n,) in nats under `logits` (n, V), and whether it was the top guess: (n,), (n,)."""
-    rows = np.arange(len(targets))
-    best = logits.argmax(axis=1)
+    rows, best = np.arange(len(targets)), logits.argmax(axis=1)
     top = logits[rows, best]
     shifted = logits - top[:, None]
     return np.log(np.exp(shifted, out=shifted).sum(axis=1)) + top - logits[rows, targets], best == targets

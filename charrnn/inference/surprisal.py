@@ -6,6 +6,7 @@ Letters: N characters of a text, n of them at a time, V vocabulary, K guesses.
 
 import heapq
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,8 +38,7 @@ class _Observer:
     """What all observers need: the model, the text, and what a character costs besides its surprisal by the logits."""
 
     def __init__(self, model: Model, text: Corpus):
-        self.model = model
-        self.text = text
+        self.model, self.text = model, text
         self.symbol = model.vocabulary.unknown
         self.table = model.vocabulary.encode(text.alphabet)  # from the text's ids to the model's, -1 for unknown ones
         self.known_cost, self.unknown_cost = score.escape_costs(model.vocabulary)  # nats
@@ -60,8 +60,7 @@ class _Observer:
         ids = np.argpartition(-logits, K - 1, axis=1)[:, :K]
         best = np.take_along_axis(logits, ids, axis=1)
         order = np.lexsort((ids, -best))  # of equals the first in the vocabulary
-        ids = np.take_along_axis(ids, order, axis=1)
-        best = np.take_along_axis(best, order, axis=1)
+        ids, best = np.take_along_axis(ids, order, axis=1), np.take_along_axis(best, order, axis=1)
         log_sum = logits[np.arange(len(targets)), targets] + nats  # of the exponentials of all logits
         return ids, np.exp(best - log_sum[:, None] - self.known_cost)
 
@@ -86,8 +85,7 @@ class InOrder(_Observer):
         self.seen += len(at)
         if self.seen == len(self.kept):
             self._hand_on()
-            self.first += self.seen
-            self.seen = 0
+            self.first, self.seen = self.first + self.seen, 0
 
     def finish(self) -> None:
         """Hand on what is left."""
@@ -115,8 +113,8 @@ class Surprise:
     bits: float
     character: str
     place: int  # characters of the text before it
-    line: int  # from 1 on
-    column: int  # from 1 on
+    line: int  # from 1 on, as the column
+    column: int
     before: str
     after: str
     guesses: tuple[tuple[str, float], ...]  # characters and their probabilities; the model's symbol for unknown ones too
@@ -145,39 +143,26 @@ class Top(_Observer):
         new = new[np.lexsort((at[new], -bits[new]))][: self.n]
         for row, guesses in zip(new, self._name_guesses(new, logits, targets, nats), strict=True):
             entry = float(bits[row]), -int(at[row]), guesses
-            if len(self._heap) < self.n:
-                heapq.heappush(self._heap, entry)
-            else:
-                heapq.heappushpop(self._heap, entry)
+            add = heapq.heappush if len(self._heap) < self.n else heapq.heappushpop
+            add(self._heap, entry)
         rows = np.flatnonzero(np.isin(at, self._before)) if len(self._before) else self._before
         self._instead |= zip(at[rows].tolist(), self._name_guesses(rows, logits, targets, nats), strict=True)
 
     def found(self) -> list[Surprise]:
         """The most surprising characters, the most surprising first."""
-        found = [
-            (self.unknown_cost / LN2, place, self._instead.get(int(i), []))
-            for place, i in zip(self._outside, self._before, strict=True)
-        ]
+        bits = self.unknown_cost / LN2
+        found = [(bits, place, self._instead.get(int(i), [])) for place, i in zip(self._outside, self._before, strict=True)]
         known = sorted(self._heap, key=lambda entry: -entry[1])
         places = self._places([-minus for _, minus, _ in known])
         found += [(bits, place, guesses) for (bits, _, guesses), place in zip(known, places, strict=True)]
-        found.sort(key=lambda entry: (-entry[0], entry[1]))
-        del found[self.n :]
-        lines = self._lines(sorted(place for _, place, _ in found))
-        return [self._describe(bits, place, lines[place], guesses) for bits, place, guesses in found]
-
-    def _describe(self, bits: float, place: int, line_and_column: tuple[int, int], guesses: Guesses) -> Surprise:
-        line, column = line_and_column
-        return Surprise(
-            bits=bits,
-            character=self.text.text(place, place + 1),
-            place=place,
-            line=line,
-            column=column,
-            before=self.text.text(max(0, place - BEFORE), place),
-            after=self.text.text(place + 1, place + 1 + AFTER),
-            guesses=tuple(guesses),
-        )
+        found = sorted(found, key=lambda entry: (-entry[0], entry[1]))[: self.n]
+        lines = self._lines([place for _, place, _ in found])
+        surprises = []
+        for bits, place, guesses in found:
+            before, after = self.text.text(max(0, place - BEFORE), place), self.text.text(place + 1, place + 1 + AFTER)
+            character = self.text.text(place, place + 1)
+            surprises.append(Surprise(bits, character, place, *lines[place], before, after, guesses=tuple(guesses)))
+        return surprises
 
     def _name_guesses(self, rows: Array, logits: Array, targets: Array, nats: Array) -> list[Guesses]:
         ids, probabilities = self.guesses(logits[rows], targets[rows], nats[rows])
@@ -187,8 +172,6 @@ class Top(_Observer):
 
     def _places(self, indices: Sequence[int]) -> list[int]:
         """Where the known characters with these numbers, in rising order, are in the text."""
-        if not (self.table < 0).any():
-            return list(indices)
         places: list[int] = []
         before = 0
         for begin, ids in self.blocks():
@@ -199,21 +182,18 @@ class Top(_Observer):
         return places
 
     def _lines(self, places: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """The line and the column of each of `places`, in rising order."""
+        """The line and the column of each of `places`."""
         line_break = self.text.alphabet.find("\n")
         where: dict[int, tuple[int, int]] = {}
-        line = 1  # that the block begins in
-        start = 0  # of this line
+        line, start = 1, 0  # that the block begins in, and its first character
         for begin in range(0, len(self.text), BLOCK):
-            ends = begin + np.flatnonzero(self.text[begin : begin + BLOCK] == line_break)
-            for place in places[len(where) :]:
-                if place >= begin + BLOCK:
-                    break
-                n = int(np.searchsorted(ends, place))
-                where[place] = line + n, place - (int(ends[n - 1]) + 1 if n else start) + 1
-            if len(ends):
-                line += len(ends)
-                start = int(ends[-1]) + 1
+            breaks = begin + np.flatnonzero(self.text[begin : begin + BLOCK] == line_break)
+            starts = [start, *(breaks + 1).tolist()]  # of the block's lines
+            for place in places:
+                if begin <= place < begin + BLOCK:
+                    n = bisect_right(starts, place) - 1
+                    where[place] = line + n, place - starts[n] + 1
+            line, start = line + len(breaks), starts[-1]
         return where
 
 
@@ -229,8 +209,7 @@ class Details(_Observer):
         super().__init__(model, text)
         self.ids = np.concatenate([ids for _, ids in self.blocks()])
         known = self.ids >= 0
-        n = int(np.count_nonzero(known))
-        K = min(GUESSES, len(model.vocabulary))
+        n, K = int(np.count_nonzero(known)), min(GUESSES, len(model.vocabulary))
         self._bits = np.empty(n, np.float32)
         self._guesses = np.full((n + 1, K), -1)
         self._probabilities = np.zeros((n + 1, K), np.float32)
@@ -241,8 +220,7 @@ class Details(_Observer):
     def observe(self, at: Array, logits: Array, targets: Array, nats: Array) -> None:
         ids, probabilities = self.guesses(logits, targets, nats)
         self._bits[at] = self.bits(targets, nats)
-        self._guesses[at] = ids
-        self._probabilities[at] = probabilities
+        self._guesses[at], self._probabilities[at] = ids, probabilities
         sure = probabilities[:, 0]
         bins = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
         self._sums += [np.bincount(bins, weights, BINS) for weights in (np.ones(len(at)), sure, ids[:, 0] == targets)]

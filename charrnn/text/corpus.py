@@ -90,8 +90,7 @@ class Corpus:
 
     def ids(self, vocabulary: Vocabulary, start: int = 0, stop: int | None = None) -> Ids:
         """The ids that `vocabulary` gives the characters from `start` to `stop`, as `Vocabulary.encode` would, (n,) int32."""
-        ids: Ids = vocabulary.encode(self.alphabet)[self[slice(start, stop)]]
-        return ids
+        return vocabulary.encode(self.alphabet).take(self[slice(start, stop)])
 
     def encoded(self, vocabulary: Vocabulary) -> Sliced:
         """All of it in the ids of `vocabulary`, without the characters that it lacks; a slice is made when asked for."""
@@ -117,11 +116,9 @@ class EncodedCorpus:
     def __getitem__(self, part: slice, /) -> Ids:
         start, stop, _ = part.indices(len(self))
         if self.before is None:
-            ids: Ids = self.table[self.corpus[start:stop]]
-            return ids
-        first = int(np.searchsorted(self.before, start, "right")) - 1
-        last = int(np.searchsorted(self.before, stop))
-        ids = self.table[self.corpus[first * CHUNK : last * CHUNK]]
+            return self.table.take(self.corpus[start:stop])
+        first, last = int(np.searchsorted(self.before, start, "right")) - 1, int(np.searchsorted(self.before, stop))
+        ids: Ids = self.table[self.corpus[first * CHUNK : last * CHUNK]]
         return ids[ids >= 0][start - self.before[first] : stop - self.before[first]]
 
 

@@ -51,6 +51,8 @@ def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: W
     corpus = reader.find()
     if corpus is None:
         corpus = reader.read()
+    if not len(corpus):
+        raise CharrnnError(f"no text in {', '.join(map(str, sources))}: it is empty")
     skipped = [f"{file.name} is not {encoding} text; passed over" for file in reader.files if not file.is_text]
     corpus.notes = reader.notes + skipped + corpus.notes
     names = [file.name if file.name == STDIN else os.path.abspath(file.name) for file in reader.files]
@@ -84,14 +86,11 @@ class _Reader:
     """Makes a corpus of files: `find` looks for its ids in the cache, `read` reads the files."""
 
     def __init__(self, sources: Sequence[str | Path], encoding: str, watch: Watch | None):
-        self.sources = sources
-        self.encoding = encoding
-        self.codec = _codec(encoding)
+        self.encoding, self.codec = encoding, _codec(encoding)
         self.files = [_File(name, size=_size(name), lenient=lenient) for name, lenient in list(_files(sources))]
         sizes = [file.size for file in self.files]
         self.total = None if None in sizes else sum(size or 0 for size in sizes)
-        self.done = 0  # bytes
-        self.watch = watch
+        self.done, self.watch = 0, watch  # bytes, and who is told of them
         self.notes: list[str] = []
         self.stem: Path | None = None  # of the path in the cache, still without its hash; None for what is not kept there
         if self.total is not None and (self.total >= id_cache.IN_MEMORY or any(file.compressed for file in self.files)):
@@ -105,14 +104,13 @@ class _Reader:
             file.hash = self._hash(file)
         path = self._path(self.stem)
         with _reading(str(path)):
-            exists = path.exists()
-            found = id_cache.load(path) if exists else None
-        if found is not None and all(self.files[i].lenient for i in found[1]):  # a file that was named must be text
-            for i in found[1]:
-                self.files[i].is_text = False
-            return found[0]
-        if exists and found is None:
-            self.notes.append(f"{path} was damaged and is made anew")
+            if path.exists():
+                if (found := id_cache.load(path)) is None:
+                    self.notes.append(f"{path} was damaged and is made anew")
+                elif all(self.files[i].lenient for i in found[1]):  # a file that was named must be text
+                    for i in found[1]:
+                        self.files[i].is_text = False
+                    return found[0]
         self.done = 0
         return None
 
@@ -121,8 +119,6 @@ class _Reader:
         with IdWriter(named=self.stem is not None) as writer:
             for file in self.files:
                 self._write(file, writer)
-            if not writer.length:
-                raise CharrnnError(f"no text in {', '.join(map(str, self.sources))}: it is empty")
             skipped = [i for i, file in enumerate(self.files) if not file.is_text]
             return writer.finish(self.stem and self._path(self.stem), skipped)
 
@@ -131,16 +127,16 @@ class _Reader:
         hashes: list[bytes] = []
         blocks = _blocks(file.name, count=self._count, hashes=hashes)
         length = writer.length
+        file.hash = ""
         try:
-            for text in _decode(_unpack(file, blocks), file.name, codec=self.codec, encoding=self.encoding):
+            for text in _decode(_unpack(file, blocks), file, codec=self.codec, encoding=self.encoding):
                 writer.write(text)
-        except _NotTextError as error:
+        except _NotTextError:
             if not file.lenient:
                 raise
             writer.roll_back(length)
             file.is_text = False
-            if isinstance(error, _BinaryError) and not file.compressed:
-                file.hash = BINARY
+            if file.hash == BINARY:
                 return
             for _ in blocks:  # the rest belongs to its hash
                 pass
@@ -170,10 +166,6 @@ class _Reader:
 
 class _NotTextError(CharrnnError):
     """A file is not text in the encoding."""
-
-
-class _BinaryError(_NotTextError):
-    """The head of a file says that it is not text."""
 
 
 def _codec(encoding: str) -> codecs.CodecInfo:
@@ -290,16 +282,16 @@ def _stamp(file: IO[bytes]) -> tuple[int, int] | None:
     return (facts.st_size, facts.st_mtime_ns) if stat.S_ISREG(facts.st_mode) else None
 
 
-def _decode(blocks: Iterator[bytes], name: str, codec: codecs.CodecInfo, encoding: str) -> Iterator[str]:
+def _decode(blocks: Iterator[bytes], file: _File, codec: codecs.CodecInfo, encoding: str) -> Iterator[str]:
     """The text of a file, piece by piece. Raises: _NotTextError, which names the first byte that is not text."""
-    shown = "standard input" if name == STDIN else name
+    shown = "standard input" if file.name == STDIN else file.name
     assert codec.incrementaldecoder is not None
     decoder = codec.incrementaldecoder()
-    done = 0
-    begun = False
+    done, begun = 0, False  # bytes, and whether there was any text
     for block in blocks:
         if codec.name == "utf-8" and done < HEAD and b"\0" in block[: HEAD - done]:
-            raise _BinaryError(f"{shown} holds NUL bytes, so it is not text; for its bytes as they are, --encoding bytes")
+            file.hash = "" if file.compressed else BINARY
+            raise _NotTextError(f"{shown} holds NUL bytes, so it is not text; for its bytes as they are, --encoding bytes")
         waiting = len(decoder.getstate()[0])  # bytes of a character that the last block broke off
         try:
             text = decoder.decode(block, final=not block)

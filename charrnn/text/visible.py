@@ -15,8 +15,6 @@ def make_visible(text: str, keep: str = "\n\t", signs: Mapping[str, str] = {}) -
     >>> make_visible("a\\x1b[31mb"), make_visible("to be,\\n\\x07or", signs=LINE_SIGNS)
     ('a\\\\x1b[31mb', 'to be,↵\\\\x07or')
     """
-    return "".join(signs.get(c) or (c if c in keep or unicodedata.category(c) not in OBEYED else _number(c)) for c in text)
-
-
-def _number(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    obeyed = (c for c in set(text) - set(keep) if unicodedata.category(c) in OBEYED)
+    shown = {c: c.encode("unicode_escape").decode("ascii") for c in obeyed} | dict(signs)
+    return "".join(shown.get(c, c) for c in text)

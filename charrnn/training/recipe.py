@@ -109,7 +109,7 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
         records=options.records,
     )
     _require_memory(recipe, facts)
-    return recipe, notes + more
+    return recipe, more + notes
 
 
 def _first(asked: T | None, default: T) -> T:
