@@ -237,7 +237,8 @@ def _describe(run: "Run") -> str:
     """One line on the run: its text, and the recipe that was chosen."""
     from charrnn.training.batches import RecordBatches
 
-    recipe, dataset = run.recipe, run.dataset
+    recipe = run.recipe
+    dataset = run.dataset
     shape = f"{recipe.num_layers} x {recipe.hidden_size} {recipe.cell}" if recipe.num_layers else "softmax alone"
     text = f"{len(dataset.ids):,} characters"
     if len(dataset.validation_ids):

@@ -28,7 +28,8 @@ class Model:
     """A trained model: it generates text (`sample`, `generate`) and scores one (`score`, `bits_per_character`)."""
 
     def __init__(self, tensors: Tensors, header: ModelHeader, path: Path | None = None):
-        self.header, self.path = header, path
+        self.header = header
+        self.path = path
         self.vocabulary = Vocabulary(header.vocabulary, header.unknown)
         self.start = int(self.vocabulary.encode(header.start)[0])
         self.network = Network(header.config, tensors)

@@ -38,7 +38,8 @@ class _Observer:
     """What all observers need: the model, the text, and what a character costs besides its surprisal by the logits."""
 
     def __init__(self, model: Model, text: Corpus):
-        self.model, self.text = model, text
+        self.model = model
+        self.text = text
         self.symbol = model.vocabulary.unknown
         self.table = model.vocabulary.encode(text.alphabet)  # from the text's ids to the model's, -1 for unknown ones
         self.known_cost, self.unknown_cost = score.escape_costs(model.vocabulary)  # nats

@@ -16,7 +16,10 @@ class WorkDisplay:
     """
 
     def __init__(self, what: str = "reading", unit: str = "MB", quiet: bool = False, scale: float = 1e6):
-        self.what, self.unit, self.quiet, self.scale = what, unit, quiet, scale
+        self.what = what
+        self.unit = unit
+        self.quiet = quiet
+        self.scale = scale
         self._frame: Frame | None = None
         self._due = time.monotonic() + (1.0 if on_terminal() else 10.0)
 

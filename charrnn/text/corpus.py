@@ -101,7 +101,8 @@ class EncodedCorpus:
     """What `Corpus.encoded` gives: `table` has each character's id in the vocabulary, -1 for those to leave out."""
 
     def __init__(self, corpus: Corpus, table: Ids):
-        self.corpus, self.table = corpus, table
+        self.corpus = corpus
+        self.table = table
         self.before: np.ndarray | None = None  # how many characters stay before each CHUNK-th: so the n-th is found
         if (table < 0).any():
             stay = [np.zeros(1, np.int64)]

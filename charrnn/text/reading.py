@@ -86,11 +86,13 @@ class _Reader:
     """Makes a corpus of files: `find` looks for its ids in the cache, `read` reads the files."""
 
     def __init__(self, sources: Sequence[str | Path], encoding: str, watch: Watch | None):
-        self.encoding, self.codec = encoding, _codec(encoding)
+        self.encoding = encoding
+        self.codec = _codec(encoding)
         self.files = [_File(name, size=_size(name), lenient=lenient) for name, lenient in list(_files(sources))]
         sizes = [file.size for file in self.files]
         self.total = None if None in sizes else sum(size or 0 for size in sizes)
-        self.done, self.watch = 0, watch  # bytes, and who is told of them
+        self.done = 0  # bytes, and who is told of them
+        self.watch = watch
         self.notes: list[str] = []
         self.stem: Path | None = None  # of the path in the cache, still without its hash; None for what is not kept there
         if self.total is not None and (self.total >= id_cache.IN_MEMORY or any(file.compressed for file in self.files)):
@@ -287,7 +289,8 @@ def _decode(blocks: Iterator[bytes], file: _File, codec: codecs.CodecInfo, encod
     shown = "standard input" if file.name == STDIN else file.name
     assert codec.incrementaldecoder is not None
     decoder = codec.incrementaldecoder()
-    done, begun = 0, False  # bytes, and whether there was any text
+    done = 0  # bytes, and whether there was any text
+    begun = False
     for block in blocks:
         if codec.name == "utf-8" and done < HEAD and b"\0" in block[: HEAD - done]:
             file.hash = "" if file.compressed else BINARY

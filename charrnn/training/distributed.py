@@ -236,7 +236,9 @@ def _agree_on_a_round(store: Any, rank: int, size: int) -> str:
         answer: str = store.get(f"answer {mine}").decode()
         store.set(f"heard {answer} {rank}", "")
         return answer
-    name, waiting, end = uuid.uuid4().hex, set(range(1, size)), time.monotonic() + _seconds()
+    name = uuid.uuid4().hex
+    waiting = set(range(1, size))
+    end = time.monotonic() + _seconds()
     while waiting:
         for other in list(waiting):
             if store.check([f"heard {name} {other}"]):

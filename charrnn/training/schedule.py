@@ -59,18 +59,24 @@ class Schedule:
 
     def advance(self, *, clock: float, step: int, learned: int, memorized: bool = False) -> None:
         """Say where the run is: its clock, its step, the characters learned in this sitting."""
-        self.clock, self.step, self.learned, self.memorized = clock, step, learned, memorized
+        self.clock = clock
+        self.step = step
+        self.learned = learned
+        self.memorized = memorized
         self.fraction = self._fraction_at(step, self.seconds_spent)
 
     def note_validation(self, clock: float, save_seconds: float) -> None:
         """Say that a validation, with its save, has just been made at this step, and what its save took."""
-        self.validation_seconds, self.validated_at = clock - self.clock, self.step
+        self.validation_seconds = clock - self.clock
+        self.validated_at = self.step
         self._mark = int(self.fraction * VALIDATIONS)
-        self.save_seconds, self._saved = save_seconds, clock
+        self.save_seconds = save_seconds
+        self._saved = clock
 
     def note_save(self, save_seconds: float) -> None:
         """Say that the state has been saved, and how long it took."""
-        self.save_seconds, self._saved = save_seconds, self.clock
+        self.save_seconds = save_seconds
+        self._saved = self.clock
 
     def note_progress(self) -> None:
         """Say that progress has been reported."""
