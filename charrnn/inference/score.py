@@ -95,9 +95,8 @@ class TextBlocks:
                 offset = np.arange(first, min(first + steps, part))[:, None]
                 counts = (offset >= 0) & (starts + offset < stop)
                 places = np.minimum(starts + offset, stop - 1)
-                before = np.maximum(places[:1] - 1, 0)
-                columns = np.concatenate([before, places]).T  # (S, T + 1), each a stretch of the text
-                read = np.stack([self.ids[at[0] : at[-1] + 1][at - at[0]] for at in columns], axis=1)
+                before = np.maximum(np.concatenate([places[:1] - 1, places]), 0)  # (T + 1, S), each column a stretch of text
+                read = np.stack([self.ids[at[0] : at[-1] + 1][at - at[0]] for at in before.T], axis=1)
                 inputs = np.where(places > 0, read[:-1], self.start)
                 fresh = int(places[0, 0] == 0) if begun else len(starts)  # the first stream after its warm-up, or all
                 yield Block(inputs=inputs, targets=read[1:], places=places, counts=counts, fresh=fresh)
