@@ -164,14 +164,14 @@ class Model:
         vocabulary = self.vocabulary
         blocks: TextBlocks | RecordBlocks
         if self.records:
-            ids = vocabulary.encode(self.extract_records(text))
+            ids = vocabulary.encode(self.whole(text))
             blocks = RecordBlocks(find_records(ids, kind=self.records, line_break=self.start))
         else:
             known = vocabulary.encode_known(text) if isinstance(text, str) else text.encoded(vocabulary)
             blocks = TextBlocks(known, start=self.start, unknown=len(text) - len(known))
         return score(self.network, blocks, vocabulary=vocabulary, watch=watch, observe=observe)
 
-    def extract_records(self, text: str | Corpus) -> str:
+    def whole(self, text: str | Corpus) -> str:
         """The records of `text`, each ended by the separator. Raises: CharrnnError where there are none."""
         assert self.records is not None
         records, _ = split(text if isinstance(text, str) else text.text(), self.records)

@@ -31,7 +31,7 @@ LN2 = math.log(2)
 
 def reading_of(model: Model, text: Corpus) -> Corpus:
     """What `model` reads of `text`: all of it, or only its records, each ended by the separator."""
-    return corpus_of(model.extract_records(text)) if model.records else text
+    return corpus_of(model.whole(text)) if model.records else text
 
 
 class _Observer:
