@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from charrnn import checkpoint, load
-from charrnn.headers import ModelHeader
+from charrnn.headers import ModelHeader, model_to_json
 from charrnn.inference.model import Model
 from charrnn.inference.score import ESCAPE
 from charrnn.network.char_rnn import CharRNN
@@ -39,7 +39,8 @@ def write_model(folder: Path, layers: int, hidden_size: int, cell: str = "lstm",
     torch.nn.init.normal_(network.softmax.weight, std=0.1)
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     path = folder / f"{cell}-{layers}x{hidden_size}.safetensors"
-    checkpoint.write_model(path, tensors, ModelHeader(config=network.config, vocabulary=characters, start="\n"))
+    header = ModelHeader(config=network.config, vocabulary=characters, start="\n")
+    checkpoint.write(path, tensors, model_to_json(header))
     return path
 
 

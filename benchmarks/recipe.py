@@ -25,7 +25,7 @@ from charrnn.network import optimizer
 from charrnn.network.char_rnn import CharRNN
 from charrnn.network.config import Config
 from charrnn.network.optimizer import Optimizer, orthogonalize
-from charrnn.text.corpus import Corpus, frequencies
+from charrnn.text.corpus import Corpus, count_ids
 from charrnn.text.reading import read_corpus
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import Windows
@@ -275,7 +275,7 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
     known = held_out.encoded(vocabulary)[:]
     network, draw = Network(trial, len(vocabulary)), np.random.default_rng(trial.seed)
     if trial.uni:
-        network.init_output_bias(torch.from_numpy(frequencies(ids, len(vocabulary))))
+        network.init_output_bias(torch.from_numpy(count_ids(ids, len(vocabulary))))
     matrices = [w for layer in network.layers for w in layer.all_weights[0][:2]][0 if trial.emuon else 1 :]
     muon = Muon(matrices if trial.muon else [], trial)
     others = [p for p in network.parameters() if not any(p is m for m in muon.matrices)]

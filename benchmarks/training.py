@@ -262,7 +262,7 @@ def main() -> None:
         rows = [
             [
                 "measuring the speed, where --for is given",
-                seconds(lambda: device.measure_speed("cpu", precision, len(run.dataset.vocabulary))),
+                seconds(lambda: device.measure_speed(run.machine, precision, len(run.dataset.vocabulary))),
             ],
             [
                 f"validation on {len(run.dataset.validation_ids):,} characters, with its save and its sample",

@@ -15,11 +15,6 @@ def main() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    # A thread with nothing to do spins a little and then sleeps. GNU's OpenMP would spin for milliseconds: where others use the
-    # cores as well, that takes from its own siblings the time that it waits for, and training stands still. It is read when
-    # torch is imported. Never to spin would cost half the speed of a quiet machine; this costs a thirtieth.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     from charrnn.cli import main as run
 
     # It leaves at once: to take torch down takes the interpreter half a second, and the threads of several ranks don't always

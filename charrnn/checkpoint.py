@@ -1,7 +1,4 @@
-"""The files of a model and of a run's state: written whole or not at all, read and checked once. It knows no torch.
-
-Both are safetensors files with a JSON object under the metadata key `charrnn`, so that reading one runs no code.
-"""
+"""Files of models and states: safetensors with JSON under the metadata key `charrnn`, so that reading one runs no code."""
 
 import contextlib
 import json
@@ -16,8 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from charrnn.errors import CharrnnError
-from charrnn.headers import FORMAT, Json, ModelHeader, StateHeader, model_to_json, parse_model, parse_network, parse_state
-from charrnn.network.cells import Shape
+from charrnn.headers import FORMAT, Json, ModelHeader, StateHeader, parse_model, parse_network, parse_state
 from charrnn.text.records import HASH_BYTES
 from charrnn.version import __version__
 
@@ -35,10 +31,7 @@ def temporary_path(path: Path) -> Path:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file beside it, flush, fsync, rename, fsync of the folder.
-
-    Raises: CharrnnError (status 1) when it can't be written; what stood there before is untouched then.
-    """
+    """Write a file whole or, with CharrnnError (status 1), not at all: what stood there before is untouched then."""
     temporary = temporary_path(path)
     try:
         temporary.unlink(missing_ok=True)
@@ -144,23 +137,13 @@ def damaged(path: Path, error: Exception) -> CharrnnError:
     return CharrnnError(f"{path} is damaged ({error}); its model may still be good")
 
 
-def write_model(path: Path, tensors: Tensors, header: ModelHeader) -> None:
-    """Write a model's file, atomically. Raises: CharrnnError (status 1) when it can't be written."""
-    write(path, tensors, model_to_json(header))
-
-
 def _check_network(path: Path, tensors: Tensors, header: Json) -> ModelHeader:
-    """The header of the network that `tensors` are. Raises: CharrnnError where they are not what it says."""
+    """The header of the network that `tensors` are. Raises: CharrnnError where their names, shapes or numbers can't be its."""
     try:
         model = parse_network(header)
     except (KeyError, TypeError, ValueError) as error:
         raise CharrnnError(f"{path}: its configuration is not usable: {error}") from None
-    check_tensors(path, tensors, model.config.shapes())
-    return model
-
-
-def check_tensors(path: Path, tensors: Tensors, shapes: dict[str, Shape]) -> None:
-    """Raise CharrnnError where `tensors` are not float32 of these names and shapes, or hold numbers that a network can't."""
+    shapes = model.config.shapes()
     if set(shapes) != set(tensors):
         odd = min(set(shapes) ^ set(tensors))
         raise CharrnnError(f"{path}: tensor {odd!r} is {'missing' if odd in shapes else 'unknown'}")
@@ -170,6 +153,7 @@ def check_tensors(path: Path, tensors: Tensors, shapes: dict[str, Shape]) -> Non
             raise CharrnnError(f"{path}: tensor {name!r} is {tensor.dtype} {tensor.shape}, not float32 {shape}")
         if not is_sound(tensor):
             raise CharrnnError(f"{path}: tensor {name!r} holds numbers that are not finite or beyond {LARGEST:,.0f}")
+    return model
 
 
 def is_sound(tensor: np.ndarray) -> bool:

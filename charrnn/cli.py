@@ -24,15 +24,11 @@ from charrnn.terminal import output
 from charrnn.training import distributed
 from charrnn.version import __version__
 
-OUT_OF_MEMORY = "out of memory; take a smaller text, network or batch"
-
-app = typer.Typer(
-    name="charrnn", add_completion=True, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
-)
+app = typer.Typer(name="charrnn", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.callback(invoke_without_command=False)
-def _program(version: Annotated[bool, option("--version", help="Print the version and leave.", is_eager=True)] = False) -> None:
+@app.callback()
+def _program(version: Annotated[bool, option("Print the version and leave.", names="--version")] = False) -> None:
     """Learns any text character by character and writes more of it."""
 
 
@@ -60,8 +56,6 @@ def main() -> None:
         status = 130
     except CharrnnError as error:
         status = _fail(str(error), error.exit_status)
-    except MemoryError:
-        status = _fail(OUT_OF_MEMORY, 1)
     except OSError as error:
         status = _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except Exception as error:
@@ -78,8 +72,8 @@ def main() -> None:
 
 def _describe_fault(error: Exception) -> str:
     """One line for an exception that nobody foresaw: what it is and where it arose."""
-    if "can't allocate memory" in str(error) or "out of memory" in str(error).lower():
-        return OUT_OF_MEMORY
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error).lower():
+        return "out of memory; take a smaller text, network or batch"
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"charrnn has a fault: {type(error).__name__} in {Path(where.filename).name}, line {where.lineno}: {error}"
 

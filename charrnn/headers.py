@@ -116,23 +116,19 @@ def to_json(values: Any) -> Json:
 
 def model_to_json(header: ModelHeader) -> Json:
     """The header of a model's file."""
-    origin, recipe, metrics = header.training.origin, header.training.recipe, header.training.metrics
-    training = {} if origin is None else to_json(origin)
-    training |= {} if recipe is None else {"recipe": to_json(recipe)}
-    training |= {} if metrics is None else to_json(dataclasses.replace(metrics, sample=None))  # the history has the sample
-    return _network_to_json(header) | {"training": training}
+    origin, recipe, metrics = to_json(header.training).values()
+    training = (origin or {}) | ({"recipe": recipe} if recipe else {}) | (metrics or {})
+    training.pop("sample", None)  # the history has it
+    left_out = ("format", "version", "" if header.unknown else "unknown")
+    values = to_json(header) | {"training": training}
+    return {name: value for name, value in values.items() if name not in left_out}
 
 
 def state_to_json(header: StateHeader) -> Json:
     """The header of a state's file."""
-    values = to_json(header) | {"history": [to_json(metrics) for metrics in header.history]}
-    del values["model"]
-    return _network_to_json(header.model) | values
-
-
-def _network_to_json(header: ModelHeader) -> Json:
-    left_out = ("training", "format", "version", "" if header.unknown else "unknown")
-    return {name: value for name, value in to_json(header).items() if name not in left_out}
+    history = [to_json(metrics) for metrics in header.history]
+    values = model_to_json(header.model) | to_json(header) | {"history": history}
+    return {name: value for name, value in values.items() if name not in ("model", "training")}
 
 
 def parse_model(header: Json) -> ModelHeader:
@@ -141,7 +137,7 @@ def parse_model(header: Json) -> ModelHeader:
     usable: Json = {}
     for name, kind in (("origin", Origin), ("recipe", Recipe), ("metrics", Metrics)):
         with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, CharrnnError):
-            usable[name] = parse(kind, values.get(name)) if kind is Recipe else parse_known(kind, values)
+            usable[name] = parse(Recipe, values.get(name)) if kind is Recipe else parse(kind, values, exact=False)
     return dataclasses.replace(parse_network(header), training=Training(**usable))
 
 
@@ -173,7 +169,7 @@ def parse_network(header: Json) -> ModelHeader:
 def parse_state(header: Json) -> StateHeader:
     """The header of a state's file. Raises: KeyError, TypeError, ValueError or CharrnnError where it is unusable."""
     model = parse_network(header)
-    origin = parse_known(Origin, header["origin"])
+    origin = parse(Origin, header["origin"], exact=False)
     recipe = parse(Recipe, header["recipe"])
     Options(dropout=recipe.dropout, learning_rate=recipe.learning_rate, seed=recipe.seed, precision=recipe.precision)
     if recipe.records != origin.options.records or model.records != origin.options.records:
@@ -181,26 +177,19 @@ def parse_state(header: Json) -> StateHeader:
     if any(getattr(recipe, name) != value for name, value in vars(model.config).items() if name != "vocabulary_size"):
         raise ValueError("its recipe is not that of its network")
     counters = parse(Counters, header["place"], complete=True)
-    history = [parse_known(Metrics, line) for line in header["history"]]
+    history = [parse(Metrics, line, exact=False) for line in header["history"]]
     job = header["job"] if isinstance(header.get("job"), str) else None
     return StateHeader(model=model, origin=origin, recipe=recipe, counters=counters, history=history, job=job)
 
 
-def parse_known(kind: type[T], values: Any) -> T:
-    """As `parse`, of an object that may hold other keys too."""
-    keys = getattr(kind, "KEYS", {})
-    known = {keys.get(name, name) for name in typing.get_type_hints(kind)}
-    return parse(kind, {key: value for key, value in _object(values).items() if key in known})
-
-
-def parse(kind: type[T], values: Any, complete: bool = False) -> T:
-    """The dataclass `kind` of a JSON object, held to its types; `complete`: with every key. Raises: KeyError or TypeError."""
-    names = {key: name for name, key in getattr(kind, "KEYS", {}).items()}
-    found = {names.get(key, key): value for key, value in _object(values).items()}
-    hints = typing.get_type_hints(kind)
-    if complete and hints.keys() - found.keys() - {"KEYS"}:
-        raise KeyError(min(hints.keys() - found.keys()))
-    return kind(**{name: _convert(hints[name], value, name) for name, value in found.items()})
+def parse(kind: type[T], values: Any, complete: bool = False, exact: bool = True) -> T:
+    """The dataclass `kind` of a JSON object. Raises: TypeError; KeyError for missing (`complete`) or other keys (`exact`)."""
+    hints, keys = typing.get_type_hints(kind), getattr(kind, "KEYS", {})
+    names = {keys.get(name, name): name for name in hints if name != "KEYS"}  # of the fields, by their keys
+    missing, unknown = names.keys() - _object(values).keys(), values.keys() - names.keys()
+    if odd := (missing if complete else set()) | (unknown if exact else set()):
+        raise KeyError(min(odd))
+    return kind(**{names[key]: _convert(hints[names[key]], value, names[key]) for key, value in values.items() if key in names})
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
@@ -217,13 +206,6 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if type(value) not in (int, float) and type(value) in allowed:
         return value
     raise TypeError(f"{name} is {value!r}"[:100])
-
-
-def parse_number(value: Any) -> float:
-    """`value`, held to be a finite number. Raises: TypeError."""
-    if type(value) not in (int, float) or not abs(value) <= 1e300:
-        raise TypeError(f"{value!r} is no number"[:100])
-    return float(value)
 
 
 def _object(value: Any) -> Json:

@@ -20,6 +20,7 @@ LIMITS = {  # the least and the largest value of each whole number
     "batch_size": (1, 65536),
     "seed": (0, 2**63 - 1),
     "max_vocabulary": (1, 0x110000),
+    "threads": (1, 1024),
 }
 
 
@@ -47,6 +48,7 @@ class Options:
     encoding: str = "utf-8"
     max_vocabulary: int | None = None  # the most frequent characters that are learned; None: all
     records: str | None = None  # "line" or "paragraph": each of them a sequence of its own; None: the text is one
+    threads: int | None = None  # to train on; they change no weight; None: the cores that the process may use
 
     def __post_init__(self) -> None:
         lengths = {"--for": self.seconds, "--epochs": self.epochs, "--steps": self.steps}
@@ -88,6 +90,7 @@ class Recipe:
     weight_decay: float = 0.0  # of the matrices between hidden units
     recurrent_dropout: float = 0.0  # the probability that one of their weights is silenced
     max_epochs: float = 0.0  # after which the run ends before its time; 0: never
+    shards: int = 0  # into which a batch is cut, see training.shards; 0: not decided, in files of earlier versions
     records: str | None = None  # then `batch_size` is in records of mean length, and no more than `seq_length` of one is read
 
     def __post_init__(self) -> None:

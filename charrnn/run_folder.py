@@ -11,7 +11,7 @@ from typing import Self
 from charrnn import checkpoint
 from charrnn.checkpoint import Tensors, temporary_path, write_atomically
 from charrnn.errors import CharrnnError
-from charrnn.headers import Metrics, ModelHeader, StateHeader, parse_known, state_to_json, to_json
+from charrnn.headers import Metrics, ModelHeader, StateHeader, model_to_json, parse, state_to_json, to_json
 from charrnn.text.corpus import SourceFile
 
 try:
@@ -36,8 +36,7 @@ class RunFolder:
     def claim(cls, out: Path | None, name: str, force: bool) -> Self:
         """Make the folder of a new run and lock it: `out`, or `runs/NAME`, numbered where a run stands there already.
 
-        Of two runs that want one folder at the same moment, one gets it. With `force` a run in it is replaced.
-        Raises: CharrnnError.
+        Of two runs that want one folder at once, one gets it. With `force` a run in it is replaced. Raises: CharrnnError.
         """
         fixed = out is not None or force
         for number in itertools.count(1):
@@ -89,12 +88,10 @@ class RunFolder:
 
     def require_there(self) -> None:
         """Raise CharrnnError (status 1) where the folder is no longer the one that was locked."""
-        try:
-            same = self._descriptor < 0 or os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
-        except OSError:
-            same = False
-        if not same:
-            raise CharrnnError(f"{self.path} has been deleted or moved under the run; nothing more can be saved in it", 1)
+        with contextlib.suppress(OSError):
+            if self._descriptor < 0 or os.path.samestat(os.stat(self.path), os.fstat(self._descriptor)):
+                return
+        raise CharrnnError(f"{self.path} has been deleted or moved under the run; nothing more can be saved in it", 1)
 
     def open_state(self) -> tuple[Tensors, StateHeader]:
         """Lock the folder and read its state. Raises: CharrnnError where there is none or it is damaged."""
@@ -110,7 +107,7 @@ class RunFolder:
 
     def save_model(self, tensors: Tensors, header: ModelHeader) -> None:
         """Write the model. Raises: CharrnnError (status 1) where it can't be written."""
-        checkpoint.write_model(self.path / MODEL, tensors, header)
+        checkpoint.write(self.path / MODEL, tensors, model_to_json(header))
 
     def save_history(self, history: Sequence[Metrics]) -> None:
         """Write a line for each validation. Raises: CharrnnError (status 1) where it can't be written."""
@@ -146,7 +143,7 @@ def read_history(folder: Path) -> list[Metrics]:
     history = []
     for number, line in enumerate(lines, 1):
         try:
-            history.append(parse_known(Metrics, json.loads(line)))
+            history.append(parse(Metrics, json.loads(line), exact=False))
         except (ValueError, KeyError, TypeError, RecursionError):
             where = f"{folder / HISTORY} is damaged in line {number}"
             raise CharrnnError(f"{where}; without it the report leaves the curves out") from None
@@ -161,11 +158,11 @@ def read_manifest(folder: Path) -> list[SourceFile]:
         return []
 
 
-def find_model(path: str | Path | None, runs: Path = Path("runs")) -> Path:
+def find_model(path: str | Path | None) -> Path:
     """The model file that `path`, a run's folder or that file, means; without it the newest run's. Raises: CharrnnError."""
     if path is not None:
         return Path(path) / MODEL if Path(path).is_dir() else Path(path)
-    found = sorted(runs.glob(f"*/{MODEL}"), key=lambda p: p.stat().st_mtime)
+    found = sorted(Path("runs").glob(f"*/{MODEL}"), key=lambda p: p.stat().st_mtime)
     if not found:
-        raise CharrnnError(f"no model under {runs}/; train one first (charrnn train FILE) or name one with --model")
+        raise CharrnnError("no model under runs/; train one first (charrnn train FILE) or name one with --model")
     return found[-1]

@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from charrnn import load, train
 from charrnn.checkpoint import read, read_model
-from charrnn.forecast.forecaster import Forecaster
-from charrnn.forecast.settings import Settings
+from charrnn.forecast.forecaster import Forecaster, Settings
 from charrnn.forecast.table import read_series
 from charrnn.network.cells import CELLS, Cell
 from charrnn.network.char_rnn import MODULES, OPERATORS, CharRNN

@@ -108,13 +108,6 @@ def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path):
     assert (tmp_path / "runs/stdin-2/model.safetensors").exists()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="torch brings GNU's OpenMP on Linux only")
-def test_threads_that_wait_soon_sleep_so_that_a_busy_machine_is_no_standstill(tmp_path):
-    (tmp_path / "t.txt").write_text("hello " * 20)
-    errors = charrnn("train", "t.txt", "--steps", 1, cwd=tmp_path, env={"OMP_DISPLAY_ENV": "VERBOSE"})[1]
-    assert "GOMP_SPINCOUNT = '4000'" in errors
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_where(tmp_path, number, status):
     (tmp_path / "t.txt").write_text("the quick brown fox jumps over the lazy dog. " * 400)

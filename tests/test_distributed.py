@@ -292,11 +292,12 @@ def test_fewer_streams_than_ranks_are_an_error_and_where_the_tool_chooses_each_h
     assert run.recipe.batch_size == 40
 
 
-def test_ranks_that_average_longer_than_they_work_are_told_what_helps(monkeypatch):
-    group, model = next(parts(2)), CharRNN(Config(5, "lstm", 1, 8, 4))
+def test_ranks_that_average_longer_than_they_work_are_told_what_helps(corpus, tmp_path, monkeypatch):
+    group = next(parts(2))
+    run = Run.create([corpus], Options(steps=1, hidden_size=8), tmp_path / "run", group=group)
     for seconds, notes in ((0.0, 0), (60.0, 1)):
         monkeypatch.setattr(group, "averaging_seconds", lambda gradients, seconds=seconds: seconds)
-        said = device.advice(group, model, (4, 2), torch.float32)
+        said = run.learner.averaging_notes((4, 2))
         assert len(said) == notes
     assert "a larger --batch-size" in said[0]
 

@@ -17,10 +17,8 @@ from conftest import CORPORA, DATA, charrnn
 
 from charrnn import checkpoint, cli
 from charrnn.errors import CharrnnError
-from charrnn.forecast import plot
-from charrnn.forecast.forecaster import MODEL, Forecaster
-from charrnn.forecast.settings import Settings
-from charrnn.forecast.table import Series, read_series
+from charrnn.forecast.forecaster import MODEL, Forecaster, Settings
+from charrnn.forecast.table import Series, draw_plot, read_series
 
 TIDE = CORPORA / "tide.csv"
 QUICK = Settings(steps=30, seed=3)
@@ -433,7 +431,7 @@ def test_a_plot_without_matplotlib_says_how_to_install_it(forecast, monkeypatch)
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
 def test_a_plot_is_drawn_in_each_format(suffix, start):
     pytest.importorskip("matplotlib", reason="matplotlib, an extra, is not installed")
-    drawn = plot.draw_plot(suffix, "price in $", [[1.0, 2.0, float("nan")], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0]])
+    drawn = draw_plot(suffix, "price in $", [[1.0, 2.0, float("nan")], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0]])
     assert drawn.startswith(start)
 
 

@@ -18,7 +18,7 @@ ARROWS = {  # each room and the rooms that it imports; no other arrows are allow
     "network": "",
     "options": "errors network text",
     "headers": "errors network options text version",
-    "checkpoint": "errors headers network text version",
+    "checkpoint": "errors headers text version",
     "run_folder": "checkpoint errors headers text",
     "inference": "checkpoint errors headers network run_folder text",
     "training": "checkpoint errors headers inference network options run_folder text version",
@@ -26,7 +26,7 @@ ARROWS = {  # each room and the rooms that it imports; no other arrows are allow
     "export": "checkpoint errors headers network version",
     "terminal": "errors headers text training",
     "interactive": "errors inference text",
-    "report": "errors headers inference terminal text training version",
+    "report": "errors headers inference options terminal text training version",
     "commands": "checkpoint errors export forecast headers inference interactive options report run_folder terminal text "
     "training",
     "cli": "commands errors terminal training version",

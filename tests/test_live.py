@@ -19,7 +19,7 @@ import pytest
 from conftest import CORPORA
 
 from charrnn.headers import Metrics
-from charrnn.terminal import frame, live, progress
+from charrnn.terminal import frame, live
 from charrnn.training.events import Progress, Setback, Validation
 
 SIZES = [(40, 24), (60, 24), (80, 24), (160, 30)]
@@ -320,7 +320,7 @@ def test_a_note_is_seen_at_once_and_stays(terminal, clock):
         screen.note("the loss diverged at step 300: \x1b[31mthe run goes on from step 200")
         assert seen.text().count("note: the loss diverged at step 300:") == 1
         play(screen, clock, 0.2, 0.3)  # where a setback has taken it
-        assert screen.train.x == sorted(screen.train.x)
+        assert screen.train.points == sorted(screen.train.points)
     assert seen.text().count("note: the loss diverged at step 300:") == 1
     assert r"\x1b[31m" in seen.text()
 
@@ -343,7 +343,7 @@ def test_thousands_of_validations_stay_quick_to_draw_and_short_to_read(terminal,
             screen.show(Validation(metrics=metrics, best=n < 9_000, fraction=n / 12_000))
             if n == 8001:
                 screen._draw = lambda: None
-        assert len(screen.validated.x) <= live.POINTS + 2
+        assert len(screen.validated.points) <= live.POINTS + 2
         began = time.perf_counter()
         for _ in range(20):
             clock.seconds += 1
@@ -361,7 +361,7 @@ def test_a_resumed_run_shows_the_validations_before(terminal, clock):
     seen = terminal()
     with live.TrainingDisplay(history=[metrics_of(100, 2.5, 2.6), metrics_of(200, 2.2, 2.4)]) as screen:
         screen.show(progress_of(0.5, 30.0, 30.0, 1000.0, 2.1))
-        assert screen.validated.x == pytest.approx([0.5 / 3, 1 / 3])
+        assert [x for x, _ in screen.validated.points] == pytest.approx([0.5 / 3, 1 / 3])
         assert "validation 2.400  best 2.400" in seen.text()
     assert re.search(r"20s +200 +307,200 +2\.200 +2\.400  best", seen.text())
 
@@ -398,8 +398,8 @@ def test_without_a_frame_there_are_plain_lines_or_none(terminal, clock, monkeypa
 
 def test_reading_hands_a_clean_screen_over_to_the_training(terminal, clock, monkeypatch):
     seen = terminal()
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
-    with progress.WorkDisplay() as reading:
+    monkeypatch.setattr(frame, "time", SimpleNamespace(monotonic=lambda: clock.seconds))
+    with frame.WorkDisplay() as reading:
         reading.progress(0, 4_000_000)
         assert not seen.written
         clock.seconds += 2

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from charrnn.network.cells import CELLS
-from charrnn.network.char_rnn import CharRNN, _dropout_weights
+from charrnn.network.char_rnn import CharRNN
 from charrnn.network.config import Config
 from charrnn.network.engine import Network
 from charrnn.network.kernels import GRUFunction, TanhFunction
@@ -164,15 +164,15 @@ def test_one_hot_input_is_an_embedding_whose_table_is_the_identity(layers):
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_dropout_of_recurrent_weights_silences_its_share_of_them_and_keeps_their_mean(cell):
     torch.manual_seed(4)
-    weights = torch.ones(4 * 128, 128)
-    dropped = _dropout_weights(weights, 0.25)
-    assert (dropped == 0).float().mean() == pytest.approx(0.25, abs=0.01)
-    assert dropped.mean() == pytest.approx(1, abs=0.01)
+    ((mask, of_units),) = CharRNN(Config(5, cell, 1, 128, 3)).draw_masks(2, 0.0, 0.25)
+    assert of_units is None
+    assert (mask == 0).float().mean() == pytest.approx(0.25, abs=0.02)
+    assert mask.mean() == pytest.approx(1, abs=0.02)
     model = CharRNN(Config(5, cell, 2, 8, 3))
     torch.nn.init.normal_(model.softmax.weight)
     ids, state = torch.randint(0, 5, (6, 2)), model.initial_state(2)
     plain, _ = model(ids, state)
-    noisy, _ = model(ids, state, recurrent_dropout=0.5)
+    noisy, _ = model(ids, state, model.draw_masks(2, 0.0, 0.5))
     assert torch.allclose(noisy[0], plain[0], atol=1e-6)  # from the zero state nothing recurs yet
     assert not torch.allclose(noisy[1:], plain[1:], atol=1e-3)
 

@@ -17,17 +17,16 @@ from conftest import charrnn
 from test_surprise import BOOK, LINES, header_of, model_of, tensors_of
 
 from charrnn import load
-from charrnn.checkpoint import write, write_model
+from charrnn.checkpoint import write
 from charrnn.errors import CharrnnError
 from charrnn.headers import Metrics, Origin, Training, model_to_json, to_json
 from charrnn.inference.model import Model
-from charrnn.inference.surprisal import Details, reading_of
+from charrnn.inference.surprisal import Details, select_scored_text
 from charrnn.options import Options, Recipe
 from charrnn.report.charts import choose_ticks, draw_curves, draw_reliability
-from charrnn.report.page import LIMIT, render_page
-from charrnn.report.source import find_validation_text
+from charrnn.report.page import LIMIT, find_validation_text, render_page
 from charrnn.run_folder import read_history
-from charrnn.text.reading import corpus_of
+from charrnn.text.reading import build_corpus
 from charrnn.training.data import read_texts
 
 MANY = "".join(chr(0x4E00 + k) for k in range(700))
@@ -45,7 +44,7 @@ METRICS = Metrics(
 
 
 def page_of(model, text, history=(), what="a text"):
-    return render_page(model, history, corpus_of(text), what)
+    return render_page(model, history, build_corpus(text), what)
 
 
 def trained(model, **training):
@@ -278,7 +277,7 @@ def bad_folder(tmp_path_factory):
     }.items():
         header = dataclasses.replace(header_of("some good text,\n"), training=Training(origin=origin))
         (folder / name).mkdir()
-        write_model(folder / name / "model.safetensors", tensors_of(header), header)
+        write(folder / name / "model.safetensors", tensors_of(header), model_to_json(header))
     return folder
 
 
@@ -358,7 +357,7 @@ def guesses_of(tip):
 )
 def test_the_page_shows_each_characters_bits_and_guesses(opened, model, text):
     tab = opened(page_of(model, text))
-    reading = reading_of(model, corpus_of(text))
+    reading = select_scored_text(model, build_corpus(text))
     details = Details(model, reading)
     model.score(reading, observe=details.observe)
     ids, p = details.expected

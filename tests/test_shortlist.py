@@ -12,7 +12,7 @@ from charrnn.checkpoint import read
 from charrnn.network.char_rnn import CharRNN
 from charrnn.network.config import Config
 from charrnn.run_folder import STATE
-from charrnn.text.corpus import frequencies
+from charrnn.text.corpus import count_ids
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training import sampled_softmax
 from charrnn.training.batches import PAD
@@ -33,7 +33,7 @@ def text_of(frequent, rare, length, share, seed=0):
 
 def of(text):
     vocabulary = Vocabulary(text)
-    return SampledSoftmax.of(frequencies(vocabulary.encode(text), len(vocabulary)))
+    return SampledSoftmax.of(count_ids(vocabulary.encode(text), len(vocabulary)))
 
 
 def test_a_small_vocabulary_and_one_without_rare_characters_have_none():

@@ -15,16 +15,15 @@ import numpy as np
 import pytest
 from conftest import CORPORA, charrnn
 
-from charrnn.checkpoint import RECORD_HASHES, write_model
+from charrnn.checkpoint import RECORD_HASHES, write
 from charrnn.commands.eval import format_surprise
-from charrnn.headers import ModelHeader
+from charrnn.headers import ModelHeader, model_to_json
 from charrnn.inference import score
 from charrnn.inference.model import Model
-from charrnn.inference.surprisal import Details, InOrder, Surprise, Top, reading_of
+from charrnn.inference.surprisal import Details, InOrder, Surprise, Top, select_scored_text
 from charrnn.network.config import Config
-from charrnn.terminal.color import LEVELS, ink, luminance, magma, palette
-from charrnn.terminal.heatmap import Heatmap, percent
-from charrnn.text.reading import corpus_of
+from charrnn.terminal.heatmap import LEVELS, Heatmap, ink, luminance, magma, palette, percent
+from charrnn.text.reading import build_corpus
 from charrnn.text.records import hash_records
 from charrnn.text.vocabulary import Vocabulary
 
@@ -69,7 +68,7 @@ KINDS = {
 def seen(model, text):
     """The score, the text that was handed on and its surprisals."""
     pieces = []
-    reading = reading_of(model, corpus_of(text))
+    reading = select_scored_text(model, build_corpus(text))
     in_order = InOrder(model, reading, lambda piece, bits: pieces.append((piece, bits)))
     scored = model.score(reading, observe=in_order.observe)
     in_order.finish()
@@ -117,10 +116,10 @@ def test_the_most_surprising_characters_are_the_first_of_all_sorted(kind, monkey
     monkeypatch.setattr("charrnn.inference.surprisal.BLOCK", 777)
     model, text = KINDS[kind]
     _, read, bits = seen(model, text)
-    reading = reading_of(model, corpus_of(text))
+    reading = select_scored_text(model, build_corpus(text))
     top = Top(model, reading, 12)
     model.score(reading, observe=top.observe)
-    assert len(top._heap) <= 12
+    assert len(top._known) <= 12
     found = top.found()
     order = np.lexsort((np.arange(len(bits)), -bits))[:12]
     assert [surprise.bits for surprise in found] == pytest.approx(bits[order].tolist(), rel=1e-6)
@@ -135,7 +134,7 @@ def test_the_most_surprising_characters_are_the_first_of_all_sorted(kind, monkey
 
 def test_what_was_expected_is_the_softmaxs_five_likeliest_also_of_an_unknown_character():
     model, text = model_of(BOOK), "A ☃ and a\nlamp☃."
-    top = Top(model, corpus_of(text), len(text))
+    top = Top(model, build_corpus(text), len(text))
     model.score(text, observe=top.observe)
     logits = naive(model, text)
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -150,7 +149,7 @@ def test_what_was_expected_is_the_softmaxs_five_likeliest_also_of_an_unknown_cha
 def test_details_say_the_same_and_calibration_is_that_of_its_definition(kind):
     model, text = KINDS[kind]
     _, _, bits = seen(model, text)
-    reading = reading_of(model, corpus_of(text))
+    reading = select_scored_text(model, build_corpus(text))
     details = Details(model, reading)
     model.score(reading, observe=details.observe)
     assert (details.surprisals == bits).all()
@@ -178,7 +177,7 @@ def test_memory_does_not_grow_with_the_text(monkeypatch):
     model = model_of("ab\n", layers=0)
     peaks = []
     for n in (150_000, 450_000):
-        text = corpus_of("ab\nba" * (n // 5))
+        text = build_corpus("ab\nba" * (n // 5))
         tracemalloc.start()
         in_order, top = InOrder(model, text, lambda piece, bits: None), Top(model, text, 5)
         model.score(text, observe=lambda *block: (in_order.observe(*block), top.observe(*block)))  # noqa: B023
@@ -211,7 +210,8 @@ def drawn(text, bits, colours=None, width=20):
     heatmap.draw(text[:3], bits[:3])
     heatmap.draw(text[3:], bits[3:])
     heatmap.finish()
-    return "".join(lines)
+    assert lines.pop() == "\n"
+    return "".join(lines[1:])  # without the legend
 
 
 def test_without_colours_digits_stand_below_the_characters():
@@ -266,7 +266,7 @@ def runs(tmp_path_factory):
     }.items():
         (folder / name).mkdir()
         given = {RECORD_HASHES: hash_records(LINES.splitlines())} if name == "line" else {}
-        write_model(folder / name / "model.safetensors", tensors_of(header) | given, header)
+        write(folder / name / "model.safetensors", tensors_of(header) | given, model_to_json(header))
     (folder / "strange.txt").write_text(STRANGE)
     (folder / "lines.txt").write_text("\n" + LINES[:600] + "\n")
     return folder

@@ -12,8 +12,9 @@ import torch
 from conftest import CORPORA, options_of
 
 from charrnn import load, train
-from charrnn.checkpoint import read, read_model, write_model
+from charrnn.checkpoint import read, read_model, write
 from charrnn.errors import CharrnnError
+from charrnn.headers import model_to_json
 from charrnn.network.optimizer import Optimizer
 from charrnn.options import Options, parse_duration
 from charrnn.run_folder import MODEL, STATE
@@ -378,7 +379,7 @@ def test_a_model_file_that_contradicts_itself_is_refused(corpus, tmp_path, damag
     elif damage == "vocabulary":
         header = dataclasses.replace(header, vocabulary=header.vocabulary[::-1])
     path = tmp_path / "bad.safetensors"
-    write_model(path, tensors, header)
+    write(path, tensors, model_to_json(header))
     if damage == "format":
         path.write_bytes(path.read_bytes().replace(b'\\"format\\": 1', b'\\"format\\": 9'))
     with pytest.raises(CharrnnError, match=r"bad\.safetensors"):

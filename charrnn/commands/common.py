@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from charrnn.inference.model import Model
 
 
-def option(*names: str, help: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, show_default=False, **more)
+def option(help: str, names: str = "", metavar: str | None = None) -> Any:
+    """An option: `names` are its flags, by default "--" and the parameter's name."""
+    return typer.Option(*names.split(), help=help, metavar=metavar, show_default=False)
 
 
 def argument(metavar: str, help: str) -> Any:
@@ -29,11 +30,11 @@ MODEL = "A run's folder or its model file. [default: the newest run under runs/]
 TEXTS = "Files and folders of text; '-' or a pipe for standard input."
 
 ModelArgument = Annotated[Path | None, argument("[MODEL]", help=MODEL)]
-ModelOption = Annotated[Path | None, option("-m", "--model", help=MODEL)]
-EncodingOption = Annotated[str, option("--encoding", help="The text's encoding. [default: utf-8]")]
-CellOption = Annotated[str, option("--cell", help="lstm, gru or rnn. [default: lstm]")]
-SeedOption = Annotated[int, option("--seed", help="Where all randomness begins. [default: 0]")]
-JsonFlag = Annotated[bool, option("--json", help="Print one JSON object.")]
+ModelOption = Annotated[Path | None, option(MODEL, names="-m --model")]
+EncodingOption = Annotated[str, option("The text's encoding. [default: utf-8]")]
+CellOption = Annotated[str, option("lstm, gru or rnn. [default: lstm]")]
+SeedOption = Annotated[int, option("Where all randomness begins. [default: 0]")]
+JsonFlag = Annotated[bool, option("Print one JSON object.", names="--json")]
 
 
 class Signals:

@@ -2,17 +2,18 @@
 
 import json
 import sys
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from charrnn.commands import common
-from charrnn.terminal import output, progress
+from charrnn.terminal import frame, output
 
 if TYPE_CHECKING:
     import numpy as np
 
     from charrnn.inference.model import Model
-    from charrnn.inference.surprisal import Surprise
-    from charrnn.text.corpus import Corpus
+    from charrnn.inference.surprisal import InOrder, Surprise, Top
 
 BEFORE, AFTER = 14, 6  # columns of context around a surprising character
 WORST = "Print the N lines or paragraphs that surprise a model of such most. [default: 0]"
@@ -25,13 +26,15 @@ def eval(
     model: common.ModelOption = None,
     encoding: common.EncodingOption = "utf-8",
     as_json: common.JsonFlag = False,
-    worst: Annotated[int, common.option("--worst", metavar="N", help=WORST)] = 0,
-    heatmap: Annotated[bool, common.option("--heatmap", help=HEATMAP)] = False,
-    top: Annotated[int, common.option("--top", metavar="N", help=TOP)] = 0,
+    worst: Annotated[int, common.option(WORST, metavar="N")] = 0,
+    heatmap: Annotated[bool, common.option(HEATMAP, names="--heatmap")] = False,
+    top: Annotated[int, common.option(TOP, metavar="N")] = 0,
 ) -> None:
     """Say how well a model knows a text, in bits per character."""
     from charrnn.inference.score import STRETCH
+    from charrnn.inference.surprisal import InOrder, Top, select_scored_text
     from charrnn.options import require
+    from charrnn.terminal.heatmap import Heatmap, JsonHeatmap, terminal_palette
     from charrnn.text.reading import read_corpus
     from charrnn.text.records import split
 
@@ -41,15 +44,26 @@ def eval(
     loaded = common.load_model(model)
     kind = loaded.records
     require(kind is not None or not worst, f"--worst: {loaded.path} is not a model of lines or paragraphs")
-    with progress.WorkDisplay() as reading:
+    with frame.WorkDisplay() as reading:
         corpus = read_corpus(sources, encoding, reading.progress)
     records, notes = split(corpus.text(), kind) if kind else ([], [])
     common.print_notes(corpus.notes + notes)
-    view = CharacterView(loaded, corpus, heatmap=heatmap, top=top, as_json=as_json) if heatmap or top else None
     quiet = heatmap and len(corpus) > STRETCH  # then the text comes as it is scored
-    with progress.WorkDisplay("scoring", "million characters", quiet) as scoring:
-        scored = loaded.score(view.text if view else corpus, scoring.progress, view.observe if view else None)
-    found = view.finish() if view else []
+    in_order = highest = palette = None
+    if heatmap or top:
+        write = output.require_stdout().write
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+        palette = None if as_json else terminal_palette()
+        drawing = JsonHeatmap(write) if as_json else Heatmap(write, palette)
+        corpus = select_scored_text(loaded, corpus)
+        in_order = InOrder(loaded, corpus, drawing.draw) if heatmap else None
+        highest = Top(loaded, corpus, top) if top else None
+    with frame.WorkDisplay("scoring", "million characters", quiet) as scoring:
+        scored = loaded.score(corpus, scoring.progress, partial(_tell, (in_order, highest)) if heatmap or top else None)
+    if in_order is not None:
+        in_order.finish()
+        drawing.finish()
+    found = [] if highest is None else highest.found()
     figures = scored.to_dict()
     surprising = [(bits, records[k]) for k, bits in scored.worst(worst)] if worst else []
     if as_json:
@@ -63,48 +77,22 @@ def eval(
         print(f"\n   bits {kind}")
     for bits, record in surprising:
         output.write_line(f"{bits:7.2f} {record}", sys.stdout)
-    if view and found:
-        view.print_top(found)
+    if found:
+        _print_top(found, loaded, emphasis=palette is not None)
 
 
-class CharacterView:
-    """Shows single characters of a text that is scored: a heatmap as it is scored, and the most surprising ones at the end.
+def _tell(observers: Iterable["InOrder | Top | None"], *block: "np.ndarray") -> None:
+    for observer in observers:
+        if observer is not None:
+            observer.observe(*block)
 
-    Its `observe` is for `Model.score`, its `text` is what the model reads of the text.
-    """
 
-    def __init__(self, model: "Model", corpus: "Corpus", heatmap: bool, top: int, as_json: bool):
-        from charrnn.inference.surprisal import InOrder, Top, reading_of
-        from charrnn.terminal.color import terminal_palette
-        from charrnn.terminal.heatmap import FramedHeatmap, JsonHeatmap
-
-        write = output.require_stdout().write
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
-        self.text = reading_of(model, corpus)
-        unknown = model.vocabulary.unknown
-        self._symbol = None if unknown is None else model.vocabulary.characters[unknown]
-        self._palette = None if as_json else terminal_palette()
-        self._heatmap = JsonHeatmap(write) if as_json else FramedHeatmap(write, self._palette)
-        self._in_order = InOrder(model, self.text, self._heatmap.draw) if heatmap else None
-        self._top = Top(model, self.text, top) if top else None
-
-    def observe(self, *block: "np.ndarray") -> None:
-        for observer in (self._in_order, self._top):
-            if observer is not None:
-                observer.observe(*block)
-
-    def finish(self) -> "list[Surprise]":
-        """Draw what is left of the heatmap. Returns: the most surprising characters."""
-        if self._in_order is not None:
-            self._in_order.finish()
-            self._heatmap.finish()
-        return [] if self._top is None else self._top.found()
-
-    def print_top(self, found: "list[Surprise]") -> None:
-        width = max(len(f"{surprise.line}:{surprise.column}") for surprise in found)
-        print(f"\n   bits {'at':>{width}}  {'':13}character        what was expected instead")
-        for surprise in found:
-            print(format_surprise(surprise, symbol=self._symbol, width=width, emphasis=self._palette is not None))
+def _print_top(found: "list[Surprise]", model: "Model", emphasis: bool) -> None:
+    symbol = None if model.vocabulary.unknown is None else model.vocabulary.characters[model.vocabulary.unknown]
+    width = max(len(f"{surprise.line}:{surprise.column}") for surprise in found)
+    print(f"\n   bits {'at':>{width}}  {'':13}character        what was expected instead")
+    for surprise in found:
+        print(format_surprise(surprise, symbol=symbol, width=width, emphasis=emphasis))
 
 
 def format_surprise(surprise: "Surprise", symbol: str | None, width: int, emphasis: bool) -> str:

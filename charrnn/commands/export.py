@@ -7,12 +7,12 @@ from charrnn.commands.common import ModelArgument, option, require_extra
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output
 
+OUT = "The file to write. [default: model.onnx beside the model]"
+
 
 def export(
     model: ModelArgument = None,
-    out: Annotated[
-        Path | None, option("-o", "--out", metavar="FILE", help="The file to write. [default: model.onnx beside the model]")
-    ] = None,
+    out: Annotated[Path | None, option(OUT, names="-o --out", metavar="FILE")] = None,
 ) -> None:
     """Write a model as an ONNX file.
 

@@ -55,12 +55,9 @@ def _facts(header: "ModelHeader", written: "Json", parameters: int) -> "Json":
     from charrnn.headers import Metrics
 
     origin, recipe, metrics = header.training.origin, header.training.recipe, header.training.metrics
-    training = {
-        "sources": origin.sources if origin else [],
-        "fingerprint": origin.corpus_hash if origin else None,
-        "options": written["training"]["options"] if origin else {},
-        "recipe": written["training"]["recipe"] if recipe else {},
-    }
+    given = written["training"] if origin or recipe else {}
+    training: Json = {"sources": origin.sources if origin else [], "fingerprint": origin.corpus_hash if origin else None}
+    training |= {"options": given["options"] if origin else {}, "recipe": given["recipe"] if recipe else {}}
     training |= {field.name: getattr(metrics, field.name, None) for field in fields(Metrics) if field.name != "sample"}
     said = {name: getattr(header, name) for name in ("vocabulary", "unknown", "start", "records")}
     facts = {"format": header.format, "version": header.version, "config": {"residual": False, **written["config"]}}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from charrnn.commands.common import MODEL, EncodingOption, argument, load_model, option, print_notes
 from charrnn.errors import CharrnnError
-from charrnn.terminal import output, progress
+from charrnn.terminal import frame, output
 
 TEXT = "The text to colour: files, folders or '-'. [default: the one that the run was validated on]"
 OUT = "Where to write it. [default: report.html in the run's folder]"
@@ -14,7 +14,7 @@ OUT = "Where to write it. [default: report.html in the run's folder]"
 def report(
     run: Annotated[Path | None, argument("[RUN]", help=MODEL)] = None,
     text: Annotated[list[str] | None, argument("[TEXT]...", help=TEXT)] = None,
-    out: Annotated[Path | None, option("-o", "--out", metavar="FILE", help=OUT)] = None,
+    out: Annotated[Path | None, option(OUT, names="-o --out", metavar="FILE")] = None,
     encoding: EncodingOption = "utf-8",
 ) -> None:
     """Write one HTML file about a run to share: its curves, its samples and a text coloured by surprise.
@@ -23,8 +23,7 @@ def report(
     """
     from charrnn.checkpoint import write_atomically
     from charrnn.options import require
-    from charrnn.report.page import render_page
-    from charrnn.report.source import find_validation_text
+    from charrnn.report.page import find_validation_text, render_page
     from charrnn.run_folder import read_history
     from charrnn.text.reading import read_corpus
 
@@ -35,7 +34,7 @@ def report(
     require(not target.is_dir(), f"--out {target} is a folder; name a file")
     replaceable = target.is_file() or not target.exists()  # to replace a device by a file would harm more than this run
     require(replaceable, f"--out {target} is no regular file")
-    with progress.WorkDisplay() as reading:
+    with frame.WorkDisplay() as reading:
         if text:
             corpus = read_corpus(text, encoding, reading.progress)
             name = ", ".join("standard input" if source == "-" else Path(source).name for source in text)
@@ -48,8 +47,7 @@ def report(
     except CharrnnError as error:
         history = []
         print_notes([str(error)])
-    with progress.WorkDisplay("scoring", "million characters") as scoring:
-        page = render_page(model, history, corpus, name=name, watch=scoring.progress)
-    data = page.encode("utf-8", "backslashreplace")
+    with frame.WorkDisplay("scoring", "million characters") as scoring:
+        data = render_page(model, history, corpus, name=name, watch=scoring.progress).encode("utf-8", "backslashreplace")
     write_atomically(target, data)
     output.write_line(f"wrote {target}, {len(data) / 1000:,.0f} kB; open it in a browser")

@@ -9,7 +9,7 @@ import typer
 
 from charrnn.commands.common import ModelOption, is_piped, load_model, option, require_extra
 from charrnn.errors import CharrnnError
-from charrnn.terminal import output, progress
+from charrnn.terminal import frame, output
 
 if TYPE_CHECKING:
     from charrnn.inference.model import Model
@@ -19,7 +19,6 @@ TRIES = 20  # records that are drawn at most for each that is asked for, where o
 PRIME = "Text to go on from; it is printed first. A pipe does the same."
 LENGTH = "Characters to write; of a line or paragraph at most. [default: 500 or 1000]"
 TEMPERATURE = "Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]"
-TOP_P = "Draw from the likeliest characters that reach this probability. [default: 1]"
 NOVEL = "Of a model of lines or paragraphs: only those that its text did not hold."
 INTERACTIVE = "Write together with the model on this terminal; takes charrnn[write]."
 SUGGEST = "With --interactive: offer the N likeliest next characters, 9 at most. [default: 0]"
@@ -27,19 +26,19 @@ SUGGEST = "With --interactive: offer the N likeliest next characters, 9 at most.
 
 def sample(
     model: ModelOption = None,
-    prime: Annotated[str | None, option("-p", "--prime", help=PRIME)] = None,
-    prime_file: Annotated[Path | None, option("--prime-file", help="The same from a file.")] = None,
-    length: Annotated[int | None, option("-n", "--length", help=LENGTH)] = None,
-    temperature: Annotated[float, option("-t", "--temperature", help=TEMPERATURE)] = 1.0,
-    top_k: Annotated[int, option("--top-k", help="Draw from the K likeliest characters only; 0 is all. [default: 0]")] = 0,
-    top_p: Annotated[float, option("--top-p", help=TOP_P)] = 1.0,
-    greedy: Annotated[bool, option("--greedy", help="Always take the likeliest character.")] = False,
-    seed: Annotated[int | None, option("--seed", help="Repeats a text. [default: another each time]")] = None,
-    count: Annotated[int, option("--count", help="Texts to write, separated by a line of dashes. [default: 1]")] = 1,
-    until: Annotated[str | None, option("--until", help="End a text after it has written this.")] = None,
-    novel: Annotated[bool, option("--novel", help=NOVEL)] = False,
-    interactive: Annotated[bool, option("--interactive", help=INTERACTIVE)] = False,
-    suggest: Annotated[int, option("--suggest", metavar="N", help=SUGGEST)] = 0,
+    prime: Annotated[str | None, option(PRIME, names="-p --prime")] = None,
+    prime_file: Annotated[Path | None, option("The same from a file.")] = None,
+    length: Annotated[int | None, option(LENGTH, names="-n --length")] = None,
+    temperature: Annotated[float, option(TEMPERATURE, names="-t --temperature")] = 1.0,
+    top_k: Annotated[int, option("Draw from the K likeliest characters only; 0 is all. [default: 0]")] = 0,
+    top_p: Annotated[float, option("Draw from the likeliest characters that reach this probability. [default: 1]")] = 1.0,
+    greedy: Annotated[bool, option("Always take the likeliest character.", names="--greedy")] = False,
+    seed: Annotated[int | None, option("Repeats a text. [default: another each time]")] = None,
+    count: Annotated[int, option("Texts to write, separated by a line of dashes. [default: 1]")] = 1,
+    until: Annotated[str | None, option("End a text after it has written this.")] = None,
+    novel: Annotated[bool, option(NOVEL, names="--novel")] = False,
+    interactive: Annotated[bool, option(INTERACTIVE, names="--interactive")] = False,
+    suggest: Annotated[int, option(SUGGEST, metavar="N")] = 0,
 ) -> None:
     """Write text with a model."""
     from charrnn.inference.sampler import Sampler
@@ -61,8 +60,7 @@ def sample(
     loaded = load_model(model)
     prime = _read_prime(prime, prime_file)
     require(loaded.records is not None or not novel, f"--novel: {loaded.path} is not a model of lines or paragraphs")
-    unknown = loaded.unknown(prime)
-    if unknown:
+    if unknown := loaded.unknown(prime):
         fate = "skipped in the prime" if loaded.vocabulary.unknown is None else "read as its unknown symbol"
         output.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
     if loaded.records:
@@ -148,7 +146,7 @@ def _write_together(model: "Model", prime: str, sampler: "Sampler", seed: int | 
     stdout = output.TextWriter()
     writer = CoWriter(model, sampler=sampler, seed=seed)
     session = Interactive(writer, prime, suggest=suggest, notes=[str(model.path)])
-    with progress.WorkDisplay("reading the prime", "characters", scale=1) as reading:
+    with frame.WorkDisplay("reading the prime", "characters", scale=1) as reading:
         for at in range(0, len(prime), READ_AT_ONCE):
             writer.reader.read(prime[: at + READ_AT_ONCE])
             reading.progress(min(at + READ_AT_ONCE, len(prime)), len(prime))
@@ -170,5 +168,4 @@ def _print_session(text: str, stdout: output.TextWriter) -> None:
     except OSError as error:
         for line in text.split("\n"):
             output.write_line(line)
-        reason = error.strerror or error
-        raise CharrnnError(f"standard output can't be written: {reason}; the text stands above", 1) from None
+        raise CharrnnError(f"standard output can't be written: {error.strerror or error}; the text stands above", 1) from None

@@ -4,7 +4,7 @@ import contextlib
 import glob
 import shlex
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ import typer
 from charrnn.commands import common
 from charrnn.commands.common import CellOption, SeedOption, Signals, argument, option
 from charrnn.errors import CharrnnError
-from charrnn.terminal import output, progress
+from charrnn.terminal import frame, output
 from charrnn.training import distributed
 
 if TYPE_CHECKING:
@@ -22,53 +22,51 @@ if TYPE_CHECKING:
 
 STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
 
-ENCODING = "The text's encoding; bytes takes each byte for a character. [default: utf-8]"
 MAX_VOCABULARY = "Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]"
 BY_LINE = "Learn each line as a sequence of its own; held out are whole lines at random."
 BY_PARAGRAPH = "The same for records that blank lines separate, such as conversations."
 VALIDATION = "What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. "
 VALIDATION += "[default: 0.1, and 0 of less than 1,000 characters]"
 FOR = "Train so long (30s, 5m, 1h30m); the learning rate is annealed to fit. [default: 5m]"
-STEPS = "Train so many windows instead; with one seed, runs repeat exactly."
 LAYERS = "Stacked recurrent layers; more learn more and slower; 0 is the softmax layer alone. [default: chosen]"
 HIDDEN_SIZE = "Units in each layer; twice as many take four times the work. [default: chosen]"
-EMBEDDING = "Learned numbers per character; 0 feeds one-hot vectors. [default: 32]"
 SEQ_LENGTH = "Characters that gradients flow back through; longer learns longer patterns in fewer steps. [default: chosen]"
 BATCH_SIZE = "Streams read side by side; more read faster, in fewer steps. [default: chosen]"
 DROPOUT = "The chance that a unit is silenced; higher where a small text is read often. [default: chosen]"
 LEARNING_RATE = "Adam's highest step size (Muon's: four times it); too high diverges, too low is slow. [default: chosen]"
 PRECISION = "auto, float32 or bfloat16 (faster where the processor has it). [default: auto]"
-INIT_FROM = "Begin with this model's weights and vocabulary."
+THREADS = "Cores to train on; they change the time it takes and nothing else. [default: all that the program may use]"
 TENSORBOARD = "Write figures and samples for TensorBoard too; takes charrnn[tensorboard]."
 
 
 def train(
     corpus: Annotated[list[str] | None, argument("[CORPUS]...", help=common.TEXTS)] = None,
-    encoding: Annotated[str, option("--encoding", help=ENCODING)] = "utf-8",
-    max_vocabulary: Annotated[int | None, option("--max-vocabulary", metavar="N", help=MAX_VOCABULARY)] = None,
-    by_line: Annotated[bool, option("--by-line", help=BY_LINE)] = False,
-    by_paragraph: Annotated[bool, option("--by-paragraph", help=BY_PARAGRAPH)] = False,
-    validation: Annotated[str | None, option("--validation", metavar="FRACTION|FILE", help=VALIDATION)] = None,
-    for_: Annotated[str | None, option("--for", metavar="TIME", help=FOR)] = None,
-    epochs: Annotated[float | None, option("--epochs", help="Train so many passes over the text instead.")] = None,
-    steps: Annotated[int | None, option("--steps", help=STEPS)] = None,
+    encoding: Annotated[str, option("The text's encoding; bytes takes each byte for a character. [default: utf-8]")] = "utf-8",
+    max_vocabulary: Annotated[int | None, option(MAX_VOCABULARY, metavar="N")] = None,
+    by_line: Annotated[bool, option(BY_LINE, names="--by-line")] = False,
+    by_paragraph: Annotated[bool, option(BY_PARAGRAPH, names="--by-paragraph")] = False,
+    validation: Annotated[str | None, option(VALIDATION, metavar="FRACTION|FILE")] = None,
+    for_: Annotated[str | None, option(FOR, names="--for", metavar="TIME")] = None,
+    epochs: Annotated[float | None, option("Train so many passes over the text instead.")] = None,
+    steps: Annotated[int | None, option("Train so many windows instead; with one seed, runs repeat exactly.")] = None,
     cell: CellOption = "lstm",
-    layers: Annotated[int | None, option("--layers", help=LAYERS)] = None,
-    hidden_size: Annotated[int | None, option("--hidden-size", help=HIDDEN_SIZE)] = None,
-    embedding: Annotated[int | None, option("--embedding", help=EMBEDDING)] = None,
-    seq_length: Annotated[int | None, option("--seq-length", help=SEQ_LENGTH)] = None,
-    batch_size: Annotated[int | None, option("--batch-size", help=BATCH_SIZE)] = None,
-    dropout: Annotated[float | None, option("--dropout", help=DROPOUT)] = None,
-    learning_rate: Annotated[float | None, option("--learning-rate", help=LEARNING_RATE)] = None,
+    layers: Annotated[int | None, option(LAYERS)] = None,
+    hidden_size: Annotated[int | None, option(HIDDEN_SIZE)] = None,
+    embedding: Annotated[int | None, option("Learned numbers per character; 0 feeds one-hot vectors. [default: 32]")] = None,
+    seq_length: Annotated[int | None, option(SEQ_LENGTH)] = None,
+    batch_size: Annotated[int | None, option(BATCH_SIZE)] = None,
+    dropout: Annotated[float | None, option(DROPOUT)] = None,
+    learning_rate: Annotated[float | None, option(LEARNING_RATE)] = None,
     seed: SeedOption = 0,
-    device: Annotated[str, option("--device", help="auto, cpu, cuda or mps. [default: auto]")] = "auto",
-    precision: Annotated[str, option("--precision", help=PRECISION)] = "auto",
-    out: Annotated[Path | None, option("-o", "--out", help="The run's folder. [default: runs/NAME after the corpus]")] = None,
-    resume: Annotated[bool, option("--resume", help="Continue the run in that folder where it stopped.")] = False,
-    force: Annotated[bool, option("--force", help="Start anew in that folder; the run in it is replaced.")] = False,
-    init_from: Annotated[Path | None, option("--init-from", metavar="MODEL", help=INIT_FROM)] = None,
-    tensorboard: Annotated[bool, option("--tensorboard", help=TENSORBOARD)] = False,
-    quiet: Annotated[bool, option("-q", "--quiet", help="Print nothing but errors.")] = False,
+    threads: Annotated[int | None, option(THREADS, metavar="N")] = None,
+    device: Annotated[str, option("auto, cpu, cuda or mps. [default: auto]")] = "auto",
+    precision: Annotated[str, option(PRECISION)] = "auto",
+    out: Annotated[Path | None, option("The run's folder. [default: runs/NAME after the corpus]", names="-o --out")] = None,
+    resume: Annotated[bool, option("Continue the run in that folder where it stopped.", names="--resume")] = False,
+    force: Annotated[bool, option("Start anew in that folder; the run in it is replaced.", names="--force")] = False,
+    init_from: Annotated[Path | None, option("Begin with this model's weights and vocabulary.", metavar="MODEL")] = None,
+    tensorboard: Annotated[bool, option(TENSORBOARD, names="--tensorboard")] = False,
+    quiet: Annotated[bool, option("Print nothing but errors.", names="-q --quiet")] = False,
 ) -> None:
     """Learn a text and keep the best model by validation loss.
 
@@ -84,31 +82,16 @@ def train(
     seconds = parse_duration(for_) if for_ is not None else None
     if seconds is epochs is steps is None and not resume:
         seconds = 300.0
-    options = Options(
-        seconds=seconds,
-        epochs=epochs,
-        steps=steps,
-        cell=cell,
-        num_layers=layers,
-        hidden_size=hidden_size,
-        embedding_size=embedding,
-        seq_length=seq_length,
-        batch_size=batch_size,
-        dropout=dropout,
-        learning_rate=learning_rate,
-        validation=held_out,
-        seed=seed,
-        device=device,
-        precision=precision,
-        encoding=encoding,
-        max_vocabulary=max_vocabulary,
-        records="line" if by_line else "paragraph" if by_paragraph else None,
-    )
+    records = "line" if by_line else "paragraph" if by_paragraph else None
+    begin = Options(seconds=seconds, epochs=epochs, steps=steps, device=device, threads=threads)
+    options = replace(begin, cell=cell, precision=precision, encoding=encoding, records=records)
+    options = replace(options, num_layers=layers, hidden_size=hidden_size, embedding_size=embedding, seq_length=seq_length)
+    options = replace(options, batch_size=batch_size, seed=seed, max_vocabulary=max_vocabulary)
+    options = replace(options, dropout=dropout, learning_rate=learning_rate, validation=held_out)
     sources = list(corpus or []) if resume else common.require_sources(corpus)
     if resume:
-        kept = Options(seconds=seconds, epochs=epochs, steps=steps, device=device)
-        same = (options, init_from, force) == (kept, None, False)
-        require(same, "--resume keeps the run's own options; only --for, --epochs, --steps and --device go with it")
+        same = (options, init_from, force) == (begin, None, False)
+        require(same, "--resume keeps the run's own options; only --for, --epochs, --steps, --device and --threads go with it")
     if tensorboard:
         common.require_extra("tensorboard", "--tensorboard", "tensorboard")
     request = Request(options, sources, out=out, init_from=init_from, resume=resume, force=force)
@@ -131,9 +114,11 @@ class Request:
 def _train(request: Request, group: distributed.Group, quiet: bool, tensorboard: bool) -> None:
     """Train as one of a group; the first rank shows how it goes, on the terminal and, where asked for, to TensorBoard."""
     from charrnn.terminal.live import TrainingDisplay
+    from charrnn.training.device import keep_memory
 
     if tensorboard:
         from charrnn.terminal.tensorboard import Board
+    keep_memory()
     run = _open_run(request, group, quiet)
     folder = run.folder.path
     options = request.options
@@ -165,11 +150,13 @@ def _open_run(request: Request, group: distributed.Group, quiet: bool) -> "Run":
     from charrnn.training.run import Run
 
     options, out, init_from, force = request.options, request.out, request.init_from, request.force
-    with group.raise_together(), progress.WorkDisplay(quiet=quiet) as reading:
+    with group.raise_together(), frame.WorkDisplay(quiet=quiet) as reading:
         group.require_same(asdict(options) | {"--resume": request.resume, "--force": force, "--init-from": init_from})
         begun = group.broadcast(lambda: _find_begun(request))
         if begun is not None:
-            run = Run.resume(begun, request.sources, device=options.device, watch=reading.progress, group=group)
+            run = Run.resume(
+                begun, request.sources, device=options.device, threads=options.threads, watch=reading.progress, group=group
+            )
             if not request.resume:
                 run.notes.insert(0, f"this job goes on from step {run.step:,} of {begun}")
         else:

@@ -1,7 +1,6 @@
 """Numbers in time: given a `Series`, a row of numbers for each moment, it learns to forecast one of them some rows ahead.
 
-All choices, including the scaling, come from the training rows alone. It knows no characters and prints nothing.
-Letters: N rows, D input columns, T rows of a window, B windows, H hidden size.
+All choices come from the training rows alone. Letters: N rows, D input columns, T rows of a window, B windows, H hidden size.
 """
 
 import math
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from charrnn import checkpoint
 from charrnn.errors import CharrnnError
-from charrnn.forecast.settings import Header, Settings
 from charrnn.forecast.table import Series
-from charrnn.headers import parse_known, to_json
+from charrnn.headers import parse, to_json
+from charrnn.network.cells import CELLS, layer_shapes
 from charrnn.network.char_rnn import MODULES, Layer
 from charrnn.network.optimizer import Optimizer
 
@@ -28,7 +28,62 @@ MODEL = "forecast.safetensors"
 BATCH = 1 << 16  # rows at most that a step reads; if all windows have more, each step draws some
 CLIP = 1.0  # the largest norm of the gradient
 CHECK = 0.2  # the share of the training rows, the last ones, on which each step's weights are checked
+LARGEST = {"window": 65536, "horizon": 65536, "num_layers": 16, "hidden_size": 1024, "steps": 10**9}
 SURE = 2.0  # standard errors by which a forecast must be better to be called so
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The options of the command. Raises: CharrnnError for a value that can't be used."""
+
+    KEYS: ClassVar = {"num_layers": "layers"}  # a name in files and flags that is not the field's
+
+    window: int = 7  # rows that a forecast is made from
+    horizon: int = 1  # rows ahead that it is made for
+    cell: str = "lstm"
+    num_layers: int = 1  # 0: a linear function of the window's last row
+    hidden_size: int = 10
+    steps: int = 500
+    learning_rate: float = 0.01
+    validation: float = 0.3  # the share of the rows, the last ones, that is held out
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, most in LARGEST.items():
+            value, least = getattr(self, name), int(name != "num_layers")
+            if not least <= value <= most:
+                flag = self.KEYS.get(name, name).replace("_", "-")
+                raise CharrnnError(f"--{flag} {value} is not between {least} and {most}")
+        if self.cell not in CELLS:
+            raise CharrnnError(f"--cell {self.cell} is none of {', '.join(CELLS)}")
+        if not 0 < self.learning_rate <= 10:
+            raise CharrnnError(f"--learning-rate {self.learning_rate} is not in (0, 10]")
+        if not 0 <= self.validation < 1:
+            raise CharrnnError(f"--validation {self.validation:g} is not at least 0 and below 1")
+        if not 0 <= self.seed < 2**63:
+            raise CharrnnError(f"--seed {self.seed} is not between 0 and {2**63 - 1}")
+
+    def training_rows(self, rows: int) -> int:
+        """How many of so many rows, the first ones, are for training."""
+        return rows - round(rows * self.validation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """All of a forecaster but its weights. Raises: ValueError where it doesn't fit together."""
+
+    columns: list[str]  # the names of the inputs
+    target: str
+    low: list[float]  # the least value of each input and, last, of the target in the training rows
+    span: list[float]  # from there to the largest; both scale to 0..1
+    change: float  # the unit in which the network says how the target changes
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.columns) == len(self.low) - 1 == len(self.span) - 1:
+            raise ValueError("its columns and scaling don't fit together")
+        if min(self.span) <= 0 or self.change <= 0:
+            raise ValueError("its scaling divides by what is not above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +96,7 @@ class Scores:
     mae: float
     naive_mae: float
     span: float  # of the target in the training rows; an error divided by it is in scaled units
-    sureness: float  # by how many standard errors the mean squared error is below the naive one's
+    sureness: float  # standard errors by which the mean squared error is below the naive one's (Diebold & Mariano 1995)
 
     @property
     def verdict(self) -> str:
@@ -55,9 +110,8 @@ class Scores:
 class Forecaster(nn.Module):
     """Stacked cells that read the T rows of a window, and a linear head on their last state.
 
-    The head says by how much the target changes, in units of `change`. So the untrained network is the naive forecast:
-    the target stays as it is. And the network can follow a trend that leaves the range of the training rows. `low` and
-    `span` scale the D inputs and, last, the target to 0..1 over the training rows.
+    The head says by how much the target changes, in units of `change`. So the untrained network is the naive forecast, that
+    the target stays as it is, and the network can follow a trend that leaves the range of the training rows.
     """
 
     def __init__(self, header: Header):
@@ -75,25 +129,24 @@ class Forecaster(nn.Module):
 
     @classmethod
     def create(cls, series: Series, settings: Settings) -> "Forecaster":
-        """An untrained network, with the scaling that the training rows of `series` give.
-
-        Raises: CharrnnError where there are too few rows for one window to learn from or, if rows are held out, to score.
-        """
+        """An untrained network, scaled by the training rows of `series`. Raises: CharrnnError for too few to learn or score."""
         training = settings.training_rows(len(series))
         windows = settings.window + settings.horizon - 1
         if training <= windows or (settings.validation and len(series) == training):
-            raise CharrnnError(
-                f"too few rows ({len(series)}): a window of {settings.window} and a horizon of {settings.horizon} take "
-                f"at least {windows + 1} to learn from, and {len(series) - training} are held out"
-            )
+            need = f"a window of {settings.window} and a horizon of {settings.horizon} take at least {windows + 1}"
+            found = f"{need} to learn from, and {len(series) - training} are held out"
+            raise CharrnnError(f"too few rows ({len(series)}): {found}")
         rows = _scored(series, settings, first=0, end=training)
         if not len(rows):
             raise CharrnnError(f"the {training} training rows hold no value of {series.target_name} to learn")
-        low, span = _scaling(np.column_stack([series.inputs, series.target])[:training])
+        values = np.column_stack([series.inputs, series.target])[:training]
+        low, high = values.min(0), values.max(0)
+        constant = high - low <= 1e-12 * np.maximum(np.abs(low), np.abs(high))  # except for rounding
+        span = np.where(constant, 1.0, high - low)
         change = _rms(series.target[rows] - series.target[rows - settings.horizon]) or 1.0
         torch.manual_seed(settings.seed)
-        target = series.target_name
-        return cls(Header(columns=series.columns, target=target, low=low, span=span, change=change, settings=settings))
+        scaling = {"low": low.tolist(), "span": span.tolist(), "change": change}
+        return cls(Header(columns=series.columns, target=series.target_name, settings=settings, **scaling))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scaled windows (T, B, D) to changes of the target (B), in units of `change`."""
@@ -115,8 +168,7 @@ class Forecaster(nn.Module):
         training = settings.training_rows(len(series))
         rows = _scored(series, settings, first=0, end=training)
         learned = rows < training - round(training * CHECK)
-        if not learned.any() or learned.all():
-            learned[:] = True
+        learned |= not learned.any()
         windows = self._windows(series)
         check_x, check_y = self._pairs(windows, series, rows=rows[~learned][-self.batch :])
         best = float(check_y.square().mean())  # of step 0, the naive forecast; NaN if no rows are checked
@@ -161,10 +213,7 @@ class Forecaster(nn.Module):
         return forecasts
 
     def score(self, series: Series, forecasts: np.ndarray, first: int) -> Scores | None:
-        """Score the forecasts (N + horizon) of the rows from `first` on; None if the target of no such row is known.
-
-        `sureness` is the statistic of Diebold & Mariano (1995) for squared errors.
-        """
+        """Score the forecasts (N + horizon) of the rows from `first` on; None if the target of no such row is known."""
         horizon = self.settings.horizon
         rows = _scored(series, self.settings, first=first, end=len(series))
         if not len(rows):
@@ -184,13 +233,8 @@ class Forecaster(nn.Module):
 
     def report(self, series: Series, forecasts: np.ndarray, first: int) -> dict[str, str | float]:
         """What `--json` prints about the forecasts (N + horizon) of the rows from `first` on."""
-        facts: dict[str, str | float] = {
-            "target": self.header.target,
-            "horizon": self.settings.horizon,
-            "rows": len(series),
-            "forecast": float(forecasts[-1]),
-            "naive_forecast": float(series.target[-1]),
-        }
+        facts: dict[str, str | float] = {"target": self.header.target, "horizon": self.settings.horizon, "rows": len(series)}
+        facts |= {"forecast": float(forecasts[-1]), "naive_forecast": float(series.target[-1])}
         scores = self.score(series, forecasts, first=first)
         if scores is None:
             return facts | {"scored_rows": 0}
@@ -199,10 +243,7 @@ class Forecaster(nn.Module):
         return facts | {"scored_rows": scores.rows} | errors | scaled | {"verdict": scores.verdict}
 
     def lines(self, series: Series, forecasts: np.ndarray, first: int) -> tuple[list[str], list[list[float]]]:
-        """The moments of the rows from `first` on, and truth, forecasts and naive forecasts; NaN where there is none.
-
-        The moments beyond the table are "+1", "+2" and so on.
-        """
+        """The moments of rows from `first` on ("+1" and so on beyond the table); truth, forecasts, naive ones, NaN for none."""
         horizon = self.settings.horizon
         first = max(first, self.settings.window + horizon - 1)
         truth = np.concatenate([np.where(series.known, series.target, np.nan), np.full(horizon, np.nan)])
@@ -222,10 +263,7 @@ class Forecaster(nn.Module):
         return sliding_window_view(bounded, self.settings.window, axis=0)
 
     def save(self, folder: Path) -> None:
-        """Write the model into `folder`: its weights, and its settings and scaling in the file's header.
-
-        Raises: CharrnnError (status 1) where it can't be written.
-        """
+        """Write the model into `folder`. Raises: CharrnnError (status 1) where it can't be written."""
         tensors = {name: tensor.numpy() for name, tensor in self.state_dict().items()}
         checkpoint.write(folder / MODEL, tensors, {"forecast": to_json(self.header)})
 
@@ -235,8 +273,11 @@ class Forecaster(nn.Module):
         path = Path(path) / MODEL if Path(path).is_dir() else Path(path)
         tensors, values = checkpoint.read(path)
         try:
-            header = parse_known(Header, values["forecast"])
-            if {name: tensor.shape for name, tensor in tensors.items()} != header.shapes():
+            header = parse(Header, values["forecast"], exact=False)
+            D, L, H = len(header.columns), header.settings.num_layers, header.settings.hidden_size
+            shapes = {"head.weight": (1, H if L else D), "head.bias": (1,)}
+            shapes |= layer_shapes(header.settings.cell, num_layers=L, inputs=D, hidden_size=H)
+            if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
                 raise ValueError("its tensors are not those of its settings")
             if not all(t.dtype == np.float32 and checkpoint.is_sound(t) for t in tensors.values()):
                 raise ValueError("its tensors are not float32, or hold numbers that are not finite")
@@ -245,13 +286,6 @@ class Forecaster(nn.Module):
         model = cls(header)
         model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
         return model
-
-
-def _scaling(values: np.ndarray) -> tuple[list[float], list[float]]:
-    """For each column of (N, D) its least value and its span, which is 1 if the column is constant except for rounding."""
-    low, high = values.min(0), values.max(0)
-    span = np.where(high - low > 1e-12 * np.maximum(np.abs(low), np.abs(high)), high - low, 1.0)
-    return low.tolist(), span.tolist()
 
 
 def _scored(series: Series, settings: Settings, first: int, end: int) -> np.ndarray:

@@ -1,8 +1,4 @@
-"""A table of numbers: it reads a file of comma-separated values into a `Series`, a row for each moment.
-
-It finds the names of columns, dates and their order, and fills in missing values. It knows nothing of forecasts.
-Letters: N rows, D input columns.
-"""
+"""Tables of numbers: reads comma-separated values into a `Series`, and writes and draws forecasts."""
 
 import csv
 import io
@@ -18,6 +14,7 @@ import numpy as np
 from charrnn.checkpoint import write_atomically
 from charrnn.errors import CharrnnError
 from charrnn.text.reading import STDIN, read_text
+from charrnn.text.visible import make_visible
 
 MISSING = {"", "-", ".", "?", "na", "n/a", "nan", "none", "null"}  # the text of a cell without a value
 LARGEST = 1e60  # no number is larger: the fourth powers of larger ones leave float64
@@ -27,14 +24,14 @@ FORMATS = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%b-%Y", "%d-%b-%y
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Rows of numbers, the oldest first."""
+    """N rows of numbers, the oldest first."""
 
     columns: list[str]  # the names of the D inputs
     inputs: np.ndarray  # (N, D) float64
     target_name: str
     target: np.ndarray  # (N) float64
     known: np.ndarray  # (N) bool: where the target's value is from the table and was not filled in
-    moment: str  # the name of what `moments` are
+    moment: str  # the name of what these are:
     moments: list[str]  # (N) the date of each row, or its line in the file
     notes: list[str]  # for the user: what was filled in or left out
 
@@ -104,16 +101,29 @@ def read_series(
 
 
 def write_table(path: Path, names: Sequence[str], moments: Sequence[str], columns: Sequence[Sequence[float]]) -> None:
-    """Write a table of moments and numbers with commas, atomically; the cell of a NaN is empty.
-
-    Raises: CharrnnError (status 1) where it can't be written.
-    """
+    """Write a table of numbers, NaN as an empty cell, atomically. Raises: CharrnnError (status 1) where it can't be written."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     for moment, *numbers in zip(moments, *columns, strict=True):
         writer.writerow([moment, *("" if math.isnan(number) else repr(number) for number in numbers)])
     write_atomically(path, text.getvalue().encode())
+
+
+def draw_plot(suffix: str, target: str, lines: Sequence[Sequence[float]]) -> bytes:
+    """Draw truth, forecast and naive forecast by matplotlib, which is an extra; return the bytes of the file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for line, label, style in zip(lines, ("truth", "forecast", "naive"), ("k-", "C0-", "C1:"), strict=True):
+        axes.plot(line, style, label=label, linewidth=1)
+    axes.set_xlabel("row")
+    axes.set_ylabel(make_visible(target, keep="").replace("$", r"\$"))
+    axes.legend()
+    file = io.BytesIO()
+    figure.savefig(file, format=suffix[1:])
+    return file.getvalue()
 
 
 def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int]]:

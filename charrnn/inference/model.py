@@ -1,6 +1,6 @@
 """A trained model: it generates text, and scores one. It starts at once, since it never imports torch.
 
-`load` gives a `Model`, which has the vocabulary; the `Network` under it knows only ids. Letters: B batch, V vocabulary.
+Letters: B batch, V vocabulary.
 """
 
 from bisect import bisect_left
@@ -14,14 +14,15 @@ from charrnn import checkpoint, run_folder
 from charrnn.checkpoint import Tensors
 from charrnn.errors import CharrnnError
 from charrnn.headers import ModelHeader
-from charrnn.inference.sampler import NOISE, Sampler
+from charrnn.inference.sampler import Sampler
 from charrnn.inference.score import Observe, RecordBlocks, Score, TextBlocks, score
 from charrnn.network.engine import Network
 from charrnn.text.corpus import Corpus
-from charrnn.text.records import SEPARATORS, find_records, hash_record, join, split
+from charrnn.text.records import SEPARATORS, find_records, hash_records, join, split
 from charrnn.text.vocabulary import Vocabulary
 
 Seed = int | np.random.SeedSequence | None
+NOISE = 1 << 18  # random numbers that are drawn at a time
 
 
 class Model:
@@ -133,14 +134,11 @@ class Model:
             yield from texts
 
     def is_novel(self, record: str) -> bool:
-        """Whether a record was not in the text that the model was trained on; of n there, one in 2^40 / n is missed.
-
-        Raises: CharrnnError where the model is not one of records.
-        """
+        """Whether a record was not in the training text; of n there, one in 2^40 / n is missed. Raises: as `write_records`."""
         hashes = self._record_hashes  # sorted
         if hashes is None:
             raise CharrnnError(f"{self.path} is not a model of lines or paragraphs")
-        own = hash_record(record)
+        own = hash_records([record]).tobytes()
         place = bisect_left(range(len(hashes)), own, key=lambda k: hashes[k].tobytes())
         return place == len(hashes) or hashes[place].tobytes() != own
 

@@ -1,4 +1,4 @@
-"""How the next character is chosen: a `Sampler` draws it from logits. It knows no text. Letters: B batch, V vocabulary."""
+"""How the next character is chosen: a `Sampler` draws it from logits. Letters: B batch, V vocabulary."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ import numpy as np
 from charrnn.errors import CharrnnError
 
 Array = np.ndarray
-NOISE = 1 << 18  # random numbers that are drawn at a time
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,8 @@ class Sampler:
         return np.multiply(noise, np.float32(-min(self.temperature, 1e30)), noise)  # finite, yet wilder than any logits
 
     def draw(self, logits: Array, noise: Array, ids: Array) -> None:
-        """Draw `ids` (B,) from `logits` (B, V) by `noise` (B, V), which is overwritten.
-
-        The largest of the logits plus Gumbel noise is a draw from their softmax (Maddison et al. 2014).
-        """
-        if self.top_k or self.top_p < 1:
-            logits = self._mask(logits)
-        np.add(logits, noise, noise)
+        """Draw `ids` (B,) from `logits` (B, V) by `noise` (B, V), which is overwritten (Gumbel-max: Maddison et al. 2014)."""
+        np.add(self._mask(logits), noise, noise)
         noise.argmax(1, ids)  # by position, and the array's own: a third of the time
 
     def probabilities(self, logits: Array) -> Array:
@@ -51,14 +45,15 @@ class Sampler:
         if self.greedy or self.temperature == 0:
             likeliest: Array = np.eye(len(logits))[logits.argmax()]
             return likeliest
-        if self.top_k or self.top_p < 1:
-            logits = self._mask(logits[None])[0]
+        logits = self._mask(logits[None])[0]
         p: Array = np.exp((logits.astype(np.float64) - logits.max()) / max(self.temperature, 1e-290))
         p /= p.sum()
         return p
 
     def _mask(self, logits: Array) -> Array:
-        """Copy `logits` (B, V) with minus infinity for all characters but those that top_k and top_p keep."""
+        """`logits` (B, V), copied with minus infinity for all characters but those that top_k and top_p keep."""
+        if not self.top_k and self.top_p == 1:
+            return logits
         order = np.argsort(-logits, axis=1, kind="stable")  # the first among equals
         best = np.take_along_axis(logits, order, axis=1).astype(np.float64)
         if self.top_k:

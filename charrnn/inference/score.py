@@ -1,7 +1,6 @@
 """How well a model predicts a text, in bits per character. Figures compare between models and between engines.
 
-`score` is the one loop: a network reads a text in blocks and each character is charged its surprisal. `TextBlocks` cuts the
-blocks from running text, `RecordBlocks` from lines or paragraphs.
+`score` is the one loop: a network reads a text in blocks and each character is charged its surprisal.
 Letters: T time steps, S streams, V vocabulary, N characters of a text, R records, n characters of a block.
 """
 

@@ -1,10 +1,9 @@
 """Where a text surprises a model, and what the model expected there: what scoring observes, in the order of the text.
 
-Each of `InOrder`, `Top` and `Details` has an `observe` for `Model.score`; `reading_of` is the text whose places they speak of.
+Each of `InOrder`, `Top` and `Details` has an `observe` for `Model.score`, with places in what `select_scored_text` gives.
 Letters: N characters of a text, n of them at a time, V vocabulary, K guesses.
 """
 
-import heapq
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +15,11 @@ import numpy as np
 from charrnn.inference import score
 from charrnn.inference.model import Model
 from charrnn.text.corpus import Corpus
-from charrnn.text.reading import corpus_of
+from charrnn.text.reading import build_corpus
 from charrnn.text.vocabulary import Ids
 
 Array = np.ndarray
 Guesses = list[tuple[str, float]]  # characters and their probabilities, the likeliest first
-
 GUESSES = 5  # that are kept of each character
 BLOCK = 1 << 16  # characters of the text that are held at a time
 BEFORE, AFTER = 30, 15  # characters that are shown around a surprising one
@@ -29,9 +27,9 @@ BINS = 10  # of equal width, in which probabilities are compared with frequencie
 LN2 = math.log(2)
 
 
-def reading_of(model: Model, text: Corpus) -> Corpus:
+def select_scored_text(model: Model, text: Corpus) -> Corpus:
     """What `model` reads of `text`: all of it, or only its records, each ended by the separator."""
-    return corpus_of(model.whole(text)) if model.records else text
+    return build_corpus(model.whole(text)) if model.records else text
 
 
 class _Observer:
@@ -67,10 +65,7 @@ class _Observer:
 
 
 class InOrder(_Observer):
-    """Gives `see` the whole text, piece by piece, with the surprisal in bits of each character, (n,) float32.
-
-    It holds four bytes for each character of a stretch (`score.STRETCH`), however long the text is.
-    """
+    """Gives `see` the text, piece by piece, with each character's bits, (n,) float32; it holds `score.STRETCH` of them."""
 
     def __init__(self, model: Model, text: Corpus, see: Callable[[str, Array], None]):
         super().__init__(model, text)
@@ -130,7 +125,7 @@ class Top(_Observer):
     def __init__(self, model: Model, text: Corpus, n: int):
         super().__init__(model, text)
         self.n = n
-        self._heap: list[tuple[float, int, Guesses]] = []  # bits, minus the place among known ones, guesses
+        self._known: list[tuple[float, int, Guesses]] = []  # sorted: minus the bits, the place among known ones, guesses
         self._outside: list[int] = []  # places of the first n unknown characters, which all cost the same
         for begin, ids in self.blocks() if (self.table < 0).any() else ():
             self._outside += (begin + np.flatnonzero(ids < 0))[: n - len(self._outside)].tolist()
@@ -140,12 +135,10 @@ class Top(_Observer):
 
     def observe(self, at: Array, logits: Array, targets: Array, nats: Array) -> None:
         bits = self.bits(targets, nats)
-        new = np.flatnonzero(bits > self._heap[0][0]) if len(self._heap) == self.n else np.arange(len(at))
+        new = np.flatnonzero(bits > -self._known[-1][0]) if len(self._known) == self.n else np.arange(len(at))
         new = new[np.lexsort((at[new], -bits[new]))][: self.n]
-        for row, guesses in zip(new, self._name_guesses(new, logits, targets, nats), strict=True):
-            entry = float(bits[row]), -int(at[row]), guesses
-            add = heapq.heappush if len(self._heap) < self.n else heapq.heappushpop
-            add(self._heap, entry)
+        entries = zip((-bits[new]).tolist(), at[new].tolist(), self._name_guesses(new, logits, targets, nats), strict=True)
+        self._known = sorted([*self._known, *entries])[: self.n]
         rows = np.flatnonzero(np.isin(at, self._before)) if len(self._before) else self._before
         self._instead |= zip(at[rows].tolist(), self._name_guesses(rows, logits, targets, nats), strict=True)
 
@@ -153,9 +146,9 @@ class Top(_Observer):
         """The most surprising characters, the most surprising first."""
         bits = self.unknown_cost / LN2
         found = [(bits, place, self._instead.get(int(i), [])) for place, i in zip(self._outside, self._before, strict=True)]
-        known = sorted(self._heap, key=lambda entry: -entry[1])
-        places = self._places([-minus for _, minus, _ in known])
-        found += [(bits, place, guesses) for (bits, _, guesses), place in zip(known, places, strict=True)]
+        known = sorted(self._known, key=lambda entry: entry[1])
+        places = self._places([k for _, k, _ in known])
+        found += [(-minus, place, guesses) for (minus, _, guesses), place in zip(known, places, strict=True)]
         found = sorted(found, key=lambda entry: (-entry[0], entry[1]))[: self.n]
         lines = self._lines([place for _, place, _ in found])
         surprises = []
@@ -199,12 +192,7 @@ class Top(_Observer):
 
 
 class Details(_Observer):
-    """All that there is to say of each character of a text that is not long: a report's figures.
-
-    `calibration` compares the top guesses' probabilities with what came: for each of BINS equal bins how many fell in it,
-    their mean probability and how often they were right (Guo et al. 2017, On Calibration of Modern Neural Networks).
-    Unknown characters are left out of it.
-    """
+    """All that there is to say of each character of a text that is not long: a report's figures."""
 
     def __init__(self, model: Model, text: Corpus):
         super().__init__(model, text)
@@ -216,7 +204,7 @@ class Details(_Observer):
         self._probabilities = np.zeros((n + 1, K), np.float32)
         # Of each character among the known ones; of an unknown one, that of the known one that follows.
         self._index: Array = np.cumsum(known) - known
-        self._sums = np.zeros((3, BINS))  # how many, their probabilities, how many were right
+        self._sums = np.zeros((3, BINS))  # of known characters: how many, their probabilities, how many were right
 
     def observe(self, at: Array, logits: Array, targets: Array, nats: Array) -> None:
         ids, probabilities = self.guesses(logits, targets, nats)
@@ -240,7 +228,7 @@ class Details(_Observer):
 
     @property
     def calibration(self) -> list[tuple[int, float, float]]:
-        """Of each bin: how many top guesses, their mean probability, and the share of them that were right."""
+        """Of each bin: how many top guesses, their mean probability, and the share that were right (Guo et al. 2017)."""
         means = self._sums[1:] / np.maximum(self._sums[0], 1.0)
         return [(int(n), float(sure), float(right)) for n, sure, right in zip(self._sums[0], *means, strict=True)]
 

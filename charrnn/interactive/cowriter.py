@@ -1,11 +1,10 @@
 """Writing a text together with a model: the network's state at any place of the text, how the text goes on, and undo.
 
-`CoWriter` is given the text before the cursor and returns what the model writes there; `Past` remembers earlier texts. It knows
-no screen and no keys. Letters: V vocabulary.
+`CoWriter` is given the text before the cursor and returns what the model writes there. V is the size of the vocabulary.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -21,22 +20,22 @@ LONGEST_WORD = 32  # characters that are written at once, where the model finds 
 LONGEST_LINE = 400
 WILDEST = 5.0  # the highest temperature that the keys reach
 
+Edit = tuple[int, str, str, int]  # where it starts, what was removed and what inserted there, and where the cursor was before
 State = list[np.ndarray]  # a copy of the network's state: each of its parts, then the logits (V,)
 
 
 class Reader:
     """Gives the logits after any part of a text, which may grow, shrink and change as it is edited.
 
-    The character after the last one read takes one step of the network; any other place takes at most STRIDE, from a state
-    that was kept. Each text begins after the model's start, a line break; so does each record of a model of records.
-    Characters outside the vocabulary are skipped.
+    The character after the last one read takes one step of the network; any other place at most STRIDE, from a kept state.
+    Each text or record begins after the model's start, a line break. Characters outside the vocabulary are skipped.
     """
 
     def __init__(self, model: Model):
         self.model = model
+        self.separator = SEPARATORS[model.records] if model.records else None
         self.text = ""
         self._state = model.network.initial_state(1)
-        self._separator = SEPARATORS[model.records] if model.records else None
         self._state.step([model.start])
         self._first = self._copy()
         self._marks = {0: self._first}  # by the number of characters read
@@ -59,7 +58,7 @@ class Reader:
                 at += 1
                 if i >= 0:
                     self._state.step([i])
-                if self._separator is not None and text.endswith(self._separator, 0, at):
+                if self.separator is not None and text.endswith(self.separator, 0, at):
                     self._restore(self._first)
                 state = self._recent[at] = self._copy()
                 if at % STRIDE == 0:
@@ -99,10 +98,8 @@ class CoWriter:
         return self._write(text, LONGEST_LINE, lambda written: written[-1] == "\n")
 
     def suggest(self, text: str, count: int) -> list[tuple[str, float]]:
-        """The `count` likeliest characters after `text`, likeliest first, each with its probability of being drawn.
-
-        A greedy sampler draws nothing; then it is the model's own probability.
-        """
+        """The `count` likeliest characters after `text`, likeliest first, each with its probability of being drawn."""
+        # A greedy sampler draws nothing: then it is the model's own probability.
         sampler = Sampler() if self.sampler.greedy or not self.sampler.temperature else self.sampler
         p = sampler.probabilities(self._logits(text))
         best = np.argsort(-p, kind="stable")[:count]
@@ -112,7 +109,7 @@ class CoWriter:
         """Up to `most` characters that continue `text`, until these have ended, and none after a record's end."""
         ids = np.zeros(1, np.intp)
         start = len(text)
-        separator = SEPARATORS[self.model.records] if self.model.records else None
+        separator = self.reader.separator
         while len(text) < start + most:
             logits = self._logits(text)[None]
             self.sampler.draw(logits, self.sampler.noise(self._generator, logits.shape), ids)
@@ -129,16 +126,6 @@ class CoWriter:
         return logits
 
 
-@dataclass(frozen=True)
-class Edit:
-    """How one text became the next: at `start`, `inserted` replaced `removed`; before that the cursor was at `cursor`."""
-
-    start: int
-    removed: str
-    inserted: str
-    cursor: int
-
-
 class Past:
     """The earlier texts, for undo and redo. It keeps what changed, not the texts: these would take megabytes for each edit."""
 
@@ -152,8 +139,7 @@ class Past:
         if text != self.text:
             start = _common(self.text, text)
             end = _common(self.text[start:][::-1], text[start:][::-1])
-            removed, inserted = self.text[start : len(self.text) - end], text[start : len(text) - end]
-            self._back.append(Edit(start=start, removed=removed, inserted=inserted, cursor=self.cursor))
+            self._back.append((start, self.text[start : len(self.text) - end], text[start : len(text) - end], self.cursor))
             self._forth.clear()
         self.text, self.cursor = text, cursor
 
@@ -169,10 +155,10 @@ class Past:
 
     def _go(self, edits: list[Edit], reverse: list[Edit]) -> tuple[str, int]:
         if edits:
-            edit = edits.pop()
-            reverse.append(Edit(start=edit.start, removed=edit.inserted, inserted=edit.removed, cursor=self.cursor))
-            self.text = self.text[: edit.start] + edit.removed + self.text[edit.start + len(edit.inserted) :]
-            self.cursor = edit.cursor
+            start, removed, inserted, cursor = edits.pop()
+            reverse.append((start, inserted, removed, self.cursor))
+            self.text = self.text[:start] + removed + self.text[start + len(inserted) :]
+            self.cursor = cursor
         return self.text, self.cursor
 
 

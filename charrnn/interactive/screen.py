@@ -1,7 +1,6 @@
 """The screen on which a person and a model write a text together; built on prompt_toolkit, which is an extra.
 
-`Interactive` is given a `CoWriter` and the first text. Its `run` ends when the person ends it; `page.text` is the result. It
-draws on the terminal alone.
+`Interactive` is given a `CoWriter` and the first text. Its `run` ends when the person ends it; `page.text` is the result.
 """
 
 import asyncio
@@ -20,7 +19,6 @@ from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.data_structures import Point
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition, FilterOrBool
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.input import create_input
 from prompt_toolkit.key_binding import KeyBindings
@@ -31,7 +29,6 @@ from prompt_toolkit.utils import get_cwidth
 
 from charrnn.errors import CharrnnError
 from charrnn.interactive.cowriter import CoWriter, Past
-from charrnn.text.records import SEPARATORS
 from charrnn.text.visible import make_visible
 
 TOKEN = re.compile(r"\n|[^\S\n]{1,200}|\S{1,200}")  # what a row is made of; longer runs are taken in parts
@@ -127,17 +124,17 @@ class PageControl(BufferControl):
         """The row that a place of the text is in."""
         return max((i for i, (start, _) in enumerate(self.rows) if start <= place), default=0)
 
-    def neighbour(self, by: int) -> int:
-        """The place one row below the cursor (or above), in its column or the last one there."""
-        place = self.buffer.cursor_position
+    def move(self, by: int) -> None:
+        """Move the cursor one row down (or up), to its column or the last one there."""
+        place, document = self.buffer.cursor_position, self.buffer.document
         row = self.row_of(place)
-        if not 0 <= row + by < len(self.rows):  # not on the screen: the line before or after
-            document = self.buffer.document
-            return place + (document.get_cursor_up_position() if by < 0 else document.get_cursor_down_position())
-        start, stop = self.rows[row + by]
-        if row + by + 1 < len(self.rows) and stop == self.rows[row + by + 1][0]:
-            stop -= 1  # the end of a row that is wrapped is the start of the next
-        return min(start + place - self.rows[row][0], stop)
+        if 0 <= row + by < len(self.rows):
+            start, stop = self.rows[row + by]
+            if row + by + 1 < len(self.rows) and stop == self.rows[row + by + 1][0]:
+                stop -= 1  # the end of a row that is wrapped is the start of the next
+            self.buffer.cursor_position = min(start + place - self.rows[row][0], stop)
+        else:  # not on the screen: the line before or after
+            self.buffer.cursor_position += document.get_cursor_up_position() if by < 0 else document.get_cursor_down_position()
 
     def _draw(self, row: int) -> StyleAndTextTuples:
         start, stop = self.rows[row]
@@ -161,9 +158,9 @@ class Interactive:
         self.act: Callable[[str], str] = writer.write_word  # by what
         self.signal = 0  # that ended the session
         self.page.on_text_changed += lambda _: self._read()
-        self.page.on_cursor_position_changed += lambda _: self._choose(-1)
+        self.page.on_cursor_position_changed += lambda _: self._unmark()
         self._faults: list[BaseException] = []  # that ended the session
-        self._files: list[TextIO] = []
+        self._files = contextlib.ExitStack()
         if os.environ.get("TERM") == "dumb":
             raise CharrnnError("--interactive needs a terminal whose cursor can be moved; TERM=dumb is none")
         source = self._open_terminal("r", sys.stdin)
@@ -177,12 +174,8 @@ class Interactive:
 
     def run(self) -> int:
         """Hold the session. Returns: the signal that ended it, 0 where the person did, SIGINT for Ctrl-C."""
-        try:
-            with contextlib.suppress(EOFError):  # the terminal has gone
-                asyncio.run(self._run())
-        finally:
-            for file in self._files:
-                file.close()
+        with self._files, contextlib.suppress(EOFError):  # the terminal has gone
+            asyncio.run(self._run())
         return self.signal
 
     async def _run(self) -> None:
@@ -211,19 +204,15 @@ class Interactive:
                 if stream is not None and stream.isatty():
                     return stream
         try:
-            self._files.append(open("/dev/tty", mode, encoding="utf-8"))  # noqa: SIM115
+            return self._files.enter_context(open("/dev/tty", mode, encoding="utf-8"))
         except OSError:
             raise CharrnnError("--interactive needs a terminal; there is none") from None
-        return self._files[-1]
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
-        suggests = Condition(lambda: self.suggest > 0)
-        marked = Condition(lambda: self.chosen >= 0)
         bind = partial(_bind, keys)
         bind("tab", action=lambda: self._write(self.writer.write_word))
-        bind("enter", action=lambda: self._write(self.writer.write_line), when=~marked)
-        bind("enter", action=lambda: self._take(self.chosen), when=marked)
+        bind("enter", action=lambda: self._take(self.chosen) if self.chosen >= 0 else self._write(self.writer.write_line))
         bind("s-tab", action=self._write_another)
         bind("escape", "enter", action=lambda: self.page.insert_text("\n"))
         bind("c-j", action=lambda: self.page.insert_text("\n"))
@@ -235,8 +224,7 @@ class Interactive:
         bind("c-d", action=self._end)
         bind("c-c", action=lambda: self._end(signal.SIGINT))
         for name, by in (("up", -1), ("down", 1)):
-            bind(name, action=partial(self._move, by), when=~suggests)
-            bind(name, action=partial(self._mark, by), when=suggests)
+            bind(name, action=partial(self._mark if self.suggest else self.control.move, by))
         for k in range(self.suggest):
             bind(str(k + 1), action=partial(self._take, k))
             bind("escape", str(k + 1), action=partial(self.page.insert_text, str(k + 1)))
@@ -265,14 +253,11 @@ class Interactive:
         self.page.insert_text(text)
         self.written = (start, start + len(text))
 
-    def _move(self, by: int) -> None:
-        self.page.cursor_position = self.control.neighbour(by)
-
     def _mark(self, by: int) -> None:
-        self._choose((self.chosen + by) % self.suggest)
+        self.chosen = (self.chosen + by) % self.suggest
 
-    def _choose(self, k: int) -> None:
-        self.chosen = k
+    def _unmark(self) -> None:
+        self.chosen = -1
 
     def _read(self) -> None:
         """Read the text that has changed, so that the next key need not."""
@@ -305,17 +290,17 @@ class Interactive:
         warmth = "greedy" if sampler.greedy else f"temperature {sampler.temperature:g}"
         facts = [f"{warmth} (^R less, ^T more)", f"{len(self.page.text):,} characters", *self.notes]
         before = self._before()
-        records = self.writer.model.records
-        if records and (not before or before.endswith(SEPARATORS[records])):
-            facts.insert(0, f"a new {records} begins")
+        separator = self.writer.reader.separator
+        if separator is not None and (not before or before.endswith(separator)):
+            facts.insert(0, f"a new {self.writer.model.records} begins")
         if before and before[-1] not in self.known:
             facts.insert(0, f"the model has never seen {before[-1]!r}")
         return [("", f"{_fit(keys, width)}\n{_fit(facts, width)}")]
 
 
-def _bind(keys: KeyBindings, *names: str, action: Callable[[], None], when: FilterOrBool = True, keep: bool = True) -> None:
+def _bind(keys: KeyBindings, *names: str, action: Callable[[], None], keep: bool = True) -> None:
     """Bind keys, pressed one after the other, to an action; `keep` says whether it can be undone."""
-    keys.add(*names, eager=len(names) == 1, filter=when, save_before=lambda _: keep)(lambda _: action())
+    keys.add(*names, eager=len(names) == 1, save_before=lambda _: keep)(lambda _: action())
 
 
 def _fit(parts: Sequence[str], width: int) -> str:

@@ -16,6 +16,9 @@ from charrnn.network.config import Config
 from charrnn.network.kernels import KERNELS
 
 State = list[tuple[Tensor, ...]]  # for each layer its cell's states, (h,) or (h, c); each (B, H)
+Masks = list[
+    tuple[Tensor | None, Tensor | None]
+]  # for each layer what dropout multiplies its W_hh (G, H) and outputs (B, H) by
 
 
 class Layer(Protocol):
@@ -75,31 +78,40 @@ class CharRNN(nn.Module):
         zeros = self.softmax.weight.new_zeros(batch_size, self.config.hidden_size)
         return [(zeros,) * len(self.cell.states) for _ in self.layers]
 
+    def draw_masks(self, batch_size: int, dropout: float, recurrent_dropout: float) -> Masks:
+        """Draw what a window drops, for all its steps, of B sequences.
+
+        `dropout` is the probability that a unit between layers is dropped (Gal & Ghahramani 2016), `recurrent_dropout` that a
+        weight between a layer's hidden states is (Merity et al. 2018).
+        """
+        recurrent = [layer.all_weights[0][1] for layer in self.layers]
+        outputs = self.softmax.weight.new_empty(batch_size, self.config.hidden_size)
+        return [(_weight_mask(w_hh, recurrent_dropout), _unit_mask(outputs, dropout)) for w_hh in recurrent]
+
     def forward(
         self,
         ids: Tensor,
         state: State,
-        dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
+        masks: Masks | None = None,
         dtype: torch.dtype | None = None,
         candidates: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Read `ids` (T, B) from `state` on; return logits (T, B, V) and the state after the last id, detached.
 
-        `dropout` is the probability that a unit between layers is dropped, for all steps of the window (Gal & Ghahramani
-        2016), `recurrent_dropout` that a weight between a layer's hidden states is (Merity et al. 2018). `dtype` is the
-        precision of the products (bfloat16 on a processor that has it); the logits have the weights' precision. With
-        `candidates`, ids (K,), they are only theirs, (T, B, K).
+        `masks` are those of dropout, see `draw_masks`. `dtype` is the precision of the products (bfloat16 on a processor that
+        has it); the logits have the weights' precision. With `candidates`, ids (K,), they are only theirs, (T, B, K).
         """
         dtype = dtype or self.softmax.weight.dtype
         x = None if self.embedding is None else self.embedding(ids)  # (T, B, D); None: the first layer reads one-hot vectors
         run = self._run_kernel if ids.device.type == "cpu" and self.config.cell in KERNELS else self._run_operator
         new_state: State = []
         for i, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
+            of_weights, of_units = masks[i] if masks is not None else (None, None)
             w_ih, w_hh, *biases = layer.all_weights[0]
-            weights = [w_ih, _dropout_weights(w_hh, recurrent_dropout), *biases]
+            weights = [w_ih, w_hh if of_weights is None else w_hh * of_weights, *biases]
             out, after = run(weights, x=x, ids=ids, state=layer_state, dtype=dtype)  # (T, B, H)
-            x = _dropout(x + out if i and x is not None and self.config.residual else out, dropout)
+            x = x + out if i and x is not None and self.config.residual else out
+            x = x if of_units is None else x * of_units.to(x.dtype)
             new_state.append(tuple(part.detach() for part in after))
         rows = (self.softmax.weight, self.softmax.bias)  # (V, ...), or (K, ...)
         weight, bias = (part if candidates is None else part.index_select(0, candidates) for part in rows)
@@ -136,19 +148,16 @@ class CharRNN(nn.Module):
         return out, tuple(part[0].to(state[0].dtype) for part in after)
 
 
-def _dropout(x: Tensor, p: float) -> Tensor:
-    """Drop units of `x` (T, B, D) for the whole window."""
-    if not p:
-        return x
-    keep = torch.rand(x.shape[1:], device=x.device) >= p
-    return x * (keep.to(x.dtype) / (1 - p))
+def _unit_mask(outputs: Tensor, p: float) -> Tensor | None:
+    """What drops units of `outputs` (B, H)."""
+    return (torch.rand_like(outputs) >= p).to(outputs.dtype) / (1 - p) if p else None
 
 
-def _dropout_weights(weights: Tensor, p: float) -> Tensor:
-    """Drop a share `p` of `weights`, in whole 256ths: a random byte for each, since floats take ten times as long."""
+def _weight_mask(weights: Tensor, p: float) -> Tensor | None:
+    """What drops a share `p` of `weights`, in whole 256ths: a random byte for each, since floats take ten times as long."""
     if not p:
-        return weights
+        return None
     few = round(256 * p)
     words = torch.randint(-(2**63), 2**63 - 1, (-(-weights.numel() // 8),), device=weights.device)
     keep = words.view(torch.uint8)[: weights.numel()].view_as(weights) >= few
-    return weights * (keep * (256 / (256 - few)))
+    return keep * (256 / (256 - few))

@@ -5,7 +5,8 @@ first step, which takes a second, and everything that ours holds is saved under 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,13 +33,23 @@ class Optimizer:
     """Muon (Jordan et al. 2024) for `matrices`, each (gates * H, H); Adam (Kingma & Ba 2015) for `others`.
 
     Muon moves each gate's block by the orthogonal matrix nearest to its Nesterov momentum, so that every direction is
-    learned at the same speed. `dtype` is the precision in which that matrix is computed.
+    learned at the same speed. `dtype` is the precision in which that matrix is computed. The blocks are cut into `parts`, so
+    that threads can compute them side by side where `run`, which works like `map`, has any.
     """
 
-    def __init__(self, matrices: Sequence[Tensor], others: Sequence[Tensor], dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        matrices: Sequence[Tensor],
+        others: Sequence[Tensor],
+        dtype: torch.dtype = torch.float32,
+        parts: int = 1,
+        run: Callable[..., Any] = map,
+    ):
         self.matrices = matrices
         self.others = others
         self.dtype = dtype
+        self.parts = parts
+        self.run = run
         self.momentum = [torch.zeros_like(p) for p in matrices]
         self.direction = [torch.zeros_like(p) for p in matrices]  # orthogonal by gate, computed at every EVERY-th step
         self.mean = [torch.zeros_like(p) for p in others]
@@ -59,8 +70,8 @@ class Optimizer:
             momentum.mul_(MOMENTUM).add_(_gradient(p))
         if self.matrices and (number - 1) % EVERY == 0:
             nesterov = [_gradient(p) + MOMENTUM * m for p, m in zip(self.matrices, self.momentum, strict=True)]
-            blocks = torch.cat([update.view(-1, update.shape[1], update.shape[1]) for update in nesterov])
-            found = orthogonalize(blocks.to(self.dtype)).flatten(0, 1)  # (gates * H of all, H)
+            blocks = torch.cat([update.view(-1, update.shape[1], update.shape[1]) for update in nesterov]).to(self.dtype)
+            found = torch.cat(list(self.run(orthogonalize, blocks.chunk(self.parts)))).flatten(0, 1)  # (gates * H of all, H)
             for direction, part in zip(self.direction, torch.split(found, [len(p) for p in self.matrices]), strict=True):
                 direction.copy_(part)
         for p, direction in zip(self.matrices, self.direction, strict=True):

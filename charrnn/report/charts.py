@@ -1,16 +1,14 @@
-"""Charts as SVG: plain values in, markup out. They have no colours; the page's style sheet gives them by class.
-
-A chart is about as wide as a phone, so that its text can be read there, and grows with the page.
-"""
+"""Charts as SVG: plain values in, markup out. They have no colours; the page's style sheet gives them by class."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT = 460, 270
+WIDTH, HEIGHT = 460, 270  # a phone's width, so that text can be read there; a chart grows with the page
 LEFT, RIGHT, TOP, BOTTOM = 44, 16, 34, 40  # margins
 
 Point = tuple[float, float]
+Times = Sequence[tuple[float, str]]  # the place of each moment on the x axis, and its label
 
 
 def shorten(value: float) -> str:
@@ -35,8 +33,7 @@ def choose_ticks(low: float, high: float, most: int) -> list[float]:
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if (high - low) / step <= most * (1 + 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    found = [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
+    found = [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
     return [int(tick) if tick == int(tick) else float(f"{tick:.12g}") for tick in found]
 
 
@@ -77,8 +74,8 @@ class Chart:
         self.text((LEFT + WIDTH - RIGHT) / 2, self.height - 6, x_name, "axis middle")
         self.text(4, 12, y_name, "axis")
 
-    def times(self, times: Sequence[tuple[float, str]]) -> None:
-        """Draw a second axis along the top: (x, label) of each moment, as many as fit, the last among them."""
+    def times(self, times: Times) -> None:
+        """Draw a second axis along the top: as many moments as fit, the last among them."""
         before = math.inf
         for x, label in reversed(times):
             at = self.x(x)
@@ -92,9 +89,7 @@ class Chart:
         return f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{label}">{"".join(self.parts)}</svg>'
 
 
-def draw_curves(
-    title: str, lines: Mapping[str, Sequence[Point]], y_name: str, times: Sequence[tuple[float, str]], from_zero: bool = False
-) -> str:
+def draw_curves(title: str, lines: Mapping[str, Sequence[Point]], y_name: str, times: Times, from_zero: bool = False) -> str:
     """Lines over the characters that a run has read; the name of each is its CSS class, too."""
     xs, ys = zip(*(point for points in lines.values() for point in points), strict=True)
     low, high = 0.0 if from_zero else min(ys), max(ys)

@@ -7,7 +7,7 @@ import numpy as np
 
 from charrnn.inference.model import Model
 from charrnn.inference.surprisal import Details
-from charrnn.terminal.color import LEVELS
+from charrnn.terminal.heatmap import LEVELS
 from charrnn.text.corpus import Corpus
 from charrnn.text.visible import make_visible
 from charrnn.text.vocabulary import Vocabulary
@@ -54,12 +54,8 @@ def _pack(model: Model, text: str, details: Details) -> tuple[str, Facts]:
     chances = np.where(guesses == characters[:, None], 0, probabilities)
     padded = np.concatenate([np.zeros(CONTEXT, np.int64), characters])
     order = np.lexsort([padded[k : k + N] for k in range(CONTEXT)])  # by the last of these keys first
-    planes = [
-        _bytes_of(characters, width),
-        _bytes_of(guesses[order], width),
-        _bytes_of(np.round(40 * np.sqrt(bits[order])), 1),
-        _bytes_of(np.round(100 * np.sqrt(chances[order].T)), 1),
-    ]
+    planes = [_bytes_of(characters, width), _bytes_of(guesses[order], width)]
+    planes += [_bytes_of(np.round(40 * np.sqrt(bits[order])), 1), _bytes_of(np.round(100 * np.sqrt(chances[order].T)), 1)]
     compressor = zlib.compressobj(9, memLevel=6)
     data = compressor.compress(b"".join(planes)) + compressor.flush()
     unknown = model.vocabulary.unknown
@@ -83,8 +79,7 @@ def _alphabet(vocabulary: Vocabulary, text: str, ids: Array) -> tuple[list[str],
     These come by their frequency among `ids`, so that the high byte of most is 0. The others follow.
     """
     counts = np.bincount(ids[ids >= 0], minlength=len(vocabulary))
-    order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-    alphabet = [vocabulary.characters[i] for i in order]
+    alphabet = [vocabulary.characters[i] for i in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]]
     return alphabet + sorted(set(text) - set(alphabet)), len(alphabet)
 
 

@@ -1,7 +1,7 @@
 """A run as one HTML file to share: how it learned, samples, where a text surprises the model, and how the model is made.
 
-`render_page` takes a model, its history and a text, and gives back the page. The page works offline. What comes from a text
-or a file is text in the page, never markup.
+`render_page` takes a model, its history and a text, and gives back the page. It works offline. What comes from a text or a file
+is text in the page, never markup.
 """
 
 import base64
@@ -17,19 +17,21 @@ from pathlib import Path
 
 import numpy as np
 
+from charrnn.errors import CharrnnError
 from charrnn.headers import Metrics, to_json
 from charrnn.inference.model import Model
 from charrnn.inference.score import Observe, Score
-from charrnn.inference.surprisal import Details, Surprise, Top, reading_of
+from charrnn.inference.surprisal import Details, Surprise, Top, select_scored_text
+from charrnn.options import require
 from charrnn.report.charts import draw_curves, draw_reliability, shorten
 from charrnn.report.packing import NAMES, pack_to_fit
-from charrnn.terminal.color import LEVELS, ink, magma
-from charrnn.terminal.heatmap import percent
+from charrnn.terminal.heatmap import LEVELS, ink, magma, percent
 from charrnn.terminal.output import duration
 from charrnn.text.corpus import Corpus
-from charrnn.text.reading import Watch, corpus_of
+from charrnn.text.reading import STDIN, Watch, build_corpus
 from charrnn.text.records import SEPARATORS
 from charrnn.text.visible import LINE_SIGNS, make_visible
+from charrnn.training.data import read_texts, require_there
 from charrnn.version import __version__
 
 Array = np.ndarray
@@ -40,27 +42,45 @@ SURPRISES = 8  # that are listed
 SAMPLES = 6  # that are shown at once
 
 
-def render_page(model: Model, history: Sequence[Metrics], corpus: Corpus, name: str, watch: Watch = lambda *_: None) -> str:
-    """The report, a whole HTML document. Of a text longer than LIMIT it is about the beginning, and says so.
+def find_validation_text(model: Model, watch: Watch | None = None) -> Corpus:
+    """Read the text that the run was validated on, from the files that its model names.
 
-    `name` says which text the `corpus` is.
+    Raises: CharrnnError that says what to name, where it can't be found again or there was none.
     """
-    text = reading_of(model, corpus)
+    folder = model.path.parent if model.path is not None else Path()
+    name = f"name the text to colour: charrnn report {folder} TEXT"
+    origin = model.header.training.origin
+    if origin is None:
+        raise CharrnnError(f"{model.path} does not say which text it was validated on; {name}")
+    require(bool(origin.options.validation), f"{folder} was not validated on any text; {name}")
+    require(STDIN not in origin.sources, f"{folder} was trained on a pipe; {name}")
+    require_there(origin.sources, validation=origin.options.validation, cure=name)
+    texts = read_texts(origin.sources, origin.options, watch=watch)
+    same = texts.corpus_hash == origin.corpus_hash
+    require(same, f"the text {origin.sources[0]} is not the one that {folder} was trained on; {name}")
+    require(len(texts.held_out) > 0, f"{folder} held no text out; {name}")
+    return texts.held_out
+
+
+def render_page(model: Model, history: Sequence[Metrics], corpus: Corpus, name: str, watch: Watch = lambda *_: None) -> str:
+    """The report, a whole HTML document, on at most LIMIT characters of `corpus`, which the page calls `name`."""
+    text = select_scored_text(model, corpus)
     given = len(text)
     if given > LIMIT:
-        text = corpus_of(_cut_whole_records(text.text(0, LIMIT), model.records))
+        beginning = text.text(0, LIMIT)
+        separator = SEPARATORS[model.records] if model.records else ""
+        end = beginning.rfind(separator)
+        text = build_corpus(beginning[: end + len(separator)] if end > 0 else beginning)  # whole records alone
     details = Details(model, text)
     top = Top(model, text, SURPRISES)
     scored = model.score(text, watch=watch, observe=partial(_tell, (details.observe, top.observe)))
     packed, coloured, facts = pack_to_fit(model, text, details)
     about = f"{len(text):,} characters" if len(text) == given else f"the first {len(text):,} of {given:,} characters"
-    title = (model.path.parent.resolve().name if model.path is not None else "") or "a model"
-    cut = "" if coloured == len(text) else f" Coloured are the first {coloured:,} characters, which fit into the page."
     values = _render_head(model, scored) | {
-        "title": escape(title),
+        "title": escape((model.path.parent.resolve().name if model.path is not None else "") or "a model"),
         "version": escape(__version__),
         "about": escape(f"On {about} of {name}."),
-        "cut": cut,
+        "cut": "" if coloured == len(text) else f" Coloured are the first {coloured:,} characters, which fit into the page.",
         "surprises": "".join(_render_surprise(surprise, model, coloured) for surprise in top.found()),
         "network": _render_configuration("The network", _list_network(model)),
         "training": _render_configuration("Its training", _list_training(model, history)),
@@ -79,7 +99,8 @@ def render_page(model: Model, history: Sequence[Metrics], corpus: Corpus, name: 
         values |= filled
     for tag in ("style", "script"):
         source = template.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
-        values[f"{tag}_hash"] = _hash(_fill(source, values))
+        digest = hashlib.sha256(_fill(source, values).encode()).digest()
+        values[f"{tag}_hash"] = "sha256-" + base64.b64encode(digest).decode()  # for the page's Content-Security-Policy
     return _fill(template, values)
 
 
@@ -90,11 +111,6 @@ def _tell(observers: Sequence[Observe], *block: Array) -> None:
 
 def _fill(template: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
-
-
-def _hash(source: str) -> str:
-    """What a Content-Security-Policy says of a style or script that the page may hold."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
 def _render_colours(paper: str, first: float, last: float) -> str:
@@ -109,41 +125,29 @@ def _render_colours(paper: str, first: float, last: float) -> str:
     return "\n".join(lines)
 
 
-def _cut_whole_records(text: str, kind: str | None) -> str:
-    """`text`, or only its whole records where it is one of records."""
-    end = text.rfind(SEPARATORS[kind]) if kind is not None else -1
-    return text[: end + len(SEPARATORS[kind])] if kind is not None and end > 0 else text
-
-
 def _render_head(model: Model, scored: Score) -> dict[str, str]:
     config = model.header.config
     layers = f"{config.num_layers} × {config.hidden_size} {config.cell.upper()}" if config.num_layers else "softmax alone"
-    figures = {
-        "bits per character": f"{scored.bits_per_character:.3f}",
-        "perplexity": f"{scored.perplexity:.3f}",
-        "of the top guesses right": f"{scored.accuracy:.1%}",
-        "characters": f"{scored.characters:,}",
-    }
+    figures = {"bits per character": f"{scored.bits_per_character:.3f}", "perplexity": f"{scored.perplexity:.3f}"}
+    figures |= {"of the top guesses right": f"{scored.accuracy:.1%}", "characters": f"{scored.characters:,}"}
     if scored.unknown_characters:
         figures["of them unknown"] = f"{scored.unknown_characters:,}"
     if scored.each is not None:
         figures[f"bits per {model.records}"] = f"{scored.to_dict()[f'bits_per_{model.records}']:.2f}"
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in figures.items())
-    mean = figures["bits per character"]
-    return {"layers": layers, "vocabulary": f"{len(model.vocabulary):,}", "figures": cells, "mean": mean}
+    sizes = {"layers": layers, "vocabulary": f"{len(model.vocabulary):,}"}
+    return sizes | {"figures": cells, "mean": figures["bits per character"]}
 
 
 def _render_curves(history: Sequence[Metrics]) -> dict[str, str]:
     if not history:
         return {}
-    held_out = [(m.characters, m.validation_bits_per_character) for m in history]
-    lines = {
-        "train": [(m.characters, m.train_bits_per_character) for m in history],
-        "validation": [(characters, bits) for characters, bits in held_out if bits is not None],
-    }
+    train = [(m.characters, m.train_bits_per_character) for m in history]
+    held_out = [(m.characters, bits) for m in history if (bits := m.validation_bits_per_character) is not None]
+    lines = {"train": train} | ({"validation": held_out} if held_out else {})
     rates = {"rate": [(m.characters, m.learning_rate) for m in history]}
     times = [(float(m.characters), duration(m.seconds)) for m in history]
-    loss = draw_curves("Loss", {name: line for name, line in lines.items() if line}, y_name="bits per character", times=times)
+    loss = draw_curves("Loss", lines, y_name="bits per character", times=times)
     rate = draw_curves("Learning rate", rates, y_name="learning rate", times=times, from_zero=True)
     rows = [
         f"<td>{m.step:,}</td><td>{m.characters:,}</td><td>{duration(m.seconds)}</td><td>{m.train_bits_per_character:.3f}</td>"
@@ -181,11 +185,10 @@ def _render_samples(history: Sequence[Metrics]) -> dict[str, str]:
 
 
 def _render_surprise(surprise: Surprise, model: Model, coloured: int) -> str:
-    symbol = model.vocabulary.characters[model.vocabulary.unknown] if model.vocabulary.unknown is not None else None
+    unknown = model.vocabulary.unknown
     show = partial(make_visible, signs=LINE_SIGNS)
-    guesses = ", ".join(
-        f"{'any other' if c == symbol else NAMES.get(c, f'“{show(c)}”')} {percent(p)}" for c, p in surprise.guesses[:3]
-    )
+    names = NAMES if unknown is None else NAMES | {model.vocabulary.characters[unknown]: "any other"}
+    guesses = ", ".join(f"{names.get(c) or f'“{show(c)}”'} {percent(p)}" for c, p in surprise.guesses[:3])
     disabled = "" if surprise.place < coloured else " disabled"
     said = f"expected {guesses}" if guesses else "unknown to the model"
     parts = (surprise.before[-14:], surprise.character, surprise.after[:12])
@@ -197,7 +200,7 @@ def _render_surprise(surprise: Surprise, model: Model, coloured: int) -> str:
 
 
 def _render_calibration(details: Details) -> dict[str, str]:
-    error, counts = details.calibration_error, details.calibration
+    counts = details.calibration
     rows = [
         f"<td>{k / len(counts):.0%} to {(k + 1) / len(counts):.0%}</td><td>{n:,}</td><td>{p:.1%}</td><td>{f:.1%}</td>"
         for k, (n, p, f) in enumerate(counts)
@@ -205,12 +208,10 @@ def _render_calibration(details: Details) -> dict[str, str]:
     ]
     if not rows:
         return {}
-    return {
-        "reliability": draw_reliability(counts, error),
-        "error": f"{error:.2%}",
-        "bins": str(len(counts)),
-        "guesses": _render_figures(("probability", "guesses", "on average", "right"), rows),
-    }
+    error = details.calibration_error
+    guesses = _render_figures(("probability", "guesses", "on average", "right"), rows)
+    values = {"error": f"{error:.2%}", "bins": str(len(counts)), "guesses": guesses}
+    return values | {"reliability": draw_reliability(counts, error)}
 
 
 def _render_configuration(name: str, rows: Mapping[str, Value]) -> str:
@@ -239,14 +240,13 @@ def _list_training(model: Model, history: Sequence[Metrics]) -> dict[str, Value]
     if origin is not None:
         rows["text"] = ", ".join(os.path.basename(source) or "-" for source in origin.sources)
     if recipe is not None:
-        said = {"cell", "layers", "hidden_size", "embedding", "residual", "records"}
+        said = {"cell", "layers", "hidden_size", "embedding", "residual", "records", "shards"}
         figures = to_json(recipe).items()
         rows |= {key.replace("_", " "): value for key, value in figures if key not in said and value is not None}
     if origin is not None and (held_out := origin.options.validation) is not None:
         rows["held out"] = os.path.basename(held_out) if isinstance(held_out, str) else f"{held_out:.0%}"
     if metrics is not None:
-        rows["steps of this model"] = metrics.step
-        rows["characters read"] = metrics.characters
+        rows |= {"steps of this model": metrics.step, "characters read": metrics.characters}
         rows["train bits per character"] = f"{metrics.train_bits_per_character:.4f}"
         if metrics.validation_bits_per_character is not None:
             rows["validation bits per character"] = f"{metrics.validation_bits_per_character:.4f}"

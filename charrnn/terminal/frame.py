@@ -1,8 +1,8 @@
-"""A frame: some lines at the bottom of a terminal that change in place. It doesn't know what they say.
+"""A frame: some lines at the bottom of the terminal, standard error, that change in place; `WorkDisplay` has a bar in one.
 
-Nothing flickers: a line that changed is written over, one that did not is left alone, nothing is erased before it is drawn,
-and all goes out in one write. The space below is cleared from a later line on, because tmux takes a screen that is cleared
-from its first cell for history. Standard error is the terminal.
+Nothing flickers: only lines that changed are written, over the old ones, and all goes out in one write. The space below is
+cleared from a later line on, because tmux takes a screen that is cleared from its first cell for history.
+Rich is imported where it draws, so that short work starts without it.
 """
 
 import contextlib
@@ -10,13 +10,15 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.text import Text
+from charrnn.terminal.output import on_terminal, terminal_size, write_line
 
-from charrnn.terminal.output import terminal_size
+if TYPE_CHECKING:
+    from rich.text import Text
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"  # the cursor
 CUT, WRAP = "\x1b[?7l", "\x1b[?7h"  # lines at the right margin: where we are wrong about a width, a line must not become two
@@ -27,6 +29,8 @@ class Frame:
     """Lines at the bottom of the terminal. `draw` them, and `close` it to have the lines gone and the cursor back."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self.console = Console(file=io.StringIO(), force_terminal=True, highlight=False)  # turns lines into escapes
         locale = os.environ.get("LC_ALL") or os.environ.get("LANG")  # in the locale C Python writes UTF-8 all the same
         self.unicode = (sys.stderr.encoding or "").lower().startswith("utf") and locale not in ("C", "POSIX")
@@ -42,7 +46,7 @@ class Frame:
         columns, rows = terminal_size()
         return max(columns, 2) - 1, rows
 
-    def draw(self, lines: Sequence[Text]) -> None:
+    def draw(self, lines: "Sequence[Text]") -> None:
         """Draw these lines in place of those before, each cut at the width; of too many the last ones."""
         columns, rows = size = self.size()
         lines = [line.copy() for line in lines[-max(rows - 1, 1) :]]
@@ -64,21 +68,18 @@ class Frame:
         if self._stops is not None and signal.getsignal(self._stops) == self._suspend:
             signal.signal(self._stops, signal.SIG_DFL)
 
-    def print(self, lines: Sequence[Text]) -> None:
+    def print(self, lines: "Sequence[Text]") -> None:
         """Write lines that stay. The frame must be closed."""
         self._write("".join(self._escape(line) + "\n" for line in lines))
 
     def _top(self, columns: int) -> str:
-        """The escape that moves the cursor from the last line to the first.
-
-        A terminal made narrower may have wrapped lines; xterm and GNU screen cut them.
-        """
-        wraps = "TMUX" in os.environ or not ("XTERM_VERSION" in os.environ or "STY" in os.environ)
-        broken = wraps and columns < self._size[0]
+        """The escape that moves the cursor from the last line to the first."""
+        cuts = "TMUX" not in os.environ and ("XTERM_VERSION" in os.environ or "STY" in os.environ)  # xterm and GNU screen
+        broken = columns < self._size[0] and not cuts  # a terminal that was made narrower has wrapped its lines
         up = sum(max(1, -(-line.cell_len // (columns + 1))) if broken else 1 for line in self._lines[:-1])
         return "\r" + (f"\x1b[{up}A" if up else "")
 
-    def _escape(self, line: Text) -> str:
+    def _escape(self, line: "Text") -> str:
         with self.console.capture() as capture:
             self.console.print(line, end="", soft_wrap=True)
         return capture.get()
@@ -98,9 +99,49 @@ class Frame:
         self._write(HIDE)
 
 
-def draw_bar(width: int, fraction: float, unicode: bool = True) -> Text:
+def draw_bar(width: int, fraction: float, unicode: bool = True) -> "Text":
     """A line of which `fraction` is done, in steps of half a character."""
+    from rich.text import Text
+
     halves = round(2 * width * min(max(fraction, 0.0), 1.0))
     full, half, rest = ("━", "╸", "─") if unicode else ("=", "-", "-")
     done = full * (halves // 2) + half * (halves % 2)
     return Text().append(done, style=ACCENT).append(rest * (width - len(done)), style="dim")
+
+
+class WorkDisplay(contextlib.AbstractContextManager["WorkDisplay"]):
+    """Shows how far work has come when it takes long: a bar on a terminal, a line every ten seconds elsewhere.
+
+    `what` says what is being done, `unit` in what, `scale` how many of its ones make one unit.
+    """
+
+    def __init__(self, what: str = "reading", unit: str = "MB", quiet: bool = False, scale: float = 1e6):
+        self.what = what
+        self.unit = unit
+        self.quiet = quiet
+        self.scale = scale
+        self._frame: Frame | None = None
+        self._due = time.monotonic() + (1.0 if on_terminal() else 10.0)
+
+    def __exit__(self, *_: object) -> None:
+        if self._frame:
+            self._frame.close()
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Show how much has been done, and of how much, where that is known."""
+        now = time.monotonic()
+        if self.quiet or now < self._due:
+            return
+        terminal = on_terminal()
+        self._due = now + (0.125 if terminal else 10.0)
+        places = int(self.scale > 1)
+        count = f"{done / self.scale:,.{places}f} " + (f"of {total / self.scale:,.{places}f} " if total else "")
+        figures = f"{self.what}: {count}{self.unit}"
+        if not terminal:
+            write_line(figures)
+            return
+        from rich.text import Text
+
+        self._frame = self._frame or Frame()
+        bar = draw_bar(min(24, self._frame.size()[0] // 3), done / total, self._frame.unicode) if total else Text()
+        self._frame.draw([bar.append(f" {figures}")])

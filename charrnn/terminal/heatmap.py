@@ -1,22 +1,29 @@
 """A text with each character's background by its surprisal in bits; where there are no colours, with digits below.
 
-`Heatmap` draws the text piece by piece on a terminal; `JsonHeatmap` writes the same figures for programs. It knows no network.
+`Heatmap` draws the text piece by piece on a terminal; `JsonHeatmap` writes the same figures for programs.
 """
 
 import functools
 import itertools
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from charrnn.terminal.color import LEVELS
 from charrnn.text.visible import LINE_SIGNS, make_visible
 
 RESET = "\x1b[0m"
 LONG = 20  # lines from which on the legend is repeated below them
+# Magma (van der Walt & Smith 2015): it only gets lighter, so that people who see no red or green, and printers without
+# colours, see the same order.
+MAGMA = "000004 140e36 3b0f70 641a80 8c2981 b73779 de4968 f7705c fe9f6d fecf92 fcfdbf"
+LEVELS = 17  # half bits, from 0 to 8 and more
+CUBE = (0, 95, 135, 175, 215, 255)  # red, green and blue of a terminal of 256 colours
+SIXTEEN = ("44;97", "100;97", "47;30", "103;30")  # backgrounds and text colours: blue, grey, light grey, yellow
 
+Colour = tuple[int, int, int]
 Bits = Sequence[float] | np.ndarray  # of each character
 Cell = tuple[str, float, int]  # what is drawn, its bits, its columns
 
@@ -33,7 +40,7 @@ def show_character(character: str) -> tuple[str, int]:
 class Heatmap:
     """Draws a text that comes in pieces by `write`, a line at a time, none longer than the terminal is wide.
 
-    `draw` takes the next piece, each character with its surprisal; `finish` ends the last line.
+    `draw` takes the next piece, each character with its surprisal; `finish` ends the text. A legend stands above and below it.
     """
 
     def __init__(self, write: Callable[[str], object], colours: list[str] | None, width: int | None = None):
@@ -44,16 +51,9 @@ class Heatmap:
         self._cells: list[Cell] = []  # of the line
         self._used = 0  # columns
 
-    def legend(self) -> None:
-        """Write what the colours or digits mean."""
-        if self.colours is None:
-            self.write("Below each character: its surprisal in whole bits, 9 for more; none below 1 bit.\n\n")
-            return
-        labels = [f" {k // 2} " if k % 2 == 0 else "   " for k in range(LEVELS - 1)] + [f" {LEVELS // 2}+"]
-        cells = ((label, k / 2, len(label)) for k, label in enumerate(labels))
-        self.write("bits " + _paint(cells, self.colours) + "\n\n")
-
     def draw(self, text: str, bits: Bits) -> None:
+        if not self.lines and not self._cells:
+            self._write_legend()
         for character, surprisal in zip(text, np.asarray(bits).tolist(), strict=True):
             sign, columns = show_character(character)
             if not columns and self._cells:
@@ -70,31 +70,26 @@ class Heatmap:
     def finish(self) -> None:
         if self._cells:
             self._end_line()
+        self.write("\n")
+        if self.lines > LONG:
+            self._write_legend()
+
+    def _write_legend(self) -> None:
+        if self.colours is None:
+            self.write("Below each character: its surprisal in whole bits, 9 for more; none below 1 bit.\n\n")
+            return
+        labels = [f" {k // 2} " if k % 2 == 0 else "   " for k in range(LEVELS - 1)] + [f" {LEVELS // 2}+"]
+        cells = ((label, k / 2, len(label)) for k, label in enumerate(labels))
+        self.write("bits " + _paint(cells, self.colours) + "\n\n")
 
     def _end_line(self) -> None:
         if self.colours is not None:
             self.write(_paint(self._cells, self.colours) + "\n")
         else:
             digits = (f"{min(int(bits), 9) or ' '}".ljust(columns) for _, bits, columns in self._cells)
-            line = "".join(sign for sign, _, _ in self._cells)
-            self.write(f"{line}\n{''.join(digits).rstrip()}\n")
+            self.write(f"{''.join(sign for sign, _, _ in self._cells)}\n{''.join(digits).rstrip()}\n")
         self._cells, self._used = [], 0
         self.lines += 1
-
-
-class FramedHeatmap(Heatmap):
-    """A heatmap with its legend above and, where it is LONG, below too."""
-
-    def draw(self, text: str, bits: Bits) -> None:
-        if not self.lines and not self._cells:
-            self.legend()
-        super().draw(text, bits)
-
-    def finish(self) -> None:
-        super().finish()
-        self.write("\n")
-        if self.lines > LONG:
-            self.legend()
 
 
 class JsonHeatmap:
@@ -121,3 +116,42 @@ def _paint(cells: Iterable[Cell], colours: list[str]) -> str:
 def percent(probability: float) -> str:
     """A probability for people: "31%" or "<1%"."""
     return f"{probability:.0%}" if probability > 0.005 else "<1%"
+
+
+def magma(share: float) -> Colour:
+    """The colour at the fraction `share`, 0 to 1, of the map."""
+    stops = [tuple(bytes.fromhex(stop)) for stop in MAGMA.split()]
+    at = share * (len(stops) - 1)
+    red, green, blue = (round(float(np.interp(at, range(len(stops)), channel))) for channel in zip(*stops, strict=True))
+    return red, green, blue
+
+
+def luminance(colour: Colour) -> float:
+    """The relative luminance, 0 to 1, as WCAG 2 defines it."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def ink(background: Colour) -> Colour:
+    """White or black, whichever stands out more from the background: by a contrast of 4.58 at least (WCAG asks for 4.5)."""
+    return (0, 0, 0) if luminance(background) > 0.179 else (255, 255, 255)
+
+
+def palette(system: str) -> list[str]:
+    """The escape parameters of each level's colours on a terminal: of "truecolor", "256" or the 16 of "standard"."""
+    colours = [magma(k / (LEVELS - 1)) for k in range(LEVELS)]
+    if system == "truecolor":
+        return [f"48;2;{r};{g};{b};38;2;{f};{f};{f}" for (r, g, b), (f, *_) in ((c, ink(c)) for c in colours)]
+    if system == "256":  # the nearest of the 216 colours in its cube
+        near = np.abs(np.subtract.outer(colours, CUBE)).argmin(axis=2).tolist()
+        whites = [ink((CUBE[r], CUBE[g], CUBE[b]))[0] for r, g, b in near]
+        return [f"48;5;{16 + 36 * r + 6 * g + b};38;5;{231 if w else 16}" for (r, g, b), w in zip(near, whites, strict=True)]
+    return [SIXTEEN[k * len(SIXTEEN) // LEVELS] for k in range(LEVELS)]
+
+
+def terminal_palette() -> list[str] | None:
+    """The palette of standard output; None where it has no colours (a pipe, NO_COLOR, TERM=dumb). FORCE_COLOR counts."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout)
+    return None if console.no_color or console.color_system is None else palette(console.color_system)

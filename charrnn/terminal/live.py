@@ -15,10 +15,9 @@ from rich.text import Text
 
 from charrnn.headers import Metrics
 from charrnn.terminal.frame import Frame, draw_bar
-from charrnn.terminal.output import duration, on_terminal, write_line
-from charrnn.terminal.plot import draw_dots
+from charrnn.terminal.output import draw_dots, duration, on_terminal, write_line
 from charrnn.text.visible import make_visible
-from charrnn.training.events import Event, Progress, Setback, Validation
+from charrnn.training.events import Event, Progress, Replan, Setback, Validation
 
 REDRAW = 0.125  # seconds between two drawings, at least
 STEADY = 0.5  # seconds that a window must have kept its size to be filled
@@ -34,24 +33,22 @@ class Line:
     """A line that grows to the right: a loss over the fraction of the run. Of close points the last one stays."""
 
     def __init__(self) -> None:
-        self.x: list[float] = []
-        self.y: list[float] = []
+        self.points: list[tuple[float, float]] = []
 
     def add(self, x: float, y: float) -> None:
         """Add a point; points at its right (from before a setback) are removed."""
-        while self.x and (self.x[-1] >= x or (len(self.x) > 1 and x - self.x[-2] < 2 / POINTS)):
-            self.x.pop()
-            self.y.pop()
+        while self.points and (self.points[-1][0] >= x or (len(self.points) > 1 and x - self.points[-2][0] < 2 / POINTS)):
+            self.points.pop()
         if math.isfinite(y):
-            self.x.append(x)
-            self.y.append(y)
+            self.points.append((x, y))
 
     def resample(self, columns: int, end: float) -> list[float]:
         """The values at `columns` places from 0 to `end`, NaN where the line is not."""
-        if not self.x:
+        if not self.points:
             return [math.nan] * columns
-        values: list[float] = np.interp(np.linspace(0, end, columns), self.x, self.y, math.nan, math.nan).tolist()
-        values[min(round(self.x[-1] / end * (columns - 1)), columns - 1)] = self.y[-1]
+        xs, ys = zip(*self.points, strict=True)
+        values: list[float] = np.interp(np.linspace(0, end, columns), xs, ys, math.nan, math.nan).tolist()
+        values[min(round(xs[-1] / end * (columns - 1)), columns - 1)] = ys[-1]
         return values
 
 
@@ -84,12 +81,20 @@ class TrainingDisplay:
             self._frame.print(self.summary(self._frame.size()[0]))
 
     def show(self, event: Event) -> None:
-        """Show what has happened."""
         if isinstance(event, Validation):
             self._show_validation(event)
         elif isinstance(event, Setback):
             begin = f"the loss diverged at step {event.reached:,}: the run goes on from step {event.step:,}"
             self.note(f"{begin} with the learning rate {event.learning_rate:g}")
+        elif isinstance(event, Replan):
+            recipe = event.recipe
+            pace = f"{1 / event.ratio:.2g} times slower" if event.ratio < 1 else f"{event.ratio:.2g} times faster"
+            self.note(
+                f"training is {pace} than was measured at first: the run begins again in the rest of its time, with "
+                f"{recipe.num_layers} x {recipe.hidden_size} {recipe.cell}, batch size {recipe.batch_size}, "
+                f"sequence length {recipe.seq_length}"
+            )
+            self.train = Line()
         else:
             self.now = event
             if self._frame:
@@ -137,18 +142,15 @@ class TrainingDisplay:
             self.validated.add(fraction, metrics.validation_bits_per_character)
 
     def _draw(self) -> None:
-        """Draw the frame. While its window is being resized, draw only the figures, below blank lines: a terminal that wraps
-        lines which have become too long pushes others out of reach, and these are then blank.
-        """
+        """Draw the frame; while its window is being resized, only the figures below blank lines."""
         assert self._frame is not None
         size = self._frame.size()
-        now = time.monotonic()
+        self._drawn = time.monotonic()
         if size != self._size:
-            self._resized = now if self._size[0] else -math.inf
-        self._size = size
-        self._drawn = now
+            self._resized = self._drawn if self._size[0] else -math.inf
+            self._size = size
         lines = self.draw_frame(*size)
-        if now - self._resized < STEADY:
+        if self._drawn - self._resized < STEADY:  # a terminal that wraps long lines pushes others out of reach: blank ones
             status = self._draw_status(size[0])
             lines = [*[Text()] * (len(lines) - len(status)), *status]
         self._frame.draw(lines)
@@ -182,8 +184,8 @@ class TrainingDisplay:
         lines = [line for note in self.notes for line in self._wrap(note, columns)]
         if self.metrics:
             lines += [Text(), *self._draw_table(columns)]
-        if len(self.train.x) > 1:
-            lines += [Text(), *self._plot(columns, 8, end=self.train.x[-1], seconds=self.now.seconds)]
+        if len(self.train.points) > 1:
+            lines += [Text(), *self._plot(columns, 8, end=self.train.points[-1][0], seconds=self.now.seconds)]
         title, text = self.best if self.best[0] else self.sample
         if title:
             lines += [Text(), *self._draw_sample(title, text, width=columns, height=None)]
@@ -198,10 +200,9 @@ class TrainingDisplay:
                 phrases.append(("validation ", f"{last:.3f}", ""))
             phrases.append(("best ", f"{min(metrics.bits for metrics in self.metrics):.3f}", " bits/character"))
         speed = f"{now.characters_per_second:,.0f}"
-        beside = f" {speed:>9} characters/s"
         figures = f" {int(100 * now.fraction):3}% {duration(now.seconds_left):>6} left"
-        if columns - len(figures + beside) >= 16:
-            figures += beside
+        if columns - len(beside := f"{figures} {speed:>9} characters/s") >= 16:
+            figures = beside
         else:
             phrases.append(("", speed, " characters/s"))
         lines = [Text()]
@@ -210,10 +211,8 @@ class TrainingDisplay:
             if lines[-1] and lines[-1].cell_len + 2 + phrase.cell_len > columns:
                 lines.append(Text())
             lines[-1].append("  " if lines[-1] else "").append_text(phrase)
-        lines.append(draw_bar(max(columns - len(figures), 4), now.fraction, self._unicode).append(figures))
-        if self.notes:
-            lines[:0] = self._wrap(self.notes[-1], columns)
-        return lines
+        bar = draw_bar(max(columns - len(figures), 4), now.fraction, self._unicode).append(figures)
+        return [*(self._wrap(self.notes[-1], columns) if self.notes else ()), *lines, bar]
 
     def _draw_curve(self, width: int, height: int) -> list[Text]:
         """The curve over the whole length of the run, drawn anew once a second."""
@@ -225,11 +224,11 @@ class TrainingDisplay:
     def _plot(self, width: int, height: int, end: float, seconds: float) -> list[Text]:
         """Both lines up to the fraction `end` of the run, after so many seconds, in `height` rows; below, time and legend."""
         places = max(width - 6, 4)
-        losses = [*self.train.y, *self.validated.y] or [0.0]
-        # The scale is that of the validations: before, the loss falls off a cliff.
-        high = max(metrics.bits for metrics in self.metrics) if len(self.metrics) > 1 else max(losses)
+        losses = [loss for _, loss in (*self.train.points, *self.validated.points)] or [0.0]
         low = min(losses)
-        high = max(high, low + SPAN)
+        # The scale is that of the validations: before, the loss falls off a cliff.
+        scale = [metrics.bits for metrics in self.metrics] if len(self.metrics) > 1 else losses
+        high = max(*scale, low + SPAN)
         curves = [line.resample(2 * places, end) for line in (self.train, self.validated)]
         lines = []
         for n, row in enumerate(draw_dots(curves, height=height, low=low, high=high)):
@@ -240,7 +239,7 @@ class TrainingDisplay:
             lines[-1].rstrip()
         time_at_end = duration(seconds)
         legend = Text().append("train", style=TRAIN)
-        if self.validated.x:
+        if self.validated.points:
             legend.append("  ").append("validation", style=VALIDATION)
         if places >= len(legend) + len(time_at_end) + 30:
             legend.append("  bits per character", style="dim")
@@ -257,10 +256,9 @@ class TrainingDisplay:
 
     def _draw_sample(self, title: str, text: str, width: int, height: int | None) -> list[Text]:
         """A title and the text's first lines in `height` rows; without one, all of them."""
-        rail = "│ " if self._unicode else "| "
         written = self._wrap(text.strip("\n"), width - 2)[:height] if title else []
         lines = [Text(title or "no sample yet: it comes with the first validation", style="dim")]
-        lines += [Text().append(rail, style="dim").append_text(line) for line in written]
+        lines += [Text().append("│ " if self._unicode else "| ", style="dim").append_text(line) for line in written]
         return lines + [Text() for _ in range((height or 0) + 1 - len(lines))]
 
     def _draw_table(self, columns: int) -> list[Text]:

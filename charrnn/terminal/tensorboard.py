@@ -7,8 +7,9 @@ goes on from: TensorBoard then forgets later steps of the files before.
 import os
 import socket
 import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Self
 
 from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -17,12 +18,12 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from charrnn.terminal.output import write_line
 from charrnn.text.visible import make_visible
-from charrnn.training.events import Event, Progress, Setback, Validation
+from charrnn.training.events import Event, Progress, Replan, Setback, Validation
 
 EVERY = 1.0  # seconds between two figures of the training text
 
 
-class Board:
+class Board(AbstractContextManager["Board"]):
     """Writes the event file of one sitting of a run. Use it as a context manager. What can't be written is told once."""
 
     def __init__(self, folder: Path, step: int):
@@ -33,34 +34,30 @@ class Board:
         self._write(event_pb2.Event(file_version="brain.Event:2"))
         self._write_start(step)
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def add(self, event: Event) -> None:
-        """Write what an event of a run says."""
         match event:
-            case Setback():
-                self._write_start(event.step)
+            case Setback(step=step) | Replan(step=step):
+                self._write_start(step)
             case Validation(metrics=metrics):
                 bits = {"train": metrics.train_bits_per_character, "validation": metrics.validation_bits_per_character}
-                values = [_scalar(f"bits_per_character/{name}", n) for name, n in bits.items() if n is not None]
+                values = {f"bits_per_character/{name}": n for name, n in bits.items() if n is not None}
                 code = "\n".join(f"    {line}" for line in make_visible(metrics.sample or "").split("\n"))  # in Markdown
-                sample = text_pb("sample", code).value
-                self._write_values(metrics.step, [*values, _scalar("learning_rate", metrics.learning_rate), *sample])
+                values["learning_rate"] = metrics.learning_rate
+                self._write_values(metrics.step, values, text_pb("sample", code).value)
             case Progress() if time.monotonic() >= self._due:
                 self._due = time.monotonic() + EVERY
                 rates = {"learning_rate": event.learning_rate, "characters_per_second": event.characters_per_second}
-                figures = {"bits_per_character/train": event.train_bits} | rates
-                self._write_values(event.step, [_scalar(name, value) for name, value in figures.items()])
+                self._write_values(event.step, {"bits_per_character/train": event.train_bits} | rates)
 
     def _write_start(self, step: int) -> None:
         self._write(event_pb2.Event(step=step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START)))
 
-    def _write_values(self, step: int, values: list[Summary.Value]) -> None:
-        self._write(event_pb2.Event(step=step, summary=Summary(value=values)))
+    def _write_values(self, step: int, scalars: Mapping[str, float], texts: Iterable[Summary.Value] = ()) -> None:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._write(event_pb2.Event(step=step, summary=Summary(value=[*values, *texts])))
 
     def _write(self, event: event_pb2.Event) -> None:
         if self._file.closed:
@@ -71,7 +68,3 @@ class Board:
         except OSError as error:
             write_line(f"warning: {self._file.name} can't be written any more: {error.strerror or error}")
             self._file.close()
-
-
-def _scalar(tag: str, value: float) -> Summary.Value:
-    return Summary.Value(tag=tag, simple_value=value)

@@ -1,7 +1,4 @@
-"""A text as ids: a `Corpus` holds one of any length. `Corpus.encoded` gives it in the ids of a `Vocabulary`.
-
-It knows nothing of networks and files. Letters: N characters, V vocabulary.
-"""
+"""Texts as ids: a `Corpus` holds one of any length. Letters: N characters, V vocabulary."""
 
 import copy
 from dataclasses import dataclass
@@ -13,7 +10,7 @@ import numpy as np
 from charrnn.text.vocabulary import UNKNOWN, Ids, Vocabulary, code_points, text_of
 
 BLOCK = 1 << 20  # characters that are held at a time when all of a text is read
-PIECES = 64  # of a text in which the frequencies of its characters are counted, at most
+PIECES = 64  # of a long text that `count_ids` samples
 PIECE = 1 << 16  # characters of each of them
 CHUNK = 1 << 12  # characters between two marks in a text that some are left out of; it divides BLOCK
 
@@ -35,10 +32,7 @@ class SourceFile:
 
 
 class Corpus:
-    """A text of any length as ids in the order in which its characters first appear; slices of it are arrays of them.
-
-    Such ids can be made while the text is read, and the characters of its beginning are the first ones of the alphabet.
-    """
+    """A text of any length as ids, which its characters have in the order in which they first appear; slices are arrays."""
 
     def __init__(self, ids: Sliced, codes: np.ndarray, firsts: np.ndarray, corpus_hash: str):
         """`codes` are the code points of the alphabet, `firsts` the place where each of them first appears."""
@@ -73,10 +67,7 @@ class Corpus:
 
     def counts(self) -> np.ndarray:
         """How often it has each character of the alphabet."""
-        counts = np.zeros(len(self._codes), np.int64)
-        for at in range(0, len(self), BLOCK):
-            counts += np.bincount(self[at : at + BLOCK], minlength=len(counts))
-        return counts[: len(self.alphabet)]
+        return count_ids(self, len(self.alphabet), sampled=False)
 
     def vocabulary(self, most: int | None = None) -> Vocabulary:
         """Its characters; or the `most` frequent ones of them and the UNKNOWN symbol, if it has more."""
@@ -123,9 +114,9 @@ class EncodedCorpus:
         return ids[ids >= 0][start - self.before[first] : stop - self.before[first]]
 
 
-def frequencies(ids: Sliced, vocabulary_size: int) -> np.ndarray:
-    """How often `ids` have each character, (V,); of a long text, PIECES of it are counted, evenly apart."""
+def count_ids(ids: Sliced, vocabulary_size: int, sampled: bool = True) -> np.ndarray:
+    """How often `ids` have each character, (V,); if `sampled`, PIECES of a long text are counted, evenly apart."""
     counts = np.zeros(vocabulary_size, np.int64)
-    for start in range(0, len(ids), max(PIECE, -(-len(ids) // PIECES))):
+    for start in range(0, len(ids), max(PIECE, -(-len(ids) // PIECES)) if sampled else PIECE):
         counts += np.bincount(ids[start : start + PIECE], minlength=vocabulary_size)
     return counts

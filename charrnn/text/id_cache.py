@@ -1,8 +1,4 @@
-"""Keeps the ids of a text: in memory or, of a long text, in a file of the user's cache folder, found again by its hash.
-
-`IdWriter` turns text into ids as it comes and gives a `Corpus`; `load` opens one that was kept. A file is used again only
-if its own hash is right.
-"""
+"""The ids of a text, in memory or, if it is long, in a file of the user's cache: `IdWriter` makes it, `load` opens it."""
 
 import contextlib
 import hashlib
@@ -26,16 +22,12 @@ from charrnn.text.vocabulary import code_points
 BLOCK = 1 << 20  # ids, or bytes of a file, that are hashed at a time; the hashes depend on it
 IN_MEMORY = 1 << 24  # characters up to which a text needs no file
 FORMAT = 1  # of the files
-WIDTHS = tuple(map(np.dtype, ("<u1", "<u2", "<u4")))  # types of ids: the smallest that holds the alphabet is taken
 
 Width = np.dtype[np.unsignedinteger]
 
 
 class IdWriter:
-    """Turns text into ids, piece by piece, and keeps them: up to IN_MEMORY characters in memory, more in a file.
-
-    Use it as a context manager, which removes a file that was not finished.
-    """
+    """Turns text into ids and keeps them, more than IN_MEMORY in a file."""
 
     def __init__(self, named: bool):
         self.named = named  # else the file has no name, and is removed with its corpus
@@ -43,12 +35,10 @@ class IdWriter:
         self.firsts = np.empty(0, np.int64)  # the place where each of them first appears
         self.length = 0
         self._file: IO[bytes] = io.BytesIO()
-        self._make_table(WIDTHS[0])
+        self._make_table(_width(0))
 
-    def __enter__(self) -> "IdWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Remove a file that was not finished."""
         _drop(self._file)
 
     def write(self, text: str) -> None:
@@ -128,17 +118,15 @@ class IdWriter:
 
     def _move(self, width: Width) -> None:
         """Go on with ids of this width, in a new file or in memory."""
-        file = io.BytesIO() if self.length <= IN_MEMORY and isinstance(self._file, io.BytesIO) else self._open()
+        old = self._file
+        self._file = io.BytesIO() if self.length <= IN_MEMORY and isinstance(old, io.BytesIO) else self._open()
         try:
-            self._file.seek(0)
+            old.seek(0)
             with _storing():
-                while block := self._file.read(BLOCK * self._width.itemsize):
-                    file.write(np.frombuffer(block, self._width).astype(width, copy=False).data)
-        except BaseException:
-            _drop(file)
-            raise
-        _drop(self._file)
-        self._file = file
+                while block := old.read(BLOCK * self._width.itemsize):
+                    self._file.write(np.frombuffer(block, self._width).astype(width, copy=False).data)
+        finally:
+            _drop(old)
         self._make_table(width)
 
     def _open(self) -> IO[bytes]:
@@ -183,8 +171,8 @@ class Stored:
 
 
 def _width(alphabet: int) -> Width:
-    """The smallest of the WIDTHS that holds the ids of so many characters."""
-    return next(width for width in WIDTHS if alphabet <= np.iinfo(width).max + 1)
+    """The smallest type of number that holds the ids of so many characters."""
+    return np.min_scalar_type(max(alphabet - 1, 0)).newbyteorder("<")
 
 
 def cache_folder() -> Path:
@@ -201,21 +189,16 @@ def _storing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CharrnnError(
-            f"the ids of this long text can't be kept in {cache_folder()}: {error.strerror or error}; "
-            "set XDG_CACHE_HOME to a folder with room for as many bytes as the text has",
-            1,
-        ) from None
+        what = f"the ids of this long text can't be kept in {cache_folder()}: {error.strerror or error}"
+        cure = "set XDG_CACHE_HOME to a folder with room for as many bytes as the text has"
+        raise CharrnnError(f"{what}; {cure}", 1) from None
 
 
 def load(path: Path, checked: bool = False) -> tuple[Corpus, list[int]] | None:
-    """The corpus that was kept at `path`, and the numbers of the files that were skipped; None if a bit of it is wrong.
-
-    If it was `checked` a moment ago, only the hash of its trailer is checked.
-    """
+    """The corpus kept at `path` and the numbers of the skipped files; None if a bit is wrong (`checked`: of its trailer)."""
     file = open(path, "rb")  # noqa: SIM115 (the corpus keeps it)
     size = os.fstat(file.fileno()).st_size
-    ids = Stored(file, WIDTHS[0], size)  # as bytes, for now; it closes the file
+    ids = Stored(file, _width(0), size)  # as bytes, for now; it closes the file
     tail = ids[max(0, size - 40) : size].tobytes()  # the trailer's hash and its length
     start = size - 40 - int.from_bytes(tail[32:], "little")
     if len(tail) < 40 or start < 0:
@@ -248,8 +231,3 @@ def _hash_corpus(ids: Sliced, codes: np.ndarray) -> str:
     """A hash that is the same for two texts only if they are the same, however they were read."""
     alphabet = codes.astype("<u4").tobytes()
     return join_hashes([alphabet, *hash_blocks(lambda at: np.ascontiguousarray(ids[at : at + BLOCK]).data, len(ids))])
-
-
-def ids_path(stem: Path, hashes: list[str]) -> Path:
-    """The path for the ids of a text whose files have these hashes."""
-    return stem.with_name(f"{stem.name}-{hashlib.sha256(json.dumps(hashes).encode()).hexdigest()}.ids")

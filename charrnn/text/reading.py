@@ -1,8 +1,7 @@
 """Reads files, folders and pipes of any size into a `Corpus`: once, in blocks, at hundreds of megabytes a second.
 
 The ids of a long text are written to a file in the user's cache folder as they are made, so that memory does not grow with
-the text. That file is found again by the hash of the sources' bytes, and used again only if its own hash is right.
-Files that end in .gz or .zst are unpacked as they are read.
+the text. That file is found again by the hash of the sources' bytes. Files that end in .gz or .zst are unpacked.
 """
 
 import codecs
@@ -10,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import json
 import os
 import stat
 import sys
@@ -48,8 +48,7 @@ def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: W
     it is read, and (status 1) if there is no room for the ids of a long text.
     """
     reader = _Reader(sources, encoding=encoding, watch=watch)
-    corpus = reader.find()
-    if corpus is None:
+    if (corpus := reader.find()) is None:
         corpus = reader.read()
     if not len(corpus):
         raise CharrnnError(f"no text in {', '.join(map(str, sources))}: it is empty")
@@ -60,9 +59,9 @@ def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: W
     return corpus
 
 
-def corpus_of(text: str) -> Corpus:
+def build_corpus(text: str) -> Corpus:
     """A text that is at hand already, as a `Corpus`."""
-    with IdWriter(named=False) as writer:
+    with contextlib.closing(IdWriter(named=False)) as writer:
         writer.write(text)
         return writer.finish()
 
@@ -118,7 +117,7 @@ class _Reader:
 
     def read(self) -> Corpus:
         """Read all files."""
-        with IdWriter(named=self.stem is not None) as writer:
+        with contextlib.closing(IdWriter(named=self.stem is not None)) as writer:
             for file in self.files:
                 self._write(file, writer)
             skipped = [i for i, file in enumerate(self.files) if not file.is_text]
@@ -163,7 +162,8 @@ class _Reader:
 
     def _path(self, stem: Path) -> Path:
         """The path in the cache for the ids of files with these hashes."""
-        return id_cache.ids_path(stem, [file.hash + Path(file.name).suffix * file.compressed for file in self.files])
+        hashes = json.dumps([file.hash + Path(file.name).suffix * file.compressed for file in self.files])
+        return stem.with_name(f"{stem.name}-{hashlib.sha256(hashes.encode()).hexdigest()}.ids")
 
 
 class _NotTextError(CharrnnError):
@@ -217,10 +217,7 @@ def _size(name: str) -> int | None:
 
 
 def _unpack(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The blocks of a file, unpacked if it is an archive, or several of them in a row.
-
-    Raises: CharrnnError for one that is damaged or cut short.
-    """
+    """The blocks of a file, unpacked if it is one archive or several in a row. Raises: CharrnnError for a damaged one."""
     if not file.compressed:
         yield from blocks
         return

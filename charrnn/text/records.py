@@ -1,8 +1,6 @@
 """A text as records: lines or paragraphs, each a sequence of its own that begins from the zero state.
 
-A record is read after a line break and ends with its separator. `split` finds the records of a text, `find_records` those
-of its ids, and `hold_out` takes some of them for validation. It knows nothing of networks and files. Letters: N characters
-of a text, R records.
+A record is read after a line break and ends with its separator. Letters: N characters of a text, R records.
 """
 
 import hashlib
@@ -69,9 +67,8 @@ def join(records: Iterable[str], kind: str) -> str:
 
 
 def hold_out(records: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str], int]:
-    """Draw `fraction` of the records for validation, at random by `seed`.
+    """Draw `fraction` of the records for validation, at random by `seed`, but leave out those that training has as well.
 
-    A record that was drawn, but is in the training part too, is left out: to predict it proves nothing.
     Returns: the training part, the records held out in the order drawn, and how many were left out.
     """
     order = np.random.default_rng(seed).permutation(len(records))
@@ -83,10 +80,6 @@ def hold_out(records: Sequence[str], fraction: float, seed: int) -> tuple[list[s
 
 
 def hash_records(records: Iterable[str]) -> np.ndarray:
-    """The hashes of `records`, distinct and sorted, (n, HASH_BYTES) uint8."""
-    return np.frombuffer(b"".join(sorted(set(map(hash_record, records)))), np.uint8).reshape(-1, HASH_BYTES)
-
-
-def hash_record(record: str) -> bytes:
-    """The BLAKE2 hash of a record, HASH_BYTES long."""
-    return hashlib.blake2b(record.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
+    """The BLAKE2 hashes of `records`, distinct and sorted, (n, HASH_BYTES) uint8."""
+    hashes = {hashlib.blake2b(record.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest() for record in records}
+    return np.frombuffer(b"".join(sorted(hashes)), np.uint8).reshape(-1, HASH_BYTES)

@@ -1,4 +1,4 @@
-"""The characters that a network has learned, each with its id: a `Vocabulary`. It knows no files and no networks."""
+"""The characters that a network has learned, each with its id: a `Vocabulary`."""
 
 import numpy as np
 
@@ -51,7 +51,3 @@ class Vocabulary:
         """The ids of the characters, (n,) int32, without those that have none."""
         ids = self.encode(text)
         return ids[ids >= 0]
-
-    def decode(self, ids: Ids) -> str:
-        """The text of `ids` (N,), each of them in 0..V-1."""
-        return "".join(self.characters[i] for i in ids)

@@ -14,8 +14,8 @@ from charrnn.inference.score import RecordBlocks, TextBlocks
 from charrnn.options import Options
 from charrnn.run_folder import read_manifest
 from charrnn.text import id_cache, records
-from charrnn.text.corpus import Corpus, Sliced, SourceFile, frequencies
-from charrnn.text.reading import ARCHIVES, STDIN, Watch, corpus_of, read_corpus
+from charrnn.text.corpus import Corpus, Sliced, SourceFile, count_ids
+from charrnn.text.reading import ARCHIVES, STDIN, Watch, build_corpus, read_corpus
 from charrnn.text.records import RecordText, find_records, hash_records
 from charrnn.text.vocabulary import Ids, Vocabulary
 from charrnn.training.batches import fit_windows
@@ -52,7 +52,7 @@ class Dataset:
         self.vocabulary = vocabulary
         self.start = start  # the character after which a text begins
         self.ids: Sliced = text.training.encoded(vocabulary)  # of the training text, without what the vocabulary lacks
-        self.counts = frequencies(self.ids, len(vocabulary))  # (V,); in a long text by samples of it
+        self.counts = count_ids(self.ids, len(vocabulary))  # (V,); in a long text by samples of it
         self.validation_ids: Ids = text.held_out.ids(vocabulary, 0, validation_length(len(vocabulary)))  # -1: unknown
         self.records: RecordText | None = None  # of the training text
         self.record_hashes: np.ndarray | None = None  # of all records that the run was given
@@ -211,7 +211,7 @@ def _split_records(read: Sequence[Corpus], options: Options) -> tuple[Corpus, Co
         training, held_out, dropped = records.hold_out(training, fraction=float(options.validation or 0.0), seed=options.seed)
     if dropped:
         notes.append(f"{dropped:,} {kind}s were drawn to be held out but are in the training text too; they are left out")
-    return corpus_of(records.join(training, kind)), corpus_of(records.join(held_out, kind)), notes
+    return build_corpus(records.join(training, kind)), build_corpus(records.join(held_out, kind)), notes
 
 
 def name_run(sources: Sequence[str | Path]) -> str:

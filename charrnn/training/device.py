@@ -2,9 +2,8 @@
 
 import contextlib
 import ctypes
-import math
-import time
-from dataclasses import replace
+import statistics
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,10 +15,27 @@ from charrnn.network.config import Config
 from charrnn.options import Options, Recipe
 from charrnn.training.data import Dataset
 from charrnn.training.distributed import ALONE, Group
-from charrnn.training.recipe import REFERENCE, SPEED, Facts, choose
+from charrnn.training.recipe import REFERENCE, Facts, choose, relative_work
 from charrnn.training.sampled_softmax import SampledSoftmax
+from charrnn.training.shards import measure_window
+from charrnn.training.threads import Threads, choose_threads
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of the C library's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of the C library's malloc.h
+FAR_OFF = 1.6  # times as slow or as fast as the speed that a recipe was chosen by: it is chosen again
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run trains on."""
+
+    device: str = "cpu"
+    group: Group = ALONE
+    threads: Threads = field(default_factory=Threads)
+
+    @classmethod
+    def pick(cls, device: str, group: Group, threads: int | None) -> "Machine":
+        """The device that `device` means, and as many threads as are asked for, or as this process has cores."""
+        return cls(pick_device(device, group), group, Threads(choose_threads(threads)))
 
 
 def pick_device(name: str, group: Group = ALONE) -> str:
@@ -60,63 +76,67 @@ def can_run_bfloat16(cell: str, device: str) -> bool:
     return True
 
 
-def measure_speed(device: str, precision: str, logits: int) -> float:
-    """Characters per second that the REFERENCE network learns here, with so many logits for each: the best of a few windows."""
-    model = CharRNN(Config(logits, *REFERENCE)).to(device)
-    return 48 * 32 / window_seconds(model, 48, 32, getattr(torch, precision), 5)
+def measure_speed(machine: Machine, precision: str, logits: int) -> float:
+    """Characters per second that the REFERENCE network learns here, with so many logits for each, in a window as others are."""
+    model = CharRNN(Config(logits, *REFERENCE)).to(machine.device)
+    shape = (48, 32)
+    shards = 2 if machine.device == "cpu" else 1
+    with machine.threads:
+        took = measure_window(model, shape, threads=machine.threads, shards=shards, dtype=getattr(torch, precision))
+    return shape[0] * shape[1] / statistics.median(took[1:])
 
 
-def window_seconds(model: CharRNN, seq_length: int, batch_size: int, dtype: torch.dtype, times: int) -> float:
-    """How long `model` takes for a window (T, B), forward and backward: the best of some `times`."""
-    keep_memory()
-    ids = torch.zeros(seq_length, batch_size, dtype=torch.int64, device=model.softmax.weight.device)
-    best = math.inf
-    for _ in range(times):
-        began = time.perf_counter()
-        logits, _ = model(ids, model.initial_state(batch_size), dtype=dtype)
-        logits.sum().backward()
-        logits.sum().item()  # waits for a GPU
-        best = min(best, time.perf_counter() - began)
-    model.zero_grad(set_to_none=True)
-    return best
+class Plan:
+    """How a recipe is chosen: by what the user asks for, the text, and the speed of all ranks together.
+
+    Raises: CharrnnError where the precision that is asked for can't be had.
+    """
+
+    def __init__(self, options: Options, dataset: Dataset, base: Model | None, machine: Machine):
+        cell = options.cell if base is None else base.header.config.cell
+        softmax = SampledSoftmax.of(dataset.counts)
+        self.options = options
+        self.machine = machine
+        self.facts = Facts(
+            characters=len(dataset.ids),
+            vocabulary_size=len(dataset.vocabulary),
+            precision=pick_precision(options.precision, cell=cell, device=machine.device, group=machine.group),
+            base=None if base is None else base.header.config,
+            records=0 if dataset.records is None else len(dataset.records),
+            logits=len(dataset.vocabulary) if softmax is None else softmax.width,
+        )
+        if options.seconds is not None:
+            self._measure()
+
+    def _measure(self) -> None:
+        own = measure_speed(self.machine, self.facts.precision, self.facts.logits or 1)
+        self.facts = replace(self.facts, speed=sum(self.machine.group.all_gather(own)))
+
+    def choose(self) -> tuple[Recipe, list[str]]:
+        """A recipe, and notes for the user; the first rank chooses for all. Raises: CharrnnError as `recipe.choose`."""
+        options, group = self.options, self.machine.group
+        recipe, notes = group.broadcast(lambda: choose(options, self.facts))
+        if options.batch_size is None and recipe.batch_size < group.size:
+            return group.broadcast(lambda: choose(replace(options, batch_size=group.size), self.facts))
+        return recipe, notes
+
+    def revise(self, recipe: Recipe, speed: float) -> tuple[Recipe, float] | None:
+        """Another recipe, and the ratio of the speed measured now to that before, if `speed` shows that to be far off.
+
+        `speed` is in characters per second of a run by `recipe`. None where that recipe is right all the same.
+        """
+        before = self.facts.speed
+        if self.facts.base is not None or not _is_far(speed * relative_work(recipe.num_layers, recipe.hidden_size) / before):
+            return None
+        self._measure()
+        ratio = self.facts.speed / before
+        found, _ = self.choose()
+        sizes = [(r.num_layers, r.hidden_size, r.batch_size, r.seq_length) for r in (found, recipe)]
+        return (found, ratio) if _is_far(ratio) and sizes[0] != sizes[1] else None
 
 
-def advice(group: Group, model: CharRNN, shape: tuple[int, ...], dtype: torch.dtype) -> list[str]:
-    """What to tell the user of several ranks, where a rank's windows (T, B) take less time than their gradients' averaging."""
-    if group.size == 1:
-        return []
-    count = sum(p.numel() for p in model.parameters())
-    work = max(group.all_gather(window_seconds(model, shape[0], shape[1], dtype, 2)))
-    way = max(group.all_gather(group.averaging_seconds(torch.zeros(count, device=model.softmax.weight.device))))
-    if way < work:
-        return []
-    took = f"{1000 * work:.3g} ms of work and {1000 * way:.3g} ms to average {count * 4e-6:.3g} MB of gradients"
-    cure = "more ranks hardly help; a larger --batch-size, which costs no more averaging, does"
-    return [f"a step takes each rank {took}: {cure}"]
-
-
-def choose_recipe(
-    options: Options, dataset: Dataset, base: Model | None, device: str, group: Group
-) -> tuple[Recipe, list[str]]:
-    """Decide how to train on this machine; the first rank decides for all."""
-    cell = options.cell if base is None else base.header.config.cell
-    precision = pick_precision(options.precision, cell=cell, device=device, group=group)
-    softmax = SampledSoftmax.of(dataset.counts)
-    logits = len(dataset.vocabulary) if softmax is None else softmax.width
-    speed = sum(group.all_gather(measure_speed(device, precision, logits))) if options.seconds is not None else SPEED
-    facts = Facts(
-        characters=len(dataset.ids),
-        vocabulary_size=len(dataset.vocabulary),
-        precision=precision,
-        speed=speed,
-        base=None if base is None else base.header.config,
-        records=0 if dataset.records is None else len(dataset.records),
-        logits=logits,
-    )
-    recipe, notes = group.broadcast(lambda: choose(options, facts))
-    if options.batch_size is None and recipe.batch_size < group.size:
-        return group.broadcast(lambda: choose(replace(options, batch_size=group.size), facts))
-    return recipe, notes
+def _is_far(ratio: float) -> bool:
+    return not 1 / FAR_OFF < ratio < FAR_OFF
 
 
 def random_state(device: torch.device) -> torch.Tensor:
@@ -139,6 +159,7 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_ARENA_MAX, 1)  # threads' own arenas would give their memory back all the same
 
 
 def has_bfloat16() -> bool:

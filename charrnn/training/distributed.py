@@ -53,9 +53,8 @@ class Group:
         """The sum of each number over the ranks, (n,) float64: the quick meeting of every step."""
         return numbers
 
-    def average_gradients(self, model: Any) -> Any:
-        """`model` as a module whose gradients are averaged over the ranks."""
-        return model
+    def average(self, gradient: Any) -> None:
+        """Make a tensor the mean over the ranks."""
 
     def averaging_seconds(self, gradients: Any) -> float:
         """How long it takes to average a tensor of so many gradients over the ranks."""
@@ -95,8 +94,6 @@ class Ranks(Group):
         self._dist = dist
         self._waits = 0
         timeout = timedelta(seconds=_seconds())
-        if "OMP_NUM_THREADS" not in os.environ:  # torchrun says one, unless the user says how many
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         has_gpu = local_rank < torch.cuda.device_count()
         if has_gpu:
             torch.cuda.set_device(local_rank)
@@ -165,16 +162,15 @@ class Ranks(Group):
         self._dist.all_reduce(tensor)
         return tensor.numpy()
 
-    def average_gradients(self, model: Any) -> Any:
-        from torch.nn.parallel import DistributedDataParallel
-
-        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+    def average(self, gradient: Any) -> None:
+        gradient.div_(self.size)
+        self._dist.all_reduce(gradient)
 
     def averaging_seconds(self, gradients: Any) -> float:
         took = []
         for _ in range(3):
             began = time.perf_counter()
-            self._dist.all_reduce(gradients)
+            self.average(gradients)
             gradients[:1].sum().item()  # waits for a GPU
             took.append(time.perf_counter() - began)
         return min(took)

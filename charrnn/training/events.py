@@ -1,8 +1,9 @@
-"""What a run tells whoever watches it: `Progress`, `Validation`, `Setback`. Plain values; it imports no torch."""
+"""What a run tells whoever watches it: `Progress`, `Validation`, `Setback`, `Replan`. Plain values; it imports no torch."""
 
 from dataclasses import dataclass
 
 from charrnn.headers import Metrics
+from charrnn.options import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,4 +38,13 @@ class Setback:
     learning_rate: float  # the highest from now on
 
 
-Event = Progress | Validation | Setback
+@dataclass(frozen=True, kw_only=True)
+class Replan:
+    """The speed that sizes were chosen by was far off: the run begins again, in what is left of its time, with other sizes."""
+
+    ratio: float  # of the speed that is measured now to that
+    recipe: Recipe
+    step: int = 0  # that it goes back to
+
+
+Event = Progress | Validation | Setback | Replan

@@ -5,10 +5,10 @@ It knows no files, no schedule and no clock. Letters: T time steps, B sequences 
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from charrnn.checkpoint import Tensors
 from charrnn.errors import CharrnnError
@@ -17,12 +17,12 @@ from charrnn.network.char_rnn import CharRNN, State
 from charrnn.network.config import Config
 from charrnn.network.optimizer import Optimizer
 from charrnn.options import Recipe
-from charrnn.training.batches import PAD, Batch
+from charrnn.training.batches import Batch
 from charrnn.training.data import Dataset
-from charrnn.training.device import can_run_bfloat16, random_state, set_random_state
-from charrnn.training.distributed import ALONE, Group
-from charrnn.training.recipe import MUON_FROM
+from charrnn.training.device import Machine, can_run_bfloat16, random_state, set_random_state
+from charrnn.training.recipe import MUON_FROM, count_shards
 from charrnn.training.sampled_softmax import SampledSoftmax
+from charrnn.training.shards import Shard, backpropagate, join_states, measure_window
 
 MUON_RATE = 4.0  # Muon's learning rate for each one of Adam's
 CLIP = 1.0  # the largest norm of the gradient (Pascanu et al. 2013)
@@ -44,17 +44,22 @@ class StopError(Exception):
 class Learner:
     """A network that learns one text. Raises: CharrnnError where a batch has fewer sequences than there are ranks."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, device: str, group: Group = ALONE):
+    def __init__(self, dataset: Dataset, recipe: Recipe, machine: Machine):
+        group = machine.group
         if recipe.batch_size < group.size:
             cure = "take a larger --batch-size, a longer text or fewer ranks"
             raise CharrnnError(f"a batch of {recipe.batch_size} can't be shared by {group.size} ranks; {cure}")
         self.dataset = dataset
         self.recipe = recipe
         self.group = group
-        self.device = torch.device(device)
+        self.threads = machine.threads
+        self.device = torch.device(machine.device)
+        length = recipe.seq_length if dataset.records is None else len(dataset.ids) / len(dataset.records)
+        shards = recipe.shards or count_shards(recipe, length)  # 0: a run of an earlier version
+        self.shards = max(1, shards // group.size) if self.device.type == "cpu" else 1  # of this rank's batches
         self.dtype = torch.float32  # of products
         self.notes: list[str] = []  # for the user
-        if recipe.precision == "bfloat16" and can_run_bfloat16(recipe.cell, device):
+        if recipe.precision == "bfloat16" and can_run_bfloat16(recipe.cell, machine.device):
             self.dtype = torch.bfloat16
         elif recipe.precision == "bfloat16":  # a run that was begun on another machine
             self.notes.append("this processor can't run an LSTM in bfloat16, in which the run was begun; it goes on in float32")
@@ -68,8 +73,8 @@ class Learner:
         read = [matrix for layer in self.model.layers for matrix in layer.all_weights[0][:2]]
         matrices = read[1:] if recipe.hidden_size >= MUON_FROM else []
         others = [p for p in self.model.parameters() if not any(p is matrix for matrix in matrices)]
-        self.optimizer = Optimizer(matrices, others, self.dtype)
-        self.network = group.average_gradients(self.model)  # to learn with; it has the same weights
+        self.optimizer = Optimizer(matrices, others, self.dtype, self.shards, self.threads.map)
+        self.parameters = [*matrices, *others]
         mine = group.part(recipe.batch_size)
         streams = mine.stop - mine.start
         self.carried: State = self.model.initial_state(streams) if recipe.records is None else []  # from batch to batch
@@ -85,40 +90,57 @@ class Learner:
 
     def step(self, batch: Batch, number: int, learning_rate: float) -> float:
         """Learn a batch as step `number` (from 1 on): its bits per character. Raises: DivergedError; no weight has changed."""
-        loss = self._loss(batch)
-        parameters = [*self.optimizer.matrices, *self.optimizer.others]
-        for p in parameters:
-            p.grad = None
-        beyond = loss.detach() >= DIVERGED * math.log(len(self.dataset.vocabulary) + 1)
-        loss = loss * torch.where(beyond, torch.nan, 1.0)  # no number on one rank, and so the mean gradient on all
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
+        shard = self._prepare(batch)
+        scale = self.group.size / batch.characters  # the mean over ranks is that over all characters
+        learn = partial(backpropagate, self.model, self.parameters, scale, self.dtype)
+        first, *others = self.threads.map(learn, shard.cut(self.shards))
+        loss, gradient = first.loss, first.gradient
+        for other in others:  # in their order, whichever was ready first
+            loss = loss + other.loss
+            gradient.add_(other.gradient)
+        if self.recipe.records is None:
+            self.carried = join_states([part.state for part in (first, *others)])
+        if loss >= DIVERGED * math.log(len(self.dataset.vocabulary) + 1):
+            gradient.fill_(math.nan)  # on one rank, and so the mean on all
+        self.group.average(gradient)
+        parts = torch.split(gradient, [p.numel() for p in self.parameters])
+        gradients = [part.view_as(p) for p, part in zip(self.parameters, parts, strict=True)]
+        norm = torch.stack([part.norm() for part in gradients]).norm().item()
         if not math.isfinite(norm):
             raise DivergedError(number - 1)
         if norm > CLIP:
-            for gradient in gradients:
-                gradient.mul_(CLIP / norm)
+            gradient.mul_(CLIP / norm)
+        for p, part in zip(self.parameters, gradients, strict=True):
+            p.grad = part
         muon_rate = MUON_RATE * learning_rate
         self.optimizer.step(number, rate=learning_rate, muon_rate=muon_rate, decay=self.recipe.weight_decay)
         return loss.item() / LN2
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
-        """The mean cross-entropy of a batch in nats per character of all ranks'; the carried states move on."""
+    def averaging_notes(self, shape: tuple[int, int]) -> list[str]:
+        """What to tell the user of several ranks, whose windows (T, B) take less time than the averaging of their gradients."""
+        if self.group.size == 1:
+            return []
+        count = sum(p.numel() for p in self.parameters)
+        with self.threads:
+            took = min(measure_window(self.model, shape, threads=self.threads, shards=self.shards, dtype=self.dtype))
+        work = max(self.group.all_gather(took))
+        way = max(self.group.all_gather(self.group.averaging_seconds(torch.zeros(count, device=self.device))))
+        if way < work:
+            return []
+        facts = f"{1000 * work:.3g} ms of work and {1000 * way:.3g} ms to average {count * 4e-6:.3g} MB of gradients"
+        cure = "more ranks hardly help; a larger --batch-size, which costs no more averaging, does"
+        return [f"a step takes each rank {facts}: {cure}"]
+
+    def _prepare(self, batch: Batch) -> Shard:
+        """A whole batch, with all that is drawn at random for it."""
         x = torch.from_numpy(batch.inputs.astype(np.int64)).to(self.device)  # (T, B)
         y = torch.from_numpy(batch.targets.astype(np.int64)).to(self.device)
         state = self._state_before(batch)
-        dropout = (self.recipe.dropout, self.recipe.recurrent_dropout)
-        if self.softmax is None:
-            logits, state = self.network(x, state, *dropout, self.dtype)
-        else:
+        candidates = correction = None
+        if self.softmax is not None:
             candidates, correction, y = self.softmax.draw(y)
-            logits, state = self.network(x, state, *dropout, self.dtype, candidates)
-            logits = logits + correction
-        if self.recipe.records is None:
-            self.carried = state
-        lost = functional.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=PAD, reduction="sum")
-        return lost * (self.group.size / batch.characters)  # the mean over ranks is that over all characters
+        masks = self.model.draw_masks(x.shape[1], self.recipe.dropout, self.recipe.recurrent_dropout)
+        return Shard(inputs=x, targets=y, state=state, masks=masks, candidates=candidates, correction=correction)
 
     def _state_before(self, batch: Batch) -> State:
         """The states that a batch begins from: nothing goes from one batch of records to the next."""
@@ -153,12 +175,17 @@ class Learner:
         """The zero state of a validation's streams."""
         return self.model.initial_state(batch_size)
 
-    @torch.no_grad()
     def forward(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """Read `ids` (T, B) on from a state: logits (T, B, V) and the state after them. Raises: StopError, see `validate`."""
         if self._stop():
             raise StopError
-        logits, state = self.model(torch.from_numpy(ids.astype(np.int64)).to(self.device), state, dtype=self.dtype)
+        x = torch.from_numpy(ids.astype(np.int64)).to(self.device)
+        read = self.threads.map(self._read, Shard(inputs=x, targets=x, state=state, masks=[]).cut(self.shards))
+        return np.concatenate([logits for logits, _ in read], axis=1), join_states([after for _, after in read])
+
+    @torch.no_grad()
+    def _read(self, shard: Shard) -> tuple[np.ndarray, State]:
+        logits, state = self.model(shard.inputs, shard.state, dtype=self.dtype)
         return logits.float().cpu().numpy(), state
 
     def weights(self) -> Tensors:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from charrnn.errors import CharrnnError
 from charrnn.headers import Json
+from charrnn.network.cells import CELLS
 from charrnn.network.config import Config
 from charrnn.options import Options, Recipe, flag_of
 from charrnn.text.records import LONGEST
@@ -42,6 +43,8 @@ REGULARIZATION = (
 )
 MAX_EPOCHS = 25  # over the training text in a length of time; more learns it by heart, whatever is done against that
 BATCH = 2_000  # characters in a batch of records
+WORTH = 3e7  # multiplications of a step from which on it is quicker in two shards than in one
+LARGE = 5e8  # of a shard, from which on two more threads are worth the time that cutting it takes where they are not there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     widest = next(most for characters, most in WIDEST if facts.characters < characters)
     hidden_size = _first(options.hidden_size, min(widest, units))
     batch_size, seq_length, notes = _fit_batches(options, facts, batch_size, seq_length)
-    work = max(num_layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if num_layers else 0.1  # of a character: REFERENCE has 1
+    work = relative_work(num_layers, hidden_size)
     epochs, max_epochs, more = _plan_epochs(options, facts, affordable if options.seconds is None else affordable / work)
     by_heart = options.validation == 0.0
     _, dropout, recurrent_dropout, weight_decay = next(row for row in REGULARIZATION if epochs < row[0] or by_heart)
@@ -108,8 +111,32 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
         max_epochs=max_epochs,
         records=options.records,
     )
+    recipe = replace(recipe, shards=count_shards(recipe, facts.mean_length if facts.records else recipe.seq_length))
     _require_memory(recipe, facts)
     return recipe, more + notes
+
+
+def relative_work(num_layers: int, hidden_size: int) -> float:
+    """The work of a character as a multiple of that of the REFERENCE network."""
+    return max(num_layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if num_layers else 0.1
+
+
+def count_shards(recipe: Recipe, length: float) -> int:
+    """Into how many shards to cut a batch of sequences of so many characters: 1, 2, 4 or 8, whatever the machine.
+
+    Cells multiply a few columns hardly faster than many, so each of more than two shards keeps 16 sequences.
+    """
+    H = recipe.hidden_size
+    weights = sum(
+        len(CELLS[recipe.cell].gates) * H * (H + (H if i else recipe.embedding_size)) for i in range(recipe.num_layers)
+    )
+    work = recipe.batch_size * length * weights
+    if work < WORTH or recipe.batch_size < 4:
+        return 1
+    shards = 2
+    while shards < 8 and recipe.batch_size >= 32 * shards and work >= LARGE * shards:
+        shards *= 2
+    return shards
 
 
 def _first(asked: T | None, default: T) -> T:

@@ -21,9 +21,9 @@ from charrnn.run_folder import STATE, RunFolder, require_unused
 from charrnn.text.reading import STDIN, Watch
 from charrnn.training.batches import make_batches
 from charrnn.training.data import Dataset, load_dataset, name_run, rebuild_dataset, reload_text
-from charrnn.training.device import advice, choose_recipe, keep_memory, pick_device
+from charrnn.training.device import Machine, Plan
 from charrnn.training.distributed import ALONE, Group, find_job
-from charrnn.training.events import Event, Progress, Setback, Validation
+from charrnn.training.events import Event, Progress, Replan, Setback, Validation
 from charrnn.training.learner import DivergedError, Learner, StopError
 from charrnn.training.schedule import Schedule, anneal
 
@@ -35,21 +35,26 @@ SMALLER = 0.25  # the learning rate after a setback, as a fraction of that befor
 class Run:
     """A training run in a folder. Make one with `create` or `resume`; `events` trains it."""
 
-    def __init__(
-        self, folder: RunFolder, dataset: Dataset, recipe: Recipe, origin: Origin, device: str = "cpu", group: Group = ALONE
-    ):
+    def __init__(self, folder: RunFolder, dataset: Dataset, recipe: Recipe, origin: Origin, machine: Machine):
         self.folder = folder
         self.dataset = dataset
-        self.recipe = recipe
         self.origin = origin
-        self.group = group
-        self.batches = make_batches(dataset.ids if dataset.records is None else dataset.records, recipe=recipe, group=group)
-        self.learner = Learner(dataset, recipe=recipe, device=device, group=group)
-        self.counters = Counters(train_bits=math.log2(len(dataset.vocabulary)))
+        self.machine = machine
+        self.group = machine.group
+        self._begin(recipe)
+        self.plan: Plan | None = None  # by which the recipe was chosen
         self.history: list[Metrics] = []
         self.notes = list(self.learner.notes)  # for the user, on how it was made or is taken up again
         self.save_seconds = 0.0  # that the last save took
         self._stopping = False
+
+    def _begin(self, recipe: Recipe) -> None:
+        """Make an untrained network, and the batches that it will learn."""
+        text = self.dataset.ids if self.dataset.records is None else self.dataset.records
+        self.recipe = recipe
+        self.batches = make_batches(text, recipe=recipe, group=self.group)
+        self.learner = Learner(self.dataset, recipe, self.machine)
+        self.counters = Counters(train_bits=math.log2(len(self.dataset.vocabulary)))
 
     @classmethod
     def create(
@@ -72,16 +77,18 @@ class Run:
         base = group.broadcast(lambda: load(init_from) if init_from is not None else None)
         dataset = load_dataset(sources, options=options, base=base, watch=watch, group=group)
         options = replace(options, validation=dataset.text.validation, records=dataset.kind)
-        device = pick_device(options.device, group)
-        recipe, notes = choose_recipe(options, dataset, base=base, device=device, group=group)
+        machine = Machine.pick(options.device, group, options.threads)
+        plan = Plan(options, dataset, base=base, machine=machine)
+        recipe, notes = plan.choose()
         names = [str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources]
         model = None if init_from is None else str(Path(init_from).resolve())
         origin = Origin(sources=names, corpus_hash=dataset.text.corpus_hash, options=options, init_from=model)
-        run = cls(RunFolder(Path()), dataset, recipe=recipe, origin=origin, device=device, group=group)
+        run = cls(RunFolder(Path()), dataset, recipe=recipe, origin=origin, machine=machine)
+        run.plan = plan
         if base is not None and base.path is not None:
             run.learner.load_weights(read_model(base.path)[0])
         run.notes = dataset.text.notes + notes + run.batches.notes
-        run.notes += advice(group, run.learner.model, shape=run.batches[0].inputs.shape, dtype=run.learner.dtype)
+        run.notes += run.learner.averaging_notes(run.batches[0].inputs.shape)
         path = group.broadcast(lambda: run._claim(None if out is None else Path(out), force))
         if group.rank:
             run.folder = RunFolder(path)
@@ -93,6 +100,7 @@ class Run:
         out: Path,
         sources: Sequence[str | Path] = (),
         device: str = "auto",
+        threads: int | None = None,
         watch: Watch | None = None,
         group: Group = ALONE,
     ) -> Self:
@@ -106,8 +114,8 @@ class Run:
             text = reload_text(out, header.origin, sources=sources, watch=watch, group=group)
             try:
                 dataset = rebuild_dataset(text, header)
-                where = pick_device(device, group)
-                run = cls(folder, dataset, recipe=header.recipe, origin=header.origin, device=where, group=group)
+                machine = Machine.pick(device, group, threads)
+                run = cls(folder, dataset, recipe=header.recipe, origin=header.origin, machine=machine)
                 run._restore(tensors, header)
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
                 raise damaged(out / STATE, error) from None
@@ -133,11 +141,11 @@ class Run:
         `started` is when the clock of `--for` began (`time.monotonic`). A loss that diverges sets the run back to its saved
         state, SETBACKS times at most. Raises: CharrnnError (status 1) when it diverges after that, or can't be saved.
         """
-        keep_memory()
         if self.group.rank == 0:
             self.folder.lock()
         try:
-            yield from self._train(self._schedule(options), time.monotonic() if started is None else started, stop)
+            with self.machine.threads:
+                yield from self._train(self._schedule(options), time.monotonic() if started is None else started, stop)
         finally:
             self.folder.unlock()
 
@@ -161,7 +169,9 @@ class Run:
                     schedule.note_save(self.save_seconds)
                 if schedule.is_over or self._stopping:
                     break
-                self._learn(schedule.fraction)
+                if schedule.is_plan_due:
+                    yield from self._replan(schedule)
+                self._learn(schedule)
             except StopError:
                 break
             except DivergedError:
@@ -176,7 +186,7 @@ class Run:
         self.counters.seconds = schedule.earlier + self._synchronize(started, stop)
         self.save()
         if self.step and not self.history:  # stopped before its first validation, whose model will replace this one
-            self.group.broadcast(lambda: self._save_model(self._metrics(schedule.fraction, None)))
+            self.group.broadcast(lambda: self._save_model(self._metrics(schedule, None)))
 
     def _schedule(self, options: Options) -> Schedule:
         """The schedule of a run of the length that `options` ask for, which the run remembers."""
@@ -187,11 +197,24 @@ class Run:
         return Schedule(
             seconds=options.seconds,
             steps=math.ceil(options.epochs * self.batches.per_epoch) if options.epochs else options.steps,
-            max_steps=self.recipe.max_epochs * self.batches.per_epoch or math.inf,
+            max_steps=self._max_steps(),
             validation_size=len(self.dataset.validation_ids),
             vocabulary_size=len(self.dataset.vocabulary),
             earlier=self.counters.seconds,
         )
+
+    def _max_steps(self) -> float:
+        return self.recipe.max_epochs * self.batches.per_epoch or math.inf
+
+    def _replan(self, schedule: Schedule) -> Iterator[Event]:
+        """Begin again with other sizes, where the first seconds show that the speed these were chosen by is far off."""
+        schedule.note_plan()
+        if self.plan is None or (found := self.plan.revise(self.recipe, schedule.characters_per_second)) is None:
+            return
+        self._begin(found[0])
+        schedule.begin_again(self._max_steps())
+        self.save()
+        yield Replan(ratio=found[1], recipe=self.recipe)
 
     def _synchronize(self, started: float, stop: Callable[[], bool]) -> float:
         """Agree on whether a rank was asked to stop and on the mean of the training bits; return rank 0's seconds so far."""
@@ -201,14 +224,17 @@ class Run:
         self.counters.train_bits = float(train_bits)
         return float(seconds)
 
-    def _learn(self, fraction: float) -> None:
+    def _learn(self, schedule: Schedule) -> None:
         """One batch, one step of the optimizer."""
         batch = self.batches[self.step]
-        rate = anneal(self.highest_rate, fraction=fraction, step=self.step)
-        bits = self.learner.step(batch, number=self.step + 1, learning_rate=rate)
+        bits = self.learner.step(batch, number=self.step + 1, learning_rate=self._rate(schedule))
         self.counters.step += 1
         self.counters.characters += batch.characters
         self.counters.train_bits += (bits - self.counters.train_bits) * max(0.02, 1 / self.step)
+
+    def _rate(self, schedule: Schedule) -> float:
+        """The learning rate of the next step."""
+        return anneal(self.highest_rate, fraction=schedule.fraction, step=self.step, begun=schedule.begun)
 
     def _report(self, schedule: Schedule) -> Progress:
         schedule.note_progress()
@@ -220,23 +246,22 @@ class Run:
             seconds_left=schedule.seconds_left,
             characters_per_second=schedule.characters_per_second,
             train_bits=self.counters.train_bits,
-            learning_rate=anneal(self.highest_rate, fraction=schedule.fraction, step=self.step),
+            learning_rate=self._rate(schedule),
         )
 
     def _validate(self, schedule: Schedule, stop: Callable[[], bool]) -> Validation:
         """Score the validation text, let the model write a line, and save. Raises: StopError where a rank is asked to stop."""
-        fraction = min(schedule.fraction, 1.0)
         bits = self.learner.validate(stop) if len(self.dataset.validation_ids) else None
-        metrics = self._metrics(fraction, bits)
+        metrics = self._metrics(schedule, bits)
         if not math.isfinite(metrics.bits):
             raise DivergedError(self.step)
         weights = self._weights()
         sample = self.group.broadcast(lambda: Model(weights, self._header()).preview(self.step))
         self.history.append(replace(metrics, sample=sample))
         self.save()
-        return Validation(metrics=self.history[-1], best=self._is_best(), fraction=fraction)
+        return Validation(metrics=self.history[-1], best=self._is_best(), fraction=min(schedule.fraction, 1.0))
 
-    def _metrics(self, fraction: float, bits: float | None) -> Metrics:
+    def _metrics(self, schedule: Schedule, bits: float | None) -> Metrics:
         """Where the run stands, with `bits` per character of the validation text."""
         return Metrics(
             step=self.step,
@@ -244,7 +269,7 @@ class Run:
             seconds=round(self.counters.seconds, 3),
             train_bits_per_character=self.counters.train_bits,
             validation_bits_per_character=bits,
-            learning_rate=anneal(self.highest_rate, fraction=fraction, step=self.step),
+            learning_rate=self._rate(schedule),
         )
 
     def _set_back(self) -> Setback:

@@ -11,17 +11,18 @@ VALIDATIONS = 20  # at most, in a run
 VALIDATING = 0.04  # the fraction of a run for a time that validations are planned to take; they stay below a twentieth
 SAVING = 0.02  # the fraction of a run that saves are planned to take
 SAVE_EVERY = 30.0  # seconds between two saves of the state, at least
+PLANNED = 0.02, 1.0  # the fraction of a run for a time, and the seconds, after which its speed is compared with the expected
 REDRAW = 0.2  # seconds between two reports of progress, at least
 LOGITS_PER_SECOND = 1.5e8  # of the softmax layer in a validation, where none has been measured yet
 
 
-def anneal(highest: float, fraction: float, step: int) -> float:
-    """The learning rate after `fraction` of the run: a linear warm-up, then linearly to zero.
+def anneal(highest: float, fraction: float, step: int, begun: float = 0.0) -> float:
+    """The learning rate after `fraction` of the run: a linear warm-up from the fraction `begun` on, then linearly to zero.
 
     >>> [round(anneal(0.01, fraction, 1), 4) for fraction in (0.01, 0.02, 0.51, 1.0)]
     [0.0049, 0.0098, 0.0049, 0.0]
     """
-    rise = min(1.0, fraction / WARM_UP) if step else WARM_UP
+    rise = min(1.0, (fraction - begun) / WARM_UP) if step else WARM_UP
     return highest * max(rise, 0.1) * (1 - min(fraction, 1.0))
 
 
@@ -39,6 +40,7 @@ class Schedule:
     step: int = field(default=0, init=False)
     learned: int = field(default=0, init=False)  # characters of this sitting
     fraction: float = field(default=0.0, init=False)  # how much of the run is done: 0 to 1, or more where its time is over
+    begun: float = field(default=0.0, init=False)  # the fraction at which the network that learns now began
     memorized: bool = field(default=False, init=False)  # a text without validation is known by heart: the run may end
     validated_at: int = field(default=-1, init=False)  # the step of the last validation
     validation_seconds: float = field(default=0.0, init=False)  # that it took; 0: not measured yet
@@ -47,6 +49,7 @@ class Schedule:
     _begun: float = field(default=0.0, init=False)
     _saved: float = field(default=0.0, init=False)  # when the last save was
     _shown: float = field(default=0.0, init=False)  # when progress was last reported
+    _planned: bool = field(default=False, init=False)  # the speed has been compared with the expected
 
     def begin(self, *, clock: float, step: int, save_seconds: float, last: tuple[int, float] | None = None) -> None:
         """Begin a sitting. `last` is the step of the run's last validation and the seconds that were spent then."""
@@ -78,6 +81,17 @@ class Schedule:
         self.save_seconds = save_seconds
         self._saved = self.clock
 
+    def note_plan(self) -> None:
+        """Say that the speed has been compared with the expected."""
+        self._planned = True
+
+    def begin_again(self, max_steps: float) -> None:
+        """Say that the run begins again with another network, in what is left of its time."""
+        self.begun = self.fraction
+        self.max_steps = max_steps
+        self._begun = self.clock
+        self.step = self.learned = 0
+
     def note_progress(self) -> None:
         """Say that progress has been reported."""
         self._shown = self.clock
@@ -104,6 +118,13 @@ class Schedule:
     @property
     def is_progress_due(self) -> bool:
         return self.clock - self._shown > REDRAW
+
+    @property
+    def is_plan_due(self) -> bool:
+        """Whether to compare the speed with the expected, once in a run for a time, in the first seconds that it learns."""
+        if self.seconds is None or self.earlier or self._planned or not self.step:
+            return False
+        return self.fraction > PLANNED[0] and self.clock - self._begun > PLANNED[1]
 
     @property
     def is_validation_due(self) -> bool:

@@ -31,6 +31,7 @@ def train(
     encoding: str = "utf-8",
     max_vocabulary: int | None = None,
     records: str | None = None,
+    threads: int | None = None,
     out: str | Path | None = None,
     init_from: str | Path | None = None,
     watch: Callable[[Event], None] = lambda event: None,
@@ -63,6 +64,7 @@ def train(
         encoding=encoding,
         max_vocabulary=max_vocabulary,
         records=records,
+        threads=threads,
     )
     sources = [corpus] if isinstance(corpus, (str, Path)) else list(corpus)
     with join() as group:

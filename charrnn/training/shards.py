@@ -1,0 +1,90 @@
+"""The parts of a batch that are learned side by side, each with a forward and backward pass of its own.
+
+The recipe says into how many shards a batch is cut, so that weights don't depend on how many threads learn them.
+Letters: T time steps, B sequences of a batch, b of a shard, P numbers in all gradients.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from charrnn.network.char_rnn import CharRNN, Masks, State
+from charrnn.training.batches import PAD
+from charrnn.training.threads import Threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Sequences that one thread learns."""
+
+    inputs: Tensor  # (T, b) ids
+    targets: Tensor  # (T, b) ids, or places among the candidates; PAD: nothing to learn
+    state: State  # before the first step
+    masks: Masks
+    candidates: Tensor | None = None  # (K,) ids, the same for all shards
+    correction: Tensor | None = None  # (K,), added to their logits
+
+    def cut(self, count: int) -> list["Shard"]:
+        """Up to so many shards of it, of one size with the others or one sequence apart."""
+        batch_size = self.inputs.shape[1]
+        count = min(count, batch_size)
+        bounds = [k * batch_size // count for k in range(count + 1)]
+        return [self._part(slice(*pair)) for pair in pairwise(bounds)] if count > 1 else [self]
+
+    def _part(self, part: slice) -> "Shard":
+        return Shard(
+            inputs=self.inputs[:, part].contiguous(),
+            targets=self.targets[:, part].contiguous(),
+            state=[tuple(tensor[part] for tensor in layer) for layer in self.state],
+            masks=[(of_weights, None if of_units is None else of_units[part]) for of_weights, of_units in self.masks],
+            candidates=self.candidates,
+            correction=self.correction,
+        )
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a shard gives."""
+
+    loss: Tensor  # the sum of its characters' cross-entropies in nats, times `scale`
+    gradient: Tensor  # (P,), of that, by all parameters one after the other
+    state: State  # after the last step
+
+
+def backpropagate(model: CharRNN, parameters: Sequence[Tensor], scale: float, dtype: torch.dtype, shard: Shard) -> Learned:
+    """Run `model` over a shard, forward and backward. `dtype` is the precision of products. It changes nothing."""
+    logits, state = model(shard.inputs, shard.state, shard.masks, dtype, shard.candidates)
+    if shard.correction is not None:
+        logits = logits + shard.correction
+    flat = logits.flatten(0, 1), shard.targets.flatten()
+    loss = functional.cross_entropy(*flat, ignore_index=PAD, reduction="sum") * scale
+    gradients = torch.autograd.grad(loss, parameters)
+    return Learned(loss.detach(), torch.cat([gradient.reshape(-1) for gradient in gradients]), state)
+
+
+def join_states(states: Sequence[State]) -> State:
+    """The states of all shards, as that of the whole batch."""
+    if len(states) == 1:
+        return states[0]
+    return [tuple(torch.cat(parts) for parts in zip(*layer, strict=True)) for layer in zip(*states, strict=True)]
+
+
+def measure_window(model: CharRNN, shape: tuple[int, int], threads: Threads, shards: int, dtype: torch.dtype) -> list[float]:
+    """How many seconds each of five windows (T, B) takes `model`, forward and backward, inside the `threads`."""
+    ids = torch.zeros(shape, dtype=torch.int64, device=model.softmax.weight.device)
+    state = model.initial_state(shape[1])
+    cut = Shard(inputs=ids, targets=ids, state=state, masks=model.draw_masks(shape[1], 0.0, 0.0)).cut(shards)
+    learn = partial(backpropagate, model, list(model.parameters()), 1.0, dtype)
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        learned = threads.map(learn, cut)
+        learned[0].loss.item()  # waits for a GPU
+        took.append(time.perf_counter() - began)
+    return took
