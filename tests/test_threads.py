@@ -103,7 +103,8 @@ def test_the_gradients_of_shards_add_up_to_that_of_the_batch():
         shards = whole.cut(count)
         assert [shard.inputs.shape[1] for shard in shards] == sizes
         parts = [learn(shard) for shard in shards]
-        torch.testing.assert_close(sum(part.gradient for part in parts), expected.gradient)
+        for k, gradient in enumerate(expected.gradients):
+            torch.testing.assert_close(sum(part.gradients[k] for part in parts), gradient)
         torch.testing.assert_close(sum(part.loss for part in parts), expected.loss)
         torch.testing.assert_close(torch.cat([part.state[1][0] for part in parts]), expected.state[1][0])
 
@@ -116,12 +117,28 @@ def test_the_gradients_of_shards_add_up_to_that_of_the_batch():
         (dict(hidden_size=192, num_layers=1, batch_size=32, seq_length=32), 2),  # the ten-second network
         (dict(hidden_size=256, num_layers=2, batch_size=32, seq_length=64), 2),  # the one-minute network
         (dict(hidden_size=384, num_layers=2, batch_size=64, seq_length=64), 4),
-        (dict(hidden_size=512, num_layers=2, batch_size=256, seq_length=64), 8),
+        (dict(hidden_size=512, num_layers=2, batch_size=256, seq_length=64), 16),
     ],
 )
 def test_shards_follow_from_the_sizes_alone(sizes, shards):
     recipe, _ = choose(Options(steps=10, **sizes), Facts(characters=10_000_000, vocabulary_size=65))
     assert recipe.shards == count_shards(recipe, recipe.seq_length) == shards
+
+
+def test_a_machine_of_many_cores_takes_the_shards_that_are_quickest_there(corpus, tmp_path, monkeypatch):
+    speeds = {2: 1e5, 4: 1.8e5, 8: 3e5, 16: 2e5}
+    asked = []
+
+    def measure(machine, precision, logits, shards):
+        asked.append(shards)
+        return speeds[shards]
+
+    monkeypatch.setattr(device, "measure_speed", measure)
+    run = Run.create([corpus], Options(seconds=60.0, threads=12, batch_size=32, hidden_size=256), tmp_path / "run")
+    assert asked == [2, 4, 8]
+    assert run.recipe.shards == 8
+    assert run.plan.facts.speed == 3e5
+    run.folder.unlock()
 
 
 def test_threads_do_each_item_once_in_order_with_kernels_of_one_thread_and_give_torch_back_its_own(monkeypatch):

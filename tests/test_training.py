@@ -23,6 +23,7 @@ from charrnn.training.data import validation_length
 from charrnn.training.events import Setback
 from charrnn.training.recipe import Facts, choose
 from charrnn.training.run import Run
+from charrnn.training.schedule import Schedule
 
 SMALL = dict(layers=2, hidden_size=12, embedding=8, batch_size=4, seq_length=20, dropout=0.2)
 
@@ -32,6 +33,13 @@ def corpus(tmp_path):
     path = tmp_path / "corpus.txt"
     path.write_text((CORPORA / "the-lamp.txt").read_text()[:6000])
     return path
+
+
+def at(fraction):
+    """A schedule that is so far."""
+    schedule = Schedule(steps=1)
+    schedule.fraction = fraction
+    return schedule
 
 
 def finish(run, options, stop=lambda: False):
@@ -101,7 +109,7 @@ def test_what_muon_does_not_move_is_moved_as_by_the_adam_of_torch():
 def test_the_cells_do_not_run_away_in_the_first_steps(corpus, tmp_path, hidden_size):
     run = Run.create([corpus], options_of(steps=200, layers=2, hidden_size=hidden_size), tmp_path / "run")
     for _ in range(20):
-        run._learn(0.1)
+        run._learn(at(0.1))
     run.folder.unlock()
     assert all(cells.abs().mean() < 2 for _, cells in run.learner.carried)  # without a guess the second layer's are 20 to 40
 
@@ -116,7 +124,7 @@ def test_a_gradient_is_clipped_to_the_largest_norm_and_a_smaller_one_left_alone(
 
     monkeypatch.setattr(learner, "CLIP", most)
     monkeypatch.setattr(run.learner.optimizer, "step", look)
-    run._learn(0.5)
+    run._learn(at(0.5))
     run.folder.unlock()
     assert norms[0] == pytest.approx(most) if clipped else 1e-3 < norms[0] < most
 

@@ -21,6 +21,7 @@ from charrnn.training.shards import measure_window
 from charrnn.training.threads import Threads, choose_threads
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of the C library's malloc.h
+WINDOW = (48, 32)  # of the speed test, (T, B)
 FAR_OFF = 1.6  # times as slow or as fast as the speed that a recipe was chosen by: it is chosen again
 
 
@@ -76,14 +77,13 @@ def can_run_bfloat16(cell: str, device: str) -> bool:
     return True
 
 
-def measure_speed(machine: Machine, precision: str, logits: int) -> float:
-    """Characters per second that the REFERENCE network learns here, with so many logits for each, in a window as others are."""
+def measure_speed(machine: Machine, precision: str, logits: int, shards: int = 2) -> float:
+    """Characters per second that the REFERENCE network learns here, with so many logits for each, in so many shards."""
     model = CharRNN(Config(logits, *REFERENCE)).to(machine.device)
-    shape = (48, 32)
-    shards = 2 if machine.device == "cpu" else 1
+    shards = shards if machine.device == "cpu" else 1
     with machine.threads:
-        took = measure_window(model, shape, threads=machine.threads, shards=shards, dtype=getattr(torch, precision))
-    return shape[0] * shape[1] / statistics.median(took[1:])
+        took = measure_window(model, WINDOW, threads=machine.threads, shards=shards, dtype=getattr(torch, precision))
+    return WINDOW[0] * WINDOW[1] / statistics.median(took[1:])
 
 
 class Plan:
@@ -109,8 +109,12 @@ class Plan:
             self._measure()
 
     def _measure(self) -> None:
-        own = measure_speed(self.machine, self.facts.precision, self.facts.logits or 1)
-        self.facts = replace(self.facts, speed=sum(self.machine.group.all_gather(own)))
+        threads = self.machine.threads.count if self.machine.device == "cpu" else 1
+        counts = [shards for shards in (2, 4, 8, 16) if shards <= max(2, threads)]
+        own = [measure_speed(self.machine, self.facts.precision, self.facts.logits or 1, shards) for shards in counts]
+        speeds = [sum(speeds) for speeds in zip(*self.machine.group.all_gather(own), strict=False)]
+        best = max(range(len(counts)), key=speeds.__getitem__)
+        self.facts = replace(self.facts, speed=speeds[best], columns=WINDOW[1] // counts[best])
 
     def choose(self) -> tuple[Recipe, list[str]]:
         """A recipe, and notes for the user; the first rank chooses for all. Raises: CharrnnError as `recipe.choose`."""

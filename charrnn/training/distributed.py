@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -19,6 +19,7 @@ from charrnn.version import __version__
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 TIMEOUT = 300.0  # seconds for which a rank waits for another one; the variable CHARRNN_TIMEOUT says another number
 MISSED = 20.0  # seconds, at most, until the agents of torchrun miss one of them: three of its signs of life and a little
@@ -53,8 +54,8 @@ class Group:
         """The sum of each number over the ranks, (n,) float64: the quick meeting of every step."""
         return numbers
 
-    def average(self, gradient: Any) -> None:
-        """Make a tensor the mean over the ranks."""
+    def average(self, gradients: Sequence["Tensor"]) -> None:
+        """Make each of these tensors its mean over the ranks."""
 
     def averaging_seconds(self, gradients: Any) -> float:
         """How long it takes to average a tensor of so many gradients over the ranks."""
@@ -162,15 +163,19 @@ class Ranks(Group):
         self._dist.all_reduce(tensor)
         return tensor.numpy()
 
-    def average(self, gradient: Any) -> None:
-        gradient.div_(self.size)
-        self._dist.all_reduce(gradient)
+    def average(self, gradients: Sequence["Tensor"]) -> None:
+        import torch
+
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).div_(self.size)
+        self._dist.all_reduce(flat)
+        for gradient, mean in zip(gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
     def averaging_seconds(self, gradients: Any) -> float:
         took = []
         for _ in range(3):
             began = time.perf_counter()
-            self.average(gradients)
+            self.average([gradients])
             gradients[:1].sum().item()  # waits for a GPU
             took.append(time.perf_counter() - began)
         return min(took)

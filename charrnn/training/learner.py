@@ -94,24 +94,24 @@ class Learner:
         scale = self.group.size / batch.characters  # the mean over ranks is that over all characters
         learn = partial(backpropagate, self.model, self.parameters, scale, self.dtype)
         first, *others = self.threads.map(learn, shard.cut(self.shards))
-        loss, gradient = first.loss, first.gradient
+        loss, gradients = first.loss, first.gradients
         for other in others:  # in their order, whichever was ready first
             loss = loss + other.loss
-            gradient.add_(other.gradient)
+            for gradient, part in zip(gradients, other.gradients, strict=True):
+                gradient.add_(part)
         if self.recipe.records is None:
             self.carried = join_states([part.state for part in (first, *others)])
         if loss >= DIVERGED * math.log(len(self.dataset.vocabulary) + 1):
-            gradient.fill_(math.nan)  # on one rank, and so the mean on all
-        self.group.average(gradient)
-        parts = torch.split(gradient, [p.numel() for p in self.parameters])
-        gradients = [part.view_as(p) for p, part in zip(self.parameters, parts, strict=True)]
-        norm = torch.stack([part.norm() for part in gradients]).norm().item()
+            gradients[0].fill_(math.nan)  # on one rank, and so the mean on all
+        self.group.average(gradients)
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
         if not math.isfinite(norm):
             raise DivergedError(number - 1)
         if norm > CLIP:
-            gradient.mul_(CLIP / norm)
-        for p, part in zip(self.parameters, gradients, strict=True):
-            p.grad = part
+            for gradient in gradients:
+                gradient.mul_(CLIP / norm)
+        for p, gradient in zip(self.parameters, gradients, strict=True):
+            p.grad = gradient
         muon_rate = MUON_RATE * learning_rate
         self.optimizer.step(number, rate=learning_rate, muon_rate=muon_rate, decay=self.recipe.weight_decay)
         return loss.item() / LN2

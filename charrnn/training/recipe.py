@@ -43,8 +43,8 @@ REGULARIZATION = (
 )
 MAX_EPOCHS = 25  # over the training text in a length of time; more learns it by heart, whatever is done against that
 BATCH = 2_000  # characters in a batch of records
-WORTH = 3e7  # multiplications of a step from which on it is quicker in two shards than in one
-LARGE = 5e8  # of a shard, from which on two more threads are worth the time that cutting it takes where they are not there
+COLUMNS = 16  # sequences of a shard, at least, where there are more than two: cells multiply few hardly faster than many
+WORTH = 3e7, 1e8  # multiplications of a step from which on it is quicker in two shards, and of a shard, where there are more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,7 @@ class Facts:
     base: Config | None = None  # of the model to begin with, whose sizes are kept
     records: int = 0  # how many the text has, where the options take it for records
     logits: int | None = None  # that a step computes for each character; None: one for each of the vocabulary
+    columns: int = COLUMNS  # sequences of a shard, as measured where a length in time is asked for
 
     @property
     def mean_length(self) -> float:
@@ -111,7 +112,8 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
         max_epochs=max_epochs,
         records=options.records,
     )
-    recipe = replace(recipe, shards=count_shards(recipe, facts.mean_length if facts.records else recipe.seq_length))
+    length = facts.mean_length if facts.records else recipe.seq_length
+    recipe = replace(recipe, shards=count_shards(recipe, length, facts.columns))
     _require_memory(recipe, facts)
     return recipe, more + notes
 
@@ -121,20 +123,15 @@ def relative_work(num_layers: int, hidden_size: int) -> float:
     return max(num_layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if num_layers else 0.1
 
 
-def count_shards(recipe: Recipe, length: float) -> int:
-    """Into how many shards to cut a batch of sequences of so many characters: 1, 2, 4 or 8, whatever the machine.
-
-    Cells multiply a few columns hardly faster than many, so each of more than two shards keeps 16 sequences.
-    """
+def count_shards(recipe: Recipe, length: float, columns: int = COLUMNS) -> int:
+    """Into how many shards to cut a batch of sequences of so many characters, each of at least so many `columns`: 1 to 16."""
     H = recipe.hidden_size
-    weights = sum(
-        len(CELLS[recipe.cell].gates) * H * (H + (H if i else recipe.embedding_size)) for i in range(recipe.num_layers)
-    )
-    work = recipe.batch_size * length * weights
-    if work < WORTH or recipe.batch_size < 4:
+    inputs = [recipe.embedding_size, *[H] * recipe.num_layers][: recipe.num_layers]
+    work = recipe.batch_size * length * sum(len(CELLS[recipe.cell].gates) * H * (H + D) for D in inputs)
+    if work < WORTH[0] or recipe.batch_size < 4:
         return 1
     shards = 2
-    while shards < 8 and recipe.batch_size >= 32 * shards and work >= LARGE * shards:
+    while shards < 16 and recipe.batch_size >= 2 * shards * columns and work >= 2 * shards * WORTH[1]:
         shards *= 2
     return shards
 

@@ -1,7 +1,7 @@
 """The parts of a batch that are learned side by side, each with a forward and backward pass of its own.
 
 The recipe says into how many shards a batch is cut, so that weights don't depend on how many threads learn them.
-Letters: T time steps, B sequences of a batch, b of a shard, P numbers in all gradients.
+Letters: T time steps, B sequences of a batch, b of a shard.
 """
 
 import time
@@ -53,7 +53,7 @@ class Learned:
     """What a shard gives."""
 
     loss: Tensor  # the sum of its characters' cross-entropies in nats, times `scale`
-    gradient: Tensor  # (P,), of that, by all parameters one after the other
+    gradients: tuple[Tensor, ...]  # of that, by each parameter
     state: State  # after the last step
 
 
@@ -64,8 +64,7 @@ def backpropagate(model: CharRNN, parameters: Sequence[Tensor], scale: float, dt
         logits = logits + shard.correction
     flat = logits.flatten(0, 1), shard.targets.flatten()
     loss = functional.cross_entropy(*flat, ignore_index=PAD, reduction="sum") * scale
-    gradients = torch.autograd.grad(loss, parameters)
-    return Learned(loss.detach(), torch.cat([gradient.reshape(-1) for gradient in gradients]), state)
+    return Learned(loss.detach(), torch.autograd.grad(loss, parameters), state)
 
 
 def join_states(states: Sequence[State]) -> State:
