@@ -20,7 +20,14 @@ from charrnn.version import __version__
 RECORD_HASHES = "fingerprint"  # the tensor that says which records a model was given; see `text.records.hash_records`
 LONGEST_HEADER = 1 << 24  # bytes; one for all of Unicode has 15.2 million
 LARGEST = 1e6  # no weight is larger: with more, products leave float32
-TENSOR_TYPES = {"F32", "F64", "I64", "U8"}  # that our files hold
+TENSOR_TYPES = {
+    "F32",
+    "F64",
+    "I64",
+    "U8",
+    "F16",
+    "BF16",
+}  # that our files hold; the last two, of half precision, since format 2
 
 Tensors = dict[str, np.ndarray]
 
@@ -54,14 +61,18 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write(path: Path, tensors: Tensors, header: Json) -> None:
-    """Write `tensors` and `header` as one safetensors file, atomically."""
+    """Write `tensors` and `header` as one safetensors file, atomically: of format 1, or 2 where it holds half precision."""
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in sorted(tensors.items())}
-    text = json.dumps({"format": FORMAT, "version": __version__, **header}, ensure_ascii=True, allow_nan=False)
+    newest = max([1, *(2 for tensor in contiguous.values() if tensor.dtype == np.float16)])
+    text = json.dumps({"format": newest, "version": __version__, **header}, ensure_ascii=True, allow_nan=False)
     write_atomically(path, save(contiguous, metadata={"charrnn": text}))
 
 
 def read(path: Path) -> tuple[Tensors, Json]:
-    """Read a file of `write` in little more memory than its size. Raises: CharrnnError where it is no such file, or newer."""
+    """Read a file of `write` in little more memory than its size; half precision becomes float32.
+
+    Raises: CharrnnError where it is no such file, or a newer one.
+    """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError("it is no regular file")
@@ -74,7 +85,12 @@ def read(path: Path) -> tuple[Tensors, Json]:
             names = list(file.keys())
             if any(file.get_slice(name).get_dtype() not in TENSOR_TYPES for name in names):
                 raise ValueError("it holds tensors of a kind that charrnn never writes")
-            tensors = {name: file.get_tensor(name) for name in names}
+            half = {name for name in names if file.get_slice(name).get_dtype() == "BF16"}  # which NumPy does not know
+            tensors = {name: file.get_tensor(name) for name in names if name not in half}
+        tensors = {
+            name: tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor for name, tensor in tensors.items()
+        }
+        tensors |= _read_bfloat16(path, half)
     except FileNotFoundError:
         raise CharrnnError(f"{path} does not exist") from None
     except OSError as error:
@@ -89,6 +105,20 @@ def read(path: Path) -> tuple[Tensors, Json]:
         reads = f"this is charrnn {__version__}, which reads up to format {FORMAT}: charrnn {writer} reads it"
         raise CharrnnError(f"{path} has format {written}, written by charrnn {writer}; {reads}")
     return tensors, header
+
+
+def _read_bfloat16(path: Path, names: set[str]) -> Tensors:
+    """Read tensors that are the upper halves of float32, from a file whose header has been held to be sound."""
+    tensors = {}
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little"))) if names else {}
+        start = file.tell()
+        for name in names:
+            begin, end = header[name]["data_offsets"]
+            file.seek(start + begin)
+            words = np.frombuffer(file.read(end - begin), "<u2").astype("<u4")
+            tensors[name] = (words << 16).view("<f4").reshape(header[name]["shape"])
+    return tensors
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> Json:

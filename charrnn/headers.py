@@ -17,7 +17,7 @@ from charrnn.options import Options, Recipe
 from charrnn.text.records import SEPARATORS
 from charrnn.version import __version__
 
-FORMAT = 1
+FORMAT = 2  # the newest that is read; a file says the oldest that fits it
 LARGEST_SIZE = 1 << 24  # of a configuration: all of Unicode has 1.1 million characters
 LEFT_OUT = {"init_from", "sample", "records"}  # of JSON objects, where they are None
 
@@ -86,7 +86,7 @@ class ModelHeader:
     unknown: bool = False  # whether U+FFFD stands for all characters outside the vocabulary
     records: str | None = None  # "line" or "paragraph", where each is a sequence of its own
     training: Training = field(default_factory=Training)
-    format: int = FORMAT
+    format: int = 1
     version: str = __version__  # of the charrnn that wrote it
 
 

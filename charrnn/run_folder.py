@@ -23,6 +23,7 @@ MODEL = "model.safetensors"
 STATE = "state.safetensors"
 HISTORY = "history.jsonl"
 CORPUS = "corpus.json"
+BASES = Path(__file__).parent / "bases"  # models that come with the package
 
 
 class RunFolder:
@@ -158,10 +159,23 @@ def read_manifest(folder: Path) -> list[SourceFile]:
         return []
 
 
+def list_bases() -> list[str]:
+    """The names of the models that come with the package."""
+    return sorted(path.stem for path in BASES.glob("*.safetensors"))
+
+
 def find_model(path: str | Path | None) -> Path:
-    """The model file that `path`, a run's folder or that file, means; without it the newest run's. Raises: CharrnnError."""
+    """The model file that `path` means, a run's folder, that file or the name of a base model; without it the newest run's.
+
+    Raises: CharrnnError where there is none.
+    """
     if path is not None:
-        return Path(path) / MODEL if Path(path).is_dir() else Path(path)
+        named = Path(path) / MODEL if Path(path).is_dir() else Path(path)
+        if str(path) in list_bases() and not named.exists():
+            return BASES / f"{path}.safetensors"
+        if not named.exists() and named.name == str(path) and not named.suffix:  # a name, and not the path of a file
+            raise CharrnnError(f"{path} does not exist; the base models are: {', '.join(list_bases()) or 'none'}")
+        return named
     found = sorted(Path("runs").glob(f"*/{MODEL}"), key=lambda p: p.stat().st_mtime)
     if not found:
         raise CharrnnError("no model under runs/; train one first (charrnn train FILE) or name one with --model")

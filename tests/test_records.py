@@ -234,16 +234,20 @@ def test_a_run_of_records_stopped_and_resumed_ends_as_one_that_never_stopped(nam
     assert load(tmp_path / "whole").records == kind
 
 
-def test_init_from_goes_on_with_the_records_of_the_model_and_refuses_others(names, tmp_path):
+def test_init_from_goes_on_with_the_records_of_the_model_or_with_others(names, tmp_path):
     train(names, out=tmp_path / "lines", steps=3, records="line", **SMALL)
     train(names, out=tmp_path / "stream", steps=3, **SMALL)
+    names.write_text(names.read_text().replace("\n", "\n\n"))
     run = Run.create([names], Options(steps=2), out=tmp_path / "more", init_from=tmp_path / "lines")
     assert run.recipe.records == "line"
     list(run.events(run.origin.options))
     assert Run.resume(tmp_path / "more").recipe.records == "line"
-    for kind, base, words in (("paragraph", "lines", "learned lines"), ("line", "stream", "one sequence")):
-        with pytest.raises(CharrnnError, match=words):
-            Run.create([names], Options(steps=2, records=kind), out=tmp_path / "no", init_from=tmp_path / base)
+    for kind, base in (("paragraph", "lines"), ("line", "stream")):
+        out = tmp_path / f"{kind} from {base}"
+        model = train(names, out=out, steps=2, records=kind, init_from=tmp_path / base)
+        assert model.records == kind
+        assert model.header.start == "\n"
+        assert Run.resume(out).recipe.records == kind
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])

@@ -1,8 +1,10 @@
 """What the commands share: options and arguments that stand in several of them, signals, and how a model is opened."""
 
+import glob
 import os
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -17,20 +19,31 @@ if TYPE_CHECKING:
     from charrnn.inference.model import Model
 
 
-def option(help: str, names: str = "", metavar: str | None = None) -> Any:
+Complete = Callable[[str], list[str]]  # the answers to a shell for what has been typed of a word
+
+
+def option(help: str, names: str = "", metavar: str | None = None, complete: Complete | None = None) -> Any:
     """An option: `names` are its flags, by default "--" and the parameter's name."""
-    return typer.Option(*names.split(), help=help, metavar=metavar, show_default=False)
+    return typer.Option(*names.split(), help=help, metavar=metavar, autocompletion=complete, show_default=False)
 
 
-def argument(metavar: str, help: str) -> Any:
-    return typer.Argument(metavar=metavar, help=help, show_default=False)
+def argument(metavar: str, help: str, complete: Complete | None = None) -> Any:
+    return typer.Argument(metavar=metavar, help=help, autocompletion=complete, show_default=False)
 
 
-MODEL = "A run's folder or its model file. [default: the newest run under runs/]"
+def complete_model(incomplete: str) -> list[str]:
+    """The base models that begin so, and paths beside them; where there are none, nothing: then the shell offers paths."""
+    from charrnn.run_folder import list_bases
+
+    bases = [name for name in list_bases() if name.startswith(incomplete)]
+    return bases + (sorted(glob.glob(glob.escape(incomplete) + "*")) if bases else [])
+
+
+MODEL = "A run's folder, its model file, or `english`, the base model. [default: the newest run under runs/]"
 TEXTS = "Files and folders of text; '-' or a pipe for standard input."
 
-ModelArgument = Annotated[Path | None, argument("[MODEL]", help=MODEL)]
-ModelOption = Annotated[Path | None, option(MODEL, names="-m --model")]
+ModelArgument = Annotated[Path | None, argument("[MODEL]", help=MODEL, complete=complete_model)]
+ModelOption = Annotated[Path | None, option(MODEL, names="-m --model", complete=complete_model)]
 EncodingOption = Annotated[str, option("The text's encoding. [default: utf-8]")]
 CellOption = Annotated[str, option("lstm, gru or rnn. [default: lstm]")]
 SeedOption = Annotated[int, option("Where all randomness begins. [default: 0]")]

@@ -36,6 +36,7 @@ DROPOUT = "The chance that a unit is silenced; higher where a small text is read
 LEARNING_RATE = "Adam's highest step size (Muon's: four times it); too high diverges, too low is slow. [default: chosen]"
 PRECISION = "auto, float32 or bfloat16 (faster where the processor has it). [default: auto]"
 THREADS = "Cores to train on; they change the time it takes and nothing else. [default: all that the program may use]"
+INIT_FROM = "Fine-tune this model: a run's folder, a model file or `english`; new characters are added to its vocabulary."
 TENSORBOARD = "Write figures and samples for TensorBoard too; takes charrnn[tensorboard]."
 
 
@@ -64,7 +65,7 @@ def train(
     out: Annotated[Path | None, option("The run's folder. [default: runs/NAME after the corpus]", names="-o --out")] = None,
     resume: Annotated[bool, option("Continue the run in that folder where it stopped.", names="--resume")] = False,
     force: Annotated[bool, option("Start anew in that folder; the run in it is replaced.", names="--force")] = False,
-    init_from: Annotated[Path | None, option("Begin with this model's weights and vocabulary.", metavar="MODEL")] = None,
+    init_from: Annotated[Path | None, option(INIT_FROM, metavar="MODEL", complete=common.complete_model)] = None,
     tensorboard: Annotated[bool, option(TENSORBOARD, names="--tensorboard")] = False,
     quiet: Annotated[bool, option("Print nothing but errors.", names="-q --quiet")] = False,
 ) -> None:

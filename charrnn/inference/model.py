@@ -41,6 +41,12 @@ class Model:
         c = self.header.config
         return f"<Model {self.path}: {c.num_layers} x {c.hidden_size} {c.cell}, {len(self.vocabulary)} characters>"
 
+    @property
+    def name(self) -> str:
+        """What the user calls it: its path, or the name of a base model."""
+        path = self.path or Path()
+        return path.stem if path.parent == run_folder.BASES else str(path)
+
     def unknown(self, text: str) -> str:
         """The characters of `text` that the model has never seen, each once."""
         ids = self.vocabulary.encode(text)
@@ -183,7 +189,7 @@ class Model:
 
 
 def load(path: str | Path | None = None) -> Model:
-    """Open a model: a run's folder or its `model.safetensors`; without a path, the newest run under `runs/`.
+    """Open a model: a run's folder, its `model.safetensors` or a base model's name; by default the newest under `runs/`.
 
     Raises: CharrnnError where there is none or it can't be read.
     """

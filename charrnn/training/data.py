@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from charrnn.checkpoint import read_model
 from charrnn.errors import CharrnnError
 from charrnn.headers import Origin, StateHeader
 from charrnn.inference.score import RecordBlocks, TextBlocks
 from charrnn.options import Options
-from charrnn.run_folder import read_manifest
+from charrnn.run_folder import BASES, list_bases, read_manifest
 from charrnn.text import id_cache, records
 from charrnn.text.corpus import Corpus, Sliced, SourceFile, count_ids
 from charrnn.text.reading import ARCHIVES, STDIN, Watch, build_corpus, read_corpus
@@ -25,6 +26,8 @@ if TYPE_CHECKING:  # `info` reads this module, and needs no network
     from charrnn.inference.model import Model
 
 HELD_OUT = 0.1  # the fraction of a text that is held out, where nothing else is asked for
+SMALL = 300_000  # characters; whoever trains on fewer is told of base models that know MOSTLY all of them
+MOSTLY = 0.98
 TINY = 1_000  # characters; a shorter text is learned whole, by heart: a few words held out of it would say nothing
 VALIDATED = 250_000  # characters of the validation text, at most, that are scored each time
 LEAST_VALIDATED = 20_000  # of them, however large the vocabulary
@@ -76,24 +79,44 @@ def load_dataset(
     sources: Sequence[str | Path], options: Options, base: "Model | None", watch: Watch | None, group: Group
 ) -> Dataset:
     """Read the texts of a new run, by the vocabulary of the `base` model where there is one. Raises: CharrnnError."""
-    if base is not None:  # it takes its text as before
-        if options.records not in (None, base.records):
-            kind = f"learned {base.records}s" if base.records else "took its text for one sequence"
-            raise CharrnnError(f"--by-{options.records}: {base.path} {kind}, and goes on so")
+    if base is not None and options.records is None:  # it takes its text as before
         options = replace(options, records=base.records)
     text = read_texts(sources, options=options, watch=watch, group=group)
     group.require_same({"the text": text.corpus_hash})
     if text.validation and not len(text.held_out):
         text.notes.append("the text is too short to hold any of it out: the best model is that of the lowest training loss")
+    vocabulary, start = choose_vocabulary(text.training, options=options, group=group)
     if base is None:
-        vocabulary, start = choose_vocabulary(text.training, options=options, group=group)
-        return Dataset(text, kind=options.records, vocabulary=vocabulary, start=start)
-    if options.max_vocabulary is not None:
-        raise CharrnnError(f"--max-vocabulary: {base.path} keeps the vocabulary that it has")
-    if unknown := base.unknown(text.training.alphabet):
-        fate = "are left out of the training text" if base.vocabulary.unknown is None else "are read as its unknown symbol"
-        text.notes.append(f"{base.path} has never seen {unknown[:40]!r}; these characters {fate}")
-    return Dataset(text, kind=options.records, vocabulary=base.vocabulary, start=base.header.start)
+        text.notes.extend(suggest_base(text.training, options))
+    else:
+        vocabulary, added = extend_vocabulary(base.vocabulary, vocabulary)
+        start = start if options.records else base.header.start
+        if added:
+            what = "1 character" if len(added) == 1 else f"{len(added):,} characters"
+            text.notes.append(
+                f"{what} that {base.name} has never seen {'is' if len(added) == 1 else 'are'} added: {added[:40]!r}"
+            )
+    return Dataset(text, kind=options.records, vocabulary=vocabulary, start=start)
+
+
+def suggest_base(text: Corpus, options: Options) -> list[str]:
+    """A note for whoever trains on a small text from nothing, where a base model knows nearly all of its characters."""
+    asked = (options.num_layers, options.hidden_size, options.embedding_size, options.max_vocabulary)
+    if options.cell != "lstm" or asked != (None,) * 4 or not TINY <= len(text) <= SMALL:
+        return []
+    counts = text.counts()
+    for name in list_bases():
+        known = read_model(BASES / f"{name}.safetensors")[1].vocabulary
+        if sum(counts[k] for k, character in enumerate(text.alphabet) if character in known) >= MOSTLY * len(text):
+            return [f"a text of {len(text):,} characters usually gives a better model with --init-from {name}"]
+    return []
+
+
+def extend_vocabulary(base: Vocabulary, more: Vocabulary) -> tuple[Vocabulary, str]:
+    """The characters of both; and those, in code-point order, that `base` lacks. Either may have the symbol for others."""
+    unknown = base.unknown is not None or more.unknown is not None
+    added = "".join(sorted(set(more.characters) - set(base.characters)))
+    return Vocabulary(base.characters + added, unknown), added
 
 
 def reload_text(out: Path, origin: Origin, sources: Sequence[str | Path], watch: Watch | None, group: Group) -> SplitText:

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from charrnn.checkpoint import Tensors
 from charrnn.errors import CharrnnError
@@ -17,6 +18,7 @@ from charrnn.network.char_rnn import CharRNN, State
 from charrnn.network.config import Config
 from charrnn.network.optimizer import Optimizer
 from charrnn.options import Recipe
+from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import Batch
 from charrnn.training.data import Dataset
 from charrnn.training.device import Machine, can_run_bfloat16, random_state, set_random_state
@@ -27,6 +29,7 @@ from charrnn.training.shards import Shard, backpropagate, join_states, measure_w
 MUON_RATE = 4.0  # Muon's learning rate for each one of Adam's
 CLIP = 1.0  # the largest norm of the gradient (Pascanu et al. 2013)
 DIVERGED = 8.0  # times a uniform guess's loss: a batch with a larger one, or with none that is a number, has diverged
+KNOWN = 0.5  # of a text, that a model must know for its embedding and softmax layer to be worth beginning with
 LN2 = math.log(2)
 
 
@@ -192,10 +195,28 @@ class Learner:
         """A copy of the network's weights."""
         return {name: tensor.float().cpu().numpy().copy() for name, tensor in self.model.state_dict().items()}
 
-    def load_weights(self, tensors: Tensors) -> None:
-        """Begin with the weights of a model, whose other tensors are left alone."""
-        names = self.model.state_dict()
-        self.model.load_state_dict({name: torch.from_numpy(np.array(tensors[name])) for name in names})
+    def begin_from(self, tensors: Tensors, base: Vocabulary) -> None:
+        """Begin with the weights of a model that knows the vocabulary `base`, to which this text may have added characters.
+
+        A new character's embedding is drawn from the distribution of the others', its output is their mean, and its bias tells
+        how often it comes. Where the model knows less than half of the text, the layers between are all that is taken.
+        """
+        own = self.model.state_dict()
+        places = self.dataset.vocabulary.encode(base.characters)  # of the model's characters
+        share = self.dataset.counts / max(self.dataset.counts.sum(), 1)
+        if share[places].sum() < KNOWN:
+            tensors = {name: tensor for name, tensor in tensors.items() if tensor.shape == tuple(own[name].shape)}
+        for name in own.keys() & tensors.keys():
+            found = torch.from_numpy(np.array(tensors[name]))
+            for axis, size in enumerate(own[name].shape):
+                if found.shape[axis] != size:  # one of characters
+                    found = _spread(found, axis, size, torch.from_numpy(places).long(), noisy=name == "embedding.weight")
+            own[name].copy_(found)
+        new = np.setdiff1d(np.arange(len(share)), places)
+        if len(new) and "softmax.bias" in tensors:
+            frequency = np.maximum(share, 1 / max(self.dataset.counts.sum(), 1))
+            level = np.average(tensors["softmax.bias"] - np.log(frequency[places]), weights=frequency[places])
+            own["softmax.bias"][new] = torch.from_numpy(np.log(frequency[new]) + level).float().to(self.device)
 
     def state_dict(self) -> Tensors:
         """All that the state file keeps: weights, moments, the streams of all ranks, and each rank's generator."""
@@ -237,6 +258,17 @@ class Learner:
         parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.tensors()}
         tensors = {f"{part}.{name}": tensor for part, found in parts.items() for name, tensor in found.items()}
         return tensors | {f"carried.{i}.{j}": part for i, layer in enumerate(self.carried) for j, part in enumerate(layer)}
+
+
+def _spread(tensor: Tensor, axis: int, size: int, places: Tensor, noisy: bool) -> Tensor:
+    """`tensor` with its slices along an axis put to `places` among so many; the others are their mean, or drawn around it."""
+    mean = tensor.mean(axis, keepdim=True)
+    shape = [*tensor.shape]
+    shape[axis] = size
+    filled = mean.expand(shape).clone()
+    if noisy:
+        filled += tensor.std(axis, keepdim=True) * torch.randn(shape)
+    return filled.index_copy(axis, places, tensor)
 
 
 def _generator(rank: int) -> str:

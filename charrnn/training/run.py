@@ -81,12 +81,18 @@ class Run:
         plan = Plan(options, dataset, base=base, machine=machine)
         recipe, notes = plan.choose()
         names = [str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources]
-        model = None if init_from is None else str(Path(init_from).resolve())
+        model = (
+            None
+            if base is None or base.path is None
+            else str(base.path.resolve())
+            if base.name == str(base.path)
+            else base.name
+        )
         origin = Origin(sources=names, corpus_hash=dataset.text.corpus_hash, options=options, init_from=model)
         run = cls(RunFolder(Path()), dataset, recipe=recipe, origin=origin, machine=machine)
         run.plan = plan
         if base is not None and base.path is not None:
-            run.learner.load_weights(read_model(base.path)[0])
+            run.learner.begin_from(read_model(base.path)[0], base.vocabulary)
         run.notes = dataset.text.notes + notes + run.batches.notes
         run.notes += run.learner.averaging_notes(run.batches[0].inputs.shape)
         path = group.broadcast(lambda: run._claim(None if out is None else Path(out), force))
@@ -197,14 +203,11 @@ class Run:
         return Schedule(
             seconds=options.seconds,
             steps=math.ceil(options.epochs * self.batches.per_epoch) if options.epochs else options.steps,
-            max_steps=self._max_steps(),
+            max_steps=self.recipe.max_epochs * self.batches.per_epoch or math.inf,
             validation_size=len(self.dataset.validation_ids),
             vocabulary_size=len(self.dataset.vocabulary),
             earlier=self.counters.seconds,
         )
-
-    def _max_steps(self) -> float:
-        return self.recipe.max_epochs * self.batches.per_epoch or math.inf
 
     def _replan(self, schedule: Schedule) -> Iterator[Event]:
         """Begin again with other sizes, where the first seconds show that the speed these were chosen by is far off."""
@@ -212,7 +215,7 @@ class Run:
         if self.plan is None or (found := self.plan.revise(self.recipe, schedule.characters_per_second)) is None:
             return
         self._begin(found[0])
-        schedule.begin_again(self._max_steps())
+        schedule.begin_again(self.recipe.max_epochs * self.batches.per_epoch or math.inf)
         self.save()
         yield Replan(ratio=found[1], recipe=self.recipe)
 

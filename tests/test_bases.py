@@ -1,0 +1,183 @@
+"""Models to begin with: those of the package, files of half precision, and vocabularies that grow."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import CORPORA, charrnn, options_of
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+
+from charrnn import load, train
+from charrnn.checkpoint import read, read_model, write
+from charrnn.errors import CharrnnError
+from charrnn.headers import model_to_json
+from charrnn.run_folder import BASES, MODEL, STATE, find_model, list_bases
+from charrnn.training.run import Run
+
+SMALL = dict(layers=2, hidden_size=12, embedding=8, batch_size=4, seq_length=20)
+LAMP = (CORPORA / "the-lamp.txt").read_text()
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A model that knows lower case letters, blanks and line breaks."""
+    path = tmp_path / "base.txt"
+    path.write_text("".join(c for c in LAMP.lower() if c.isascii() and (c.isalpha() or c in " \n"))[:6000])
+    return train(path, out=tmp_path / "base", steps=30, **SMALL)
+
+
+# A vocabulary that grows
+
+
+@pytest.mark.parametrize("embedding", [8, 0])
+@pytest.mark.parametrize("layers", [2, 0])
+def test_characters_that_the_base_lacks_are_added_and_nothing_is_dropped(tmp_path, base, embedding, layers):
+    base = train(tmp_path / "base.txt", out=tmp_path / "b", steps=9, **SMALL | dict(layers=layers, embedding=embedding))
+    (tmp_path / "t.txt").write_text(LAMP[:6000])
+    run = Run.create([tmp_path / "t.txt"], options_of(steps=3), tmp_path / "run", init_from=tmp_path / "b")
+    added = sorted(set(LAMP[:5400]) - set(base.vocabulary.characters))
+    assert f"{len(added)} characters that {tmp_path / 'b' / MODEL} has never seen are added" in " ".join(run.notes)
+    assert set(run.dataset.vocabulary.characters) == set(LAMP[:5400]) | set(base.vocabulary.characters)
+    assert len(run.dataset.ids) == 5400
+    # A text of the base's own characters is read as the base reads it, but for what the new ones take of the probability.
+    ids = torch.from_numpy(run.dataset.vocabulary.encode("the lamp")).long()[:, None]
+    mine = torch.from_numpy(run.dataset.vocabulary.encode(base.vocabulary.characters)).long()
+    logits = run.learner.model(ids, run.learner.model.initial_state(1))[0][:, 0, mine].detach()
+    expected, _ = base.network.forward(base.vocabulary.encode("the lamp")[:, None], base.network.initial_state(1))
+    np.testing.assert_allclose(logits.numpy(), expected[:, 0], atol=1e-4)
+    list(run.events(run.origin.options))
+    assert load(tmp_path / "run").unknown(LAMP[:5400]) == ""
+
+
+def test_a_new_character_is_expected_about_as_often_as_it_comes(tmp_path, base):
+    (tmp_path / "t.txt").write_text(("the lamp is lit and the boat is out " * 4 + "§§§§§§§§") * 60)
+    run = Run.create([tmp_path / "t.txt"], options_of(steps=3), tmp_path / "run", init_from=tmp_path / "base")
+    ids = torch.from_numpy(run.dataset.ids[0:2000]).long()[:, None]
+    p = run.learner.model(ids, run.learner.model.initial_state(1))[0].softmax(-1).mean((0, 1)).detach()
+    assert 0.01 < p[run.dataset.vocabulary.encode("§")[0]] < 0.2  # it is 0.053
+
+
+def test_of_a_base_that_knows_little_of_the_text_the_layers_alone_are_taken(tmp_path, base):
+    (tmp_path / "t.txt").write_text("αβγδ εζηθ\n" * 500)
+    run = Run.create([tmp_path / "t.txt"], options_of(steps=3), tmp_path / "run", init_from=tmp_path / "base")
+    weights = run.learner.model.state_dict()
+    tensors, _ = read_model(tmp_path / "base" / MODEL)
+    assert (weights["layers.1.weight_hh_l0"].numpy() == tensors["layers.1.weight_hh_l0"]).all()
+    assert not weights["softmax.weight"].any()
+    list(run.events(run.origin.options))
+
+
+# Half precision
+
+
+def half(path, dtype):
+    """Write the model at `path` again, in half precision."""
+    tensors, header = read_model(path)
+    if dtype == torch.float16:
+        write(path, {name: tensor.astype(np.float16) for name, tensor in tensors.items()}, model_to_json(header))
+    else:
+        text = json.dumps(model_to_json(header) | {"format": 2, "version": "1"})
+        save_file({n: torch.from_numpy(t).to(dtype) for n, t in tensors.items()}, path, metadata={"charrnn": text})
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float16, 1e-3), (torch.bfloat16, 1e-2)], ids=str)
+def test_files_of_half_precision_are_read_everywhere(tmp_path, base, dtype, close):
+    path = tmp_path / "base" / MODEL
+    before = path.stat().st_size
+    bits = base.bits_per_character(LAMP[:3000].lower())
+    half(path, dtype)
+    assert path.stat().st_size < 0.75 * before
+    tensors, header = read_model(path)
+    assert header.format == 2
+    assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(np.float32)}
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(tensor, base_tensor(base, name, tensor), rtol=close, atol=close)
+    assert load(path).bits_per_character(LAMP[:3000].lower()) == pytest.approx(bits, abs=close)
+    out, _ = charrnn("sample", "-m", "base", "-n", 20, "--seed", 1, cwd=tmp_path)
+    assert len(out.decode().rstrip("\n")) >= 19
+    charrnn("train", "base.txt", "--init-from", "base", "--steps", 2, "-q", cwd=tmp_path)
+
+
+def base_tensor(base, name, tensor):
+    """What stood in the file before: of the softmax layer, which the engine keeps as one matrix; of others, what is there."""
+    if name == "softmax.weight":
+        return base.network.softmax[:, :-1]
+    return base.network.softmax[:, -1] if name == "softmax.bias" else tensor
+
+
+@pytest.mark.parametrize(("number", "said"), [(np.inf, "not finite"), (np.nan, "not finite")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_held_to_the_same_rules(tmp_path, base, dtype, number, said):
+    path = tmp_path / "base" / MODEL
+    half(path, dtype)
+    if dtype == torch.float16:
+        tensors, (_, header) = load_file(path), read_model(path)
+        tensors["softmax.bias"][0] = number
+        write(path, tensors, model_to_json(header))
+    else:
+        data = bytearray(path.read_bytes())
+        data[-2:] = b"\xc0\x7f" if np.isnan(number) else b"\x80\x7f"
+        path.write_bytes(data)
+    with pytest.raises(CharrnnError, match=said):
+        load(path)
+
+
+def test_a_state_of_half_precision_goes_on(tmp_path, base):
+    tensors, header = read(tmp_path / "base" / STATE)
+    halved = {name: t.astype(np.float16) if name.startswith("model.") else t for name, t in tensors.items()}
+    write(
+        tmp_path / "base" / STATE, halved, {name: value for name, value in header.items() if name not in ("format", "version")}
+    )
+    options = options_of(steps=32)
+    run = Run.resume(tmp_path / "base")
+    list(run.events(options))
+    assert run.step == 32
+
+
+def test_a_file_of_float32_stays_one_of_format_1_that_older_versions_read(tmp_path, base):
+    assert read(tmp_path / "base" / MODEL)[1]["format"] == read(tmp_path / "base" / STATE)[1]["format"] == 1
+
+
+# Base models by name
+
+
+def test_a_name_that_is_no_base_is_answered_with_those_that_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("latin", "English"):
+        with pytest.raises(CharrnnError, match="does not exist; the base models are: "):
+            find_model(name)
+    assert find_model("gone.safetensors").name == "gone.safetensors"  # a file that is not there is told of when it is opened
+
+
+@pytest.fixture
+def english():
+    if "english" not in list_bases():
+        pytest.skip("the package has no base model `english`")
+    return load("english")
+
+
+def test_the_base_model_writes_and_scores_english_without_any_training(tmp_path, english):
+    assert english.name == "english"
+    assert BASES.joinpath("english.safetensors").stat().st_size <= 6e6
+    out, _ = charrnn("sample", "-m", "english", "-n", 200, "--seed", 1, "--prime", "The ", cwd=tmp_path)
+    assert out.startswith(b"The ")
+    assert english.bits_per_character(LAMP[:3000]) < 2.6
+    assert b"english" in charrnn("info", "english", cwd=tmp_path)[0]
+
+
+def test_a_folder_of_the_same_name_comes_first(tmp_path, english, base, monkeypatch):
+    (tmp_path / "base").rename(tmp_path / "english")
+    monkeypatch.chdir(tmp_path)
+    assert load("english").header.config.hidden_size == 12
+
+
+def test_a_run_from_the_base_model_says_so_and_resumes(tmp_path, english):
+    (tmp_path / "t.txt").write_text(LAMP[:4000])
+    charrnn("train", "t.txt", "--init-from", "english", "--steps", 2, "-q", cwd=tmp_path)
+    model = load(tmp_path / "runs" / "t")
+    assert model.header.training.origin.init_from == "english"
+    charrnn("train", "--resume", "-o", "runs/t", "--steps", 3, "-q", cwd=tmp_path)
+    assert replace(load(tmp_path / "runs" / "t").header.training.metrics).step <= 3
