@@ -171,10 +171,11 @@ def find_model(path: str | Path | None) -> Path:
     """
     if path is not None:
         named = Path(path) / MODEL if Path(path).is_dir() else Path(path)
-        if str(path) in list_bases() and not named.exists():
+        bases = list_bases()
+        if str(path) in bases and not named.exists():
             return BASES / f"{path}.safetensors"
-        if not named.exists() and named.name == str(path) and not named.suffix:  # a name, and not the path of a file
-            raise CharrnnError(f"{path} does not exist; the base models are: {', '.join(list_bases()) or 'none'}")
+        if bases and not named.exists() and named.name == str(path) and not named.suffix:  # a name, and not the path of a file
+            raise CharrnnError(f"{path} does not exist; the base models are: {', '.join(bases)}")
         return named
     found = sorted(Path("runs").glob(f"*/{MODEL}"), key=lambda p: p.stat().st_mtime)
     if not found:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from conftest import CORPORA, charrnn, options_of
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from charrnn import load, train
+from charrnn import load, run_folder, train
 from charrnn.checkpoint import read, read_model, write
+from charrnn.commands.common import complete_model
 from charrnn.errors import CharrnnError
 from charrnn.headers import model_to_json
 from charrnn.run_folder import BASES, MODEL, STATE, find_model, list_bases
@@ -144,11 +146,21 @@ def test_a_file_of_float32_stays_one_of_format_1_that_older_versions_read(tmp_pa
 # Base models by name
 
 
-def test_a_name_that_is_no_base_is_answered_with_those_that_there_are(tmp_path, monkeypatch):
+def test_a_name_means_a_base_and_one_that_is_none_is_answered_with_those_that_there_are(tmp_path, base, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("latin", "English"):
-        with pytest.raises(CharrnnError, match="does not exist; the base models are: "):
+    bases = tmp_path / "bases"
+    bases.mkdir()
+    monkeypatch.setattr(run_folder, "BASES", bases)
+    assert find_model("latin") == Path("latin")  # without any base it is a path, which is told of when it is opened
+    for name in ("greek", "french"):
+        (bases / f"{name}.safetensors").write_bytes((tmp_path / "base" / MODEL).read_bytes())
+    assert load("greek").name == "greek"
+    assert "base" in load("base").name
+    for name in ("latin", "Greek"):
+        with pytest.raises(CharrnnError, match=f"{name} does not exist; the base models are: french, greek"):
             find_model(name)
+    assert complete_model("f") == ["french"]
+    assert complete_model("b") == []
     assert find_model("gone.safetensors").name == "gone.safetensors"  # a file that is not there is told of when it is opened
 
 

@@ -211,7 +211,6 @@ BAD = {
     "missing beginning": (["train", "t.txt", "--init-from", "gone"], 2, "gone does not exist"),
     "beginning that is text": (["train", "t.txt", "--init-from", "t.txt"], 2, "t.txt is not a charrnn file"),
     "beginning of another size": (["train", "h.txt", "--init-from", "used", "--hidden-size", "9"], 2, "has 4"),
-    "beginning that is no base": (["train", "h.txt", "--init-from", "latin"], 2, "the base models are: english"),
     "folder without a model": (["sample", "-m", "folder"], 2, "folder/model.safetensors does not exist"),
     "model that is cut": (["sample", "-m", "cut.safetensors"], 2, "not a charrnn file"),
     "model that is a device": (["sample", "-m", "/dev/null"], 2, "no regular file"),
