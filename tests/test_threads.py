@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import CORPORA, ROOT, options_of
 
+from charrnn.__main__ import count_free_cores
 from charrnn.checkpoint import read, read_state
 from charrnn.network.char_rnn import CharRNN
 from charrnn.network.config import Config
@@ -216,6 +217,19 @@ def test_limits_of_control_groups_are_read(tmp_path, monkeypatch, groups, files,
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: range(8), raising=False)
     monkeypatch.setattr(threads, "_quotas", lambda: iter(quotas))
     assert count_cores() == max(1, int(np.ceil(min(quotas, default=8))))
+
+
+@pytest.mark.parametrize(
+    ("loadavg", "cores", "free"),
+    [
+        ("0.00 0.00 0.00 1/300 77", 2, 2),  # nobody else
+        ("0.00 0.00 0.00 2/300 77", 2, 1),
+        ("9.00 9.00 9.00 40/900 77", 16, 1),
+        ("9.00 9.00 9.00 5/900 77", 16, 12),
+    ],
+)
+def test_a_model_runs_on_the_cores_that_nobody_else_uses(loadavg, cores, free):
+    assert count_free_cores(loadavg, cores) == free
 
 
 def test_python_leaves_the_process_as_it_was(corpus, tmp_path):
