@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from charrnn.commands.common import option
+from charrnn.commands.common import option, suggest_command
 from charrnn.commands.eval import eval
 from charrnn.commands.export import export
 from charrnn.commands.forecast import forecast
@@ -24,11 +24,14 @@ from charrnn.terminal import output
 from charrnn.training import distributed
 from charrnn.version import __version__
 
-app = typer.Typer(name="charrnn", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+HELP = {"help_option_names": ["-h", "--help"]}
+VERSION = "-V --version"
+
+app = typer.Typer(name="charrnn", context_settings=HELP, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.callback()
-def _program(version: Annotated[bool, option("Print the version and leave.", names="--version")] = False) -> None:
+def _program(version: Annotated[bool, option("Print the version and leave.", names=VERSION)] = False) -> None:
     """Learns any text character by character and writes more of it."""
 
 
@@ -38,14 +41,18 @@ for command in (train, sample, eval, report, info, export, forecast):
 
 def main() -> None:
     """Run the program on `sys.argv` and exit with its status: 0, 1 (failed), 2 (unusable input), 128 + a signal's number."""
+    output.escape_unprintable()
+    words = sys.argv[1:]
     try:
-        if distributed.is_distributed() and "train" not in sys.argv[1:2]:
+        if distributed.is_distributed() and "train" not in words[:1]:
             raise CharrnnError("several ranks train one model (torchrun ... -m charrnn train); all else takes one process")
-        if "--version" in sys.argv[1:2]:
+        if words[:1] and words[0] in VERSION.split():
             print(f"charrnn {__version__}")
             status = 0
-        else:
+        elif words:
             status = app(standalone_mode=False, prog_name="charrnn") or 0
+        else:
+            status = app(["--help"], standalone_mode=False, prog_name="charrnn") or 2
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has gone: nothing is wrong
@@ -61,7 +68,8 @@ def main() -> None:
     except Exception as error:
         if hasattr(error, "exit_code"):  # a usage error of Typer's
             message = error.format_message() if hasattr(error, "format_message") else str(error)
-            status = _fail(message.rstrip("."), error.exit_code)
+            meant = suggest_command(words[0]) if message.startswith("No such command") else ""
+            status = _fail(message.rstrip(".") + meant, error.exit_code)
         else:
             status = _fail(_describe_fault(error), 1)
     for stream in (sys.stdout, sys.stderr):

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -23,7 +24,11 @@ MODEL = "model.safetensors"
 STATE = "state.safetensors"
 HISTORY = "history.jsonl"
 CORPUS = "corpus.json"
+FORECAST = "forecast.safetensors"  # the model that `charrnn forecast` keeps in a folder
+RUNS = Path("runs")  # where runs are kept that are given no folder
 BASES = Path(__file__).parent / "bases"  # models that come with the package
+HEAD = 4096  # bytes that tell a text from other files
+LISTED = 10  # runs that an error names at most
 
 
 class RunFolder:
@@ -41,7 +46,7 @@ class RunFolder:
         """
         fixed = out is not None or force
         for number in itertools.count(1):
-            path = out if out is not None else Path("runs") / (name if number == 1 else f"{name}-{number}")
+            path = out if out is not None else RUNS / (name if number == 1 else f"{name}-{number}")
             if not fixed and path.exists() and (_is_used(path) or not path.is_dir()):
                 continue
             try:
@@ -164,20 +169,66 @@ def list_bases() -> list[str]:
     return sorted(path.stem for path in BASES.glob("*.safetensors"))
 
 
-def find_model(path: str | Path | None) -> Path:
-    """The model file that `path` means, a run's folder, that file or the name of a base model; without it the newest run's.
+def list_runs() -> list[str]:
+    """The names of the runs under `runs/` that have a model, the newest first."""
+    found = sorted(RUNS.glob(f"*/{MODEL}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent.name for path in found]
 
-    Raises: CharrnnError where there is none.
+
+def is_model(name: str | Path) -> bool:
+    """Whether this names a model: a run's folder, a model file, a run under `runs/` or a base model."""
+    path = Path(name)
+    if os.path.exists(path):
+        return path.suffix == ".safetensors" or (path / MODEL).exists()
+    return str(name) in list_bases() or str(name) in list_runs()
+
+
+def is_text(path: str | Path) -> bool:
+    """Whether this is a file that looks like text. A model file never does: it begins with a number that has zero bytes."""
+    if not os.path.isfile(path):  # a pipe would be waited for
+        return False
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return False
+    return head != b"" and b"\0" not in head
+
+
+def find_model(path: str | Path | None) -> Path:
+    """The model file that `path` means: a run's folder, that file, a base model or a run under `runs/`; else the newest run's.
+
+    Raises: CharrnnError where there is none, or `path` is a text.
     """
-    if path is not None:
-        named = Path(path) / MODEL if Path(path).is_dir() else Path(path)
-        bases = list_bases()
-        if str(path) in bases and not named.exists():
-            return BASES / f"{path}.safetensors"
-        if bases and not named.exists() and named.name == str(path) and not named.suffix:  # a name, and not the path of a file
-            raise CharrnnError(f"{path} does not exist; the base models are: {', '.join(bases)}")
-        return named
-    found = sorted(Path("runs").glob(f"*/{MODEL}"), key=lambda p: p.stat().st_mtime)
-    if not found:
+    if path is None:
+        if runs := list_runs():
+            return RUNS / runs[0] / MODEL
         raise CharrnnError("no model under runs/; train one first (charrnn train FILE) or name one with --model")
-    return found[-1]
+    named = Path(path)
+    is_folder = os.path.isdir(named)
+    file = named / MODEL if is_folder else named
+    if file.suffix != ".safetensors" and is_text(file):
+        advice = f"to train a model on it: charrnn train {shlex.quote(str(path))}"
+        raise CharrnnError(f"{path} is text, not a charrnn file; {advice}")
+    if os.path.exists(file):
+        return file
+    bases = list_bases()
+    runs = list_runs()
+    if str(path) in bases:
+        return BASES / f"{path}.safetensors"
+    if str(path) in runs:
+        return RUNS / path / MODEL
+    known = [f"runs/ holds: {_shorten(runs)}"] if runs else []
+    known += [f"the base models are: {', '.join(bases)}"] if bases else []
+    if is_folder and (named / FORECAST).exists():
+        raise CharrnnError(f"{path} holds a forecast model; use it with: charrnn forecast TABLE -m {shlex.quote(str(path))}")
+    if is_folder:
+        raise CharrnnError("; ".join([f"{path} holds no model: {file} does not exist", *known]))
+    if known and named.suffix != ".safetensors":
+        raise CharrnnError("; ".join([f"{path} does not exist", *known]))
+    return file
+
+
+def _shorten(names: Sequence[str]) -> str:
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more:,} more" if more > 0 else "")

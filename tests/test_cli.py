@@ -15,6 +15,7 @@ from charrnn import __version__
 from charrnn.text.visible import make_visible
 
 PROGRAM = [sys.executable, "-m", "charrnn"]
+COMMANDS = ("train", "sample", "eval", "report", "info", "export", "forecast")
 
 
 def test_sample_prints_the_prime_and_the_text_and_nothing_else(book_run):
@@ -87,7 +88,74 @@ def test_what_only_runs_a_model_leaves_torch_unimported(book_run, code):
 
 
 def test_version_is_printed(tmp_path):
-    assert charrnn("--version", cwd=tmp_path)[0].decode() == f"charrnn {__version__}\n"
+    for flag in ("--version", "-V"):
+        assert charrnn(flag, cwd=tmp_path)[0].decode() == f"charrnn {__version__}\n"
+
+
+def test_the_bare_program_prints_its_help(tmp_path):
+    out, errors = charrnn(cwd=tmp_path, status=2)  # the status that Typer gives it, too: a command is missing
+    assert out.startswith(b"Usage: charrnn ")
+    assert b"\n  forecast " in out
+    assert errors == ""
+    assert charrnn("--help", cwd=tmp_path) == (out, "")
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_has_a_short_name(tmp_path, command):
+    out = charrnn(*command, "--help", cwd=tmp_path)
+    assert charrnn(*command, "-h", cwd=tmp_path) == out
+    assert b"-h, --help" in out[0]
+    assert b"Usage: charrnn" in out[0]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_no_command_fails_where_stdout_is_not_utf_8(tmp_path, encoding):
+    (tmp_path / "żółw.txt").write_text("żółw 🦉 ćma\nżaba\n" * 40, encoding="utf-8")
+    (tmp_path / "t.csv").write_text("dzień,żółw\n" + "".join(f"{i},{i * i % 7}\n" for i in range(30)), encoding="utf-8")
+    run = ("-m", "żółw")
+    for *arguments, printed in (
+        ("train", "żółw.txt", "--by-line", "--steps", 3, "--validation", "0", "-o", "runs/żółw", b""),
+        ("sample", *run, "-n", 20, "--count", 2, b"\n"),
+        ("eval", "żółw.txt", *run, b"bits per character"),
+        ("eval", "żółw.txt", *run, "--worst", 1, b"\\u017c"),
+        ("eval", "żółw.txt", *run, "--top", 3, "--heatmap", b"bits"),
+        ("eval", "żółw.txt", *run, "--json", b"{"),
+        ("info", *run, b"\\u017c"),
+        ("info", *run, "--json", b"{"),
+        ("report", "runs/żółw", "żółw.txt", b""),
+        ("export", *run, b""),
+        ("forecast", "t.csv", "--steps", 2, b"\\u017c"),
+        ("forecast", "t.csv", "--steps", 2, "--json", b"{"),
+        ("--help", b"Usage"),
+        *((name, "--help", b"Usage") for name in COMMANDS),
+    ):
+        out, errors = charrnn(*arguments, cwd=tmp_path, env={"PYTHONIOENCODING": encoding})
+        assert printed in out
+        assert "error" not in errors
+
+
+def test_every_command_takes_a_model_by_its_name_under_runs(book_run):
+    (book_run / "held.txt").write_text("MARGERY:\nThe lamp is lit.\n")
+    for command in (["sample", "-n", 9, "--seed", 1], ["info"], ["export", "-o", "m.onnx"], ["report", "-o", "r.html"]):
+        results = {charrnn(*command, *named, cwd=book_run) for named in (["runs/book"], ["-m", "book"], ["--model", "book"])}
+        assert len(results) == 1, command
+        assert charrnn(*command, "book", cwd=book_run) in results
+    assert len({charrnn("eval", "held.txt", "-m", name, cwd=book_run) for name in ("book", "runs/book")}) == 1
+    charrnn("report", "-m", "book", "held.txt", "-o", "r.html", cwd=book_run)
+    assert "MARGERY" in (book_run / "r.html").read_text()
+    charrnn("train", "held.txt", "--init-from", "book", "--steps", 1, "-q", "-o", "tuned", cwd=book_run)
+
+
+def test_a_name_that_is_none_is_answered_with_the_runs(book_run):
+    for command in (["sample"], ["info"], ["export"], ["eval", "book.txt"], ["report"], ["train", "book.txt", "--init-from"]):
+        named = ["boook"] if command[-1] == "--init-from" else ["-m", "boook"]
+        errors = charrnn(*command, *named, cwd=book_run, status=2)[1]
+        assert errors.startswith("error: boook does not exist; runs/ holds: ")
+        assert "book" in errors.partition("holds")[2]
+    errors = charrnn("sample", "-m", "runs", cwd=book_run, status=2)[1]
+    assert errors.startswith("error: runs holds no model: runs/model.safetensors does not exist; runs/ holds: ")
+    errors = charrnn("eval", "book", cwd=book_run, status=2)[1]
+    assert errors == "error: book is a model, not a text; did you mean: charrnn eval TEXT -m book\n"
 
 
 def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path):
@@ -175,7 +243,7 @@ BAD = {
     "resume with other options": (["train", "t.txt", "--resume", "--hidden-size", "9"], 2, "--resume"),
     "no model": (["sample"], 2, "no model"),
     "missing model": (["sample", "-m", "nowhere"], 2, "nowhere"),
-    "model that is text": (["sample", "-m", "t.txt"], 2, "not a charrnn file"),
+    "model that is text": (["sample", "-m", "t.txt"], 2, "to train a model on it: charrnn train t.txt"),
     "model that is empty": (["eval", "t.txt", "-m", "empty.txt"], 2, "not a charrnn file"),
     "negative length": (["sample", "-n", "-1"], 2, "--length"),
     "no samples": (["sample", "--count", "0"], 2, "--count"),
@@ -209,7 +277,7 @@ BAD = {
     "resume and force": (["train", "--resume", "--force", "-o", "used"], 2, "--resume"),
     "broken state": (["train", "--resume", "-o", "broken"], 2, "broken/state.safetensors is not a charrnn file"),
     "missing beginning": (["train", "t.txt", "--init-from", "gone"], 2, "gone does not exist"),
-    "beginning that is text": (["train", "t.txt", "--init-from", "t.txt"], 2, "t.txt is not a charrnn file"),
+    "beginning that is text": (["train", "t.txt", "--init-from", "t.txt"], 2, "t.txt is text, not a charrnn file"),
     "beginning of another size": (["train", "h.txt", "--init-from", "used", "--hidden-size", "9"], 2, "has 4"),
     "folder without a model": (["sample", "-m", "folder"], 2, "folder/model.safetensors does not exist"),
     "model that is cut": (["sample", "-m", "cut.safetensors"], 2, "not a charrnn file"),
@@ -222,7 +290,7 @@ BAD = {
     "too many samples": (["sample", "--count", "100001", "-m", "used"], 2, "--count"),
     "missing prime": (["sample", "--prime-file", "gone.txt", "-m", "used"], 2, "gone.txt does not exist"),
     "binary prime": (["sample", "--prime-file", "binary.bin", "-m", "used"], 2, "NUL"),
-    "a word too many": (["sample", "hello", "-m", "used"], 2, "hello"),
+    "a word too many": (["sample", "hello", "-m", "used"], 2, "to begin with a text: --prime hello"),
     "missing text": (["eval", "gone.txt", "-m", "used"], 2, "gone.txt does not exist"),
     "empty text": (["eval", "empty.txt", "-m", "used"], 2, "empty"),
     "empty pipe": (["eval", "-m", "used"], 2, "empty"),
@@ -230,6 +298,22 @@ BAD = {
     "text in another encoding": (["eval", "latin.txt", "-m", "used"], 2, "byte 2"),
     "text in no encoding": (["eval", "t.txt", "--encoding", "klingon", "-m", "used"], 2, "klingon"),
     "folder without text": (["eval", "folder", "-m", "used"], 2, "folder"),
+    "text for a command": (["t.txt"], 2, "to train a model on it: charrnn train t.txt"),
+    "model for a command": (["used"], 2, "to write with this model: charrnn sample used"),
+    "prime for a model": (["sample", "to be"], 2, "does not exist; to begin with this text: charrnn sample --prime 'to be'"),
+    "long prime for a model": (["sample", "to be " * 90], 2, "to begin with this text: charrnn sample --prime 'to be to"),
+    "text for a model": (["sample", "t.txt"], 2, "to continue it: charrnn sample --prime-file t.txt"),
+    "text to be told of": (["info", "t.txt"], 2, "t.txt is text, not a charrnn file; to train a model on it:"),
+    "model of numbers": (["sample", "kept"], 2, "kept holds a forecast model; use it with: charrnn forecast TABLE -m kept"),
+    "two models": (["info", "used", "-m", "folder"], 2, "used and -m folder both name a model; leave one out"),
+    "two models to export": (["export", "used", "-m", "folder"], 2, "used and -m folder both name a model"),
+    "model for a text": (["eval", "used"], 2, "used is a model, not a text; did you mean: charrnn eval TEXT -m used"),
+    "model and text swapped": (["eval", "used", "-m", "t.txt"], 2, "did you mean: charrnn eval t.txt -m used"),
+    "model among texts": (["eval", "t.txt", "used"], 2, "did you mean: charrnn eval t.txt -m used"),
+    "model scored by a model": (["eval", "used", "-m", "used"], 2, "did you mean: charrnn eval TEXT -m used"),
+    "text to report on": (["report", "t.txt"], 2, "name the model too: charrnn report MODEL t.txt"),
+    "texts to report on": (["report", "t.txt", "h.txt"], 2, "name the model too: charrnn report MODEL t.txt h.txt"),
+    "report's text first": (["report", "t.txt", "used"], 2, "did you mean: charrnn report t.txt -m used"),
 }
 
 
@@ -243,11 +327,12 @@ def try_bad(folder, arguments):
     (folder / "one.txt").write_text("x")
     (folder / "binary.bin").write_bytes(bytes(range(256)))
     (folder / "latin.txt").write_bytes("früh".encode("latin-1"))
-    for name in ("folder", "used", "broken"):
+    for name in ("folder", "used", "broken", "kept"):
         (folder / name).mkdir()
     model = (ROOT / "tests" / "formats" / "format-1.safetensors").read_bytes()
     (folder / "used" / "model.safetensors").write_bytes(model)
     (folder / "cut.safetensors").write_bytes(model[:-1])
+    (folder / "kept" / "forecast.safetensors").write_text("")
     (folder / "broken" / "state.safetensors").write_text("broken")
     before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
     done = subprocess.run([*PROGRAM, *arguments], cwd=folder, input=b"", capture_output=True, timeout=120)

@@ -273,6 +273,137 @@ def test_days_and_months_are_read_in_the_way_that_is_in_order(tmp_path, days):
     assert read(tmp_path, "day,x\n" + "".join(f"{day},1\n" for day in days.split())).moments == days.split()
 
 
+WRITTEN = {  # the cells of a column, and their numbers
+    "decimal commas": ("100,94 99,5 -1 0,25", [100.94, 99.5, -1, 0.25]),
+    "thousands": ("5,041.81 999.5 -12,345.00", [5041.81, 999.5, -12345]),
+    "millions": ("1,348 2,000,000", [1348, 2e6]),
+    "points for thousands": ("1.348 2.125,5 1.234.567", [1348, 2125.5, 1234567]),
+    "points for millions alone": ("1.348 1.234.567", [1348, 1234567]),
+    "three decimals beside two": ("1,348 12,5", [1.348, 12.5]),
+    "three decimals below one": ("1,348 0,125", [1.348, 0.125]),
+    "thousands beside a decimal point": ("1,348 870.5", [1348, 870.5]),
+    "thousands beside hundreds": ("1,348 870 5", [1348, 870, 5]),
+    "thousands of dollars beside hundreds": ("$1,348 $870", [1348, 870]),
+    "Indian groups": ("12,34,567 1,348", [1234567, 1348]),
+    "Swiss groups": ("12'345.5 1’348", [12345.5, 1348]),
+    "spaces": ("12\u00a0345,5 1\u202f348 7", [12345.5, 1348, 7]),
+    "dollars": ("$78.24 -$1.5 $-2 3", [78.24, -1.5, -2, 3]),
+    "a point of three decimals": ("$3.459 $2.899", [3.459, 2.899]),
+    "euros": ("78,24\u00a0€ -1,5€ 1.000,00€", [78.24, -1.5, 1000]),
+    "US dollars": ("US$5 US$1,234.5", [5, 1234.5]),
+    "codes": ("USD\u00a05 6USD 7", [5, 6, 7]),
+    "percent": ("0.25% -1.5% 3\u00a0%", [0.25, -1.5, 3]),
+    "K, M and B": ("950 1.2K 75.34M 2B 3k 4bn", [950, 1200, 75340000, 2e9, 3000, 4e9]),
+    "M with a comma": ("75,34M 1.250,5K", [75340000, 1250500]),
+    "brackets and other minus signs": ("(5.25) −3 4- +1 ($2)", [-5.25, -3, -4, 1, -2]),
+    "missing": ("$5 - n/a $6", [5, 5, 5, 6]),
+    "plain": ("1e3 .5 5. 1_000 -0", [1000, 0.5, 5, 1000, 0]),
+    "exponents": ("1,5e3 2,25e-1", [1500, 0.225]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("case", WRITTEN)
+def test_numbers_are_read_as_people_write_them(tmp_path, case, delimiter):
+    cells, expected = WRITTEN[case]
+    rows = "".join(f'1{delimiter}"{cell}"\n' for cell in cells.split(" "))
+    series = read(tmp_path, f"a{delimiter}b\n{rows}")
+    assert series.target_name == "b"
+    assert series.target.tolist() == expected
+
+
+HEADED = {  # a table, its columns, the values of the last one, its notes
+    "the decimal comma of a bank": (
+        "Datum;Schluss;Volumen\n31.12.2020;100,94;1.348.000\n04.01.2021;99,5;870.000\n",
+        ["Schluss", "Volumen"],
+        [1348000, 870000],
+        ["column Schluss: '100,94' is read as 100.94", "column Volumen: '1.348.000' is read as 1348000"],
+    ),
+    "points beside decimal commas": (
+        "a;b\n0,5;1.348\n1;870\n",
+        ["a", "b"],
+        [1348, 870],
+        ["column a: '0,5' is read as 0.5", "column b: '1.348' is read as 1348"],
+    ),
+    "decimals beside decimal commas": (
+        "a;b\n0,5;1.34\n1;2.125\n",
+        ["a", "b"],
+        [1.34, 2.125],
+        ["column a: '0,5' is read as 0.5"],
+    ),
+    "Excel's first line": ("sep=;\na;b\n1;2\n3;4\n", ["a", "b"], [2, 4], []),
+    "Excel's first line in quotes": ('"sep=|"\na|b\n1|2\n3|4\n', ["a", "b"], [2, 4], []),
+    "Excel's first line, a tab": ("SEP=\t\na;c\tb\n1\t2\n3\t4\n", ["a;c", "b"], [2, 4], []),
+    "units": (
+        "day,a,b\n,°C,m³/s\n2024-01-01,1,2\n2024-01-02,3,4\n",
+        ["a", "b"],
+        [2, 4],
+        ["line 2: no numbers; left out as part of the header"],
+    ),
+    "names over three rows": (
+        "Price,Close,Volume\nTicker,AAPL,AAPL\nDate,,\n2024-01-02,1,2\n2024-01-03,3,4\n",
+        ["Close", "Volume"],
+        [2, 4],
+        ["lines 2 to 3: no numbers; left out as part of the header"],
+    ),
+    "no header": (
+        "2024-01-01,$1,$2\n2024-01-02,$3,$4\n",
+        ["2", "3"],
+        [2, 4],
+        ["column 2: '$1' is read as 1", "column 3: '$2' is read as 2"],
+    ),
+    "names like numbers": ("Date,1M,3M\n2024-01-01,1,2\n2024-01-02,3,4\n", ["1M", "3M"], [2, 4], []),
+    "text at the end": ("a,b,who\n1,2,ann\n3,4,bob 2\n", ["a", "b"], [2, 4], ["column who holds no numbers and is left out"]),
+    "times of day": ("t,b\n10:00,2\n10:30,4\n", ["b"], [2, 4], ["column t holds no numbers and is left out"]),
+}
+
+
+@pytest.mark.parametrize("case", HEADED)
+def test_tables_are_read_as_programs_write_them(tmp_path, case):
+    text, columns, expected, notes = HEADED[case]
+    series = read(tmp_path, text)
+    assert series.columns == columns
+    assert (series.target_name, series.target.tolist()) == (columns[-1], expected)
+    assert series.notes == notes
+
+
+DATED = [  # rising dates, as one kind of table has them
+    "2024-01-01 10:00|2024-01-01 10:05|2024-01-02",
+    "2024-01-01 9:00|2024-01-01 10:00|2024-01-01 24:00",
+    "2024-01-01T10:00:00.5Z|2024-01-01T10:00:01Z",
+    "2024-01-01 10:00:00-05:00|2024-01-01 09:30:00-06:00|2024-01-01 16:00 UTC",
+    "31.12.2023 23:45|01.01.2024 00:15:30|02.01.2024 00:00",
+    "31.12.23|01.01.24",
+    "12/31/2023 11:30 PM|1/1/2024 12:30 AM|1/1/2024 1:00 AM|1/1/2024, 12:05 p.m.",
+    "2019-06-01 12-AM|2019-06-01 01-AM|2019-06-01 12-PM|2019-06-01 04-PM",
+    "Dec 31, 2023, 10:00|Jan 1, 2024, 09:00",
+    "1949-01|1949-02|1949-12|1950-1",
+    "01/1949|02/1949|01/1950",
+    "1949M09|1949M10|1950M1",
+    "Jan 1949|Feb 1949|Dec 1950",
+    "January 1949|March 1949|May 1949",
+    "Sep-19|Oct-19|Jan-20",
+    "1949Q1|1949Q4|1950Q1",
+    "1949-Q1|1949-Q4|1950-Q1",
+    "Q1 1949|Q4 1949|Q1 1950",
+    "2020-W05|2020-W53|2021-W01",
+    "2020-W9|2020-W10|2020-W11",
+    "2020W05|2020W06",
+    "W05 2020|W06 2020",
+]
+
+
+@pytest.mark.parametrize("dates", DATED)
+def test_dates_with_times_months_quarters_and_weeks_say_which_row_is_older(tmp_path, dates):
+    moments = dates.split("|")
+    rows = [f'"{moment}",{i}\n' for i, moment in enumerate(moments)]
+    series = read(tmp_path, "when,x\n" + "".join(rows))
+    assert (series.moment, series.moments, series.columns) == ("when", moments, ["x"])
+    with pytest.raises(CharrnnError, match="column when run from new to old; add --reverse"):
+        read(tmp_path, "when,x\n" + "".join(rows[::-1]))
+    assert read(tmp_path, "when,x\n" + "".join(rows[::-1]), reverse=True).moments == moments
+
+
 @pytest.mark.parametrize("values", [[5.0] * 30, [0.1 + 0.2, 0.3] * 15, [1e60, -1e60] * 15, [1e-300, 2e-300] * 15])
 def test_constant_and_extreme_columns_give_finite_figures(values):
     _, forecasts, scores = learn(series_of(values), QUICK)
@@ -298,7 +429,21 @@ BAD = {
     "bytes": ("a\0b,1\n", ["t.csv"], "NUL"),
     "another encoding": (b"a,b\n\xff,1\n", ["t.csv"], "--encoding"),
     "text among numbers": ("a,b\n1,2\n3,many\n", ["t.csv"], "line 3, column b: 'many' is no number"),
-    "a decimal comma": ("a;b\n1;2,5\n1;3\n", ["t.csv"], "line 2, column b: '2,5' is no number; write 2.5"),
+    "a decimal comma beside a point": ("a;b\n1;2.5\n1;3.5\n1;2,5\n", ["t.csv"], "column b: '2,5' is no number; write 2.5"),
+    "a comma that may mean two things": ("a;b\n1;1,348\n1;2,125\n", ["t.csv"], "column b: '1,348' can be 1348 or 1.348"),
+    "the same in a table of commas": ('a,b\n1,"1,348"\n1,"12,125"\n', ["t.csv"], "column b: '1,348' can be 1348 or 1.348"),
+    "a point beside decimal commas": ("a;b\n0,5;1.348\n1;2.125\n", ["t.csv"], "column b: '1.348' can be 1348 or 1.348"),
+    "a last column with units": ("a,b\n1,2 kg\n1,3 kg\n", ["t.csv"], "line 2, column b: '2 kg' is no number"),
+    "a last column with text": ("a,b\n1,$5\n1,ask\n", ["t.csv"], "line 3, column b: 'ask' is no number"),
+    "groups of two digits": ('a,b\n1,"1,2,3"\n1,"4,5,6"\n', ["t.csv"], "line 2, column b: '1,2,3' is no number"),
+    "two currencies": ("a,b\n1,$5\n1,€6\n", ["t.csv"], "line 3, column b: '€6' has another unit than '$5' above it"),
+    "percent and shares": ("a,b\n1,5%\n1,0.05\n", ["t.csv"], "line 3, column b: '0.05' has another unit than '5%' above it"),
+    "a letter that may be metres": ("a,b\n1,5m\n1,6m\n", ["t.csv"], "line 2, column b: '5m' is no number"),
+    "a first line of Excel and no more": ("sep=;\n", ["t.csv"], "t.csv holds no rows"),
+    "months, newest first": ("m,x\n1949-02,1\n1949-01,2\n", ["t.csv"], "column m run from new to old; add --reverse"),
+    "quarters, newest first": ("q,x\n1949Q2,1\n1949Q1,2\n1948Q4,3\n", ["t.csv"], "add --reverse"),
+    "weeks, newest first": ("w,x\n2021-W01,1\n2020-W53,2\n", ["t.csv"], "add --reverse"),
+    "times, newest first": ("t,x\n01.02.2024 9:30,1\n01.02.2024 9:15,2\n", ["t.csv"], "add --reverse"),
     "a number too large": ("a,b\n1,2\n1,1e61\n", ["t.csv"], "line 3, column b: '1e61' is larger than 1e+60"),
     "infinity": ("a,b\n1,2\n1,inf\n", ["t.csv"], "line 3, column b: 'inf'"),
     "rows of unequal length": ("a,b\n1,2\n1,2,3\n", ["t.csv"], "line 3: 3 cells, but 2 in the first row"),
@@ -396,6 +541,14 @@ def test_repairs_are_said_on_standard_error_unless_it_is_to_be_quiet(forecast):
     table = b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i % 7) for i in range(30)) + b"3,\n"
     assert forecast("--steps", 2, pipe=table)[2] == "note: missing values: 1 in b; the last value before each is carried on\n"
     assert forecast("--steps", 2, "-q", pipe=table)[2] == ""
+
+
+def test_the_column_that_the_user_would_take_is_forecast_with_quiet_too(forecast):
+    table = "Datum;Schluss\n" + "".join(f"{i + 1:02}.01.2021;1{i:02},94\n" for i in range(30))
+    status, out, errors = forecast("--steps", 2, "-q", "--json", pipe=table.encode())
+    assert (status, errors) == (0, "")
+    assert (json.loads(out)["target"], json.loads(out)["naive_forecast"]) == ("Schluss", 129.94)
+    assert forecast("--steps", 2, pipe=table.encode())[2] == "note: column Schluss: '100,94' is read as 100.94\n"
 
 
 def test_a_terminal_gets_a_plot_after_the_table(tmp_path):

@@ -102,7 +102,8 @@ def test_the_oldest_format_and_bad_files_have_their_say(tmp_path):
     assert "ehilo" in out
     (tmp_path / "t.txt").write_text("no model")
     for arguments, words in (
-        (["t.txt"], "not a charrnn file"),
+        (["t.txt"], "t.txt is text, not a charrnn file"),
+        (["-m", "t.txt"], "t.txt is text, not a charrnn file"),
         (["gone"], "gone does not exist"),
         ([], "no model under runs/"),
     ):

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -32,14 +33,14 @@ def argument(metavar: str, help: str, complete: Complete | None = None) -> Any:
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """The base models that begin so, and paths beside them; where there are none, nothing: then the shell offers paths."""
-    from charrnn.run_folder import list_bases
+    """The base models and runs that begin so, and paths beside them; else nothing: then the shell offers paths."""
+    from charrnn.run_folder import list_bases, list_runs
 
-    bases = [name for name in list_bases() if name.startswith(incomplete)]
-    return bases + (sorted(glob.glob(glob.escape(incomplete) + "*")) if bases else [])
+    names = [name for name in (*list_bases(), *list_runs()) if name.startswith(incomplete)]
+    return names + (sorted(glob.glob(glob.escape(incomplete) + "*")) if names else [])
 
 
-MODEL = "A run's folder, its model file, or `english`, the base model. [default: the newest run under runs/]"
+MODEL = "A run's name or folder, its model file, or `english`, the base model. [default: the newest run under runs/]"
 TEXTS = "Files and folders of text; '-' or a pipe for standard input."
 
 ModelArgument = Annotated[Path | None, argument("[MODEL]", help=MODEL, complete=complete_model)]
@@ -82,6 +83,37 @@ def require_sources(named: list[str] | None) -> list[str]:
     if not named and not is_piped():
         raise CharrnnError("no text: name files or folders, or pipe one in")
     return list(named or [STDIN])
+
+
+def require_texts(texts: list[str], model: Path | None, command: str) -> None:
+    """Raise CharrnnError where a model stands among the texts: with the command that was meant."""
+    from charrnn.run_folder import is_model, is_text
+
+    models = [text for text in texts if is_model(text)]
+    if not models:
+        return
+    meant = [text for text in texts if text not in models]
+    if model is not None and is_text(model):
+        meant.append(str(model))
+    words = [*(meant or ["TEXT"]), "-m", models[0]]
+    raise CharrnnError(f"{models[0]} is a model, not a text; did you mean: charrnn {command} {shlex.join(words)}")
+
+
+def pick_model(named: Path | None, model: Path | None) -> Path | None:
+    """The model that is named as an argument or with `-m`. Raises: CharrnnError where it is both."""
+    if named is not None and model is not None:
+        raise CharrnnError(f"{named} and -m {model} both name a model; leave one out")
+    return model if named is None else named
+
+
+def suggest_command(word: str) -> str:
+    """What may have been meant by a word in place of a command, to end an error with; nothing for other words."""
+    from charrnn.run_folder import is_model
+
+    name = shlex.quote(word)
+    if is_model(word):
+        return f"; to write with this model: charrnn sample {name}"
+    return f"; to train a model on it: charrnn train {name}" if os.path.exists(word) else ""
 
 
 def require_extra(module: str, what: str, extra: str) -> None:

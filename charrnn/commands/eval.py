@@ -39,6 +39,7 @@ def eval(
     from charrnn.text.records import split
 
     sources = common.require_sources(text)
+    common.require_texts(sources, model, "eval")
     require(worst >= 0, f"--worst {worst} is below 0")
     require(0 <= top <= 10_000, f"--top {top} is not between 0 and 10000")
     loaded = common.load_model(model)

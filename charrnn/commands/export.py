@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from charrnn.commands.common import ModelArgument, option, require_extra
+from charrnn.commands.common import ModelArgument, ModelOption, option, pick_model, require_extra
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output
 
@@ -11,7 +11,8 @@ OUT = "The file to write. [default: model.onnx beside the model]"
 
 
 def export(
-    model: ModelArgument = None,
+    named: ModelArgument = None,
+    model: ModelOption = None,
     out: Annotated[Path | None, option(OUT, names="-o --out", metavar="FILE")] = None,
 ) -> None:
     """Write a model as an ONNX file.
@@ -21,7 +22,7 @@ def export(
     from charrnn.checkpoint import read_model, write_atomically
     from charrnn.run_folder import find_model
 
-    path = find_model(model)
+    path = find_model(pick_model(named, model))
     out = out or path.with_suffix(".onnx")
     if out.suffix != ".onnx":
         raise CharrnnError(f"--out {out}: name a file that ends in .onnx")

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charrnn.commands.common import JsonFlag, ModelArgument
+from charrnn.commands.common import JsonFlag, ModelArgument, ModelOption, pick_model
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output
 from charrnn.text.visible import make_visible
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN = 100  # characters of a vocabulary that are printed; --json has all of them
 
 
-def info(model: ModelArgument = None, as_json: JsonFlag = False) -> None:
+def info(named: ModelArgument = None, model: ModelOption = None, as_json: JsonFlag = False) -> None:
     """Say what is in a model's file.
 
     Sizes, vocabulary, how it was trained, its figures, and how to go on with it.
@@ -26,7 +26,7 @@ def info(model: ModelArgument = None, as_json: JsonFlag = False) -> None:
     from charrnn import checkpoint
     from charrnn.run_folder import MODEL, find_model
 
-    path = find_model(model)
+    path = find_model(pick_model(named, model))
     written = checkpoint.read(path)[1]  # as it stands: the files of older versions have fewer options
     if "forecast" in written:
         raise CharrnnError(f"{path} forecasts numbers; charrnn info is about models of text")

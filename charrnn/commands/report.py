@@ -1,9 +1,11 @@
 """`charrnn report`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
-from charrnn.commands.common import MODEL, EncodingOption, argument, load_model, option, print_notes
+from charrnn.commands import common
+from charrnn.commands.common import MODEL, EncodingOption, ModelOption, argument, option, print_notes
 from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
 
@@ -14,6 +16,7 @@ OUT = "Where to write it. [default: report.html in the run's folder]"
 def report(
     run: Annotated[Path | None, argument("[RUN]", help=MODEL)] = None,
     text: Annotated[list[str] | None, argument("[TEXT]...", help=TEXT)] = None,
+    model: ModelOption = None,
     out: Annotated[Path | None, option(OUT, names="-o --out", metavar="FILE")] = None,
     encoding: EncodingOption = "utf-8",
 ) -> None:
@@ -24,22 +27,30 @@ def report(
     from charrnn.checkpoint import write_atomically
     from charrnn.options import require
     from charrnn.report.page import find_validation_text, render_page
-    from charrnn.run_folder import read_history
+    from charrnn.run_folder import is_text, read_history
     from charrnn.text.reading import read_corpus
 
-    model = load_model(run)
-    assert model.path is not None
-    folder = model.path.parent
+    texts = list(text or [])
+    if model is not None and run is not None:  # with -m all words are texts
+        texts.insert(0, str(run))
+        run = None
+    common.require_texts(texts, run or model, "report")
+    if run is not None and is_text(run):
+        words = shlex.join([str(run), *texts])
+        raise CharrnnError(f"{run} is text, not a charrnn file; name the model too: charrnn report MODEL {words}")
+    loaded = common.load_model(run or model)
+    assert loaded.path is not None
+    folder = loaded.path.parent
     target = out or folder / "report.html"
     require(not target.is_dir(), f"--out {target} is a folder; name a file")
     replaceable = target.is_file() or not target.exists()  # to replace a device by a file would harm more than this run
     require(replaceable, f"--out {target} is no regular file")
     with frame.WorkDisplay() as reading:
-        if text:
-            corpus = read_corpus(text, encoding, reading.progress)
-            name = ", ".join("standard input" if source == "-" else Path(source).name for source in text)
+        if texts:
+            corpus = read_corpus(texts, encoding, reading.progress)
+            name = ", ".join("standard input" if source == "-" else Path(source).name for source in texts)
         else:
-            corpus = find_validation_text(model, reading.progress)
+            corpus = find_validation_text(loaded, reading.progress)
             name = "the text that it was validated on"
     print_notes(corpus.notes)
     try:
@@ -48,6 +59,6 @@ def report(
         history = []
         print_notes([str(error)])
     with frame.WorkDisplay("scoring", "million characters") as scoring:
-        data = render_page(model, history, corpus, name=name, watch=scoring.progress).encode("utf-8", "backslashreplace")
+        data = render_page(loaded, history, corpus, name=name, watch=scoring.progress).encode("utf-8", "backslashreplace")
     write_atomically(target, data)
     output.write_line(f"wrote {target}, {len(data) / 1000:,.0f} kB; open it in a browser")

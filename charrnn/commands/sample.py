@@ -1,5 +1,7 @@
 """`charrnn sample`."""
 
+import os
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charrnn.commands.common import ModelOption, is_piped, load_model, option, require_extra
+from charrnn.commands.common import ModelArgument, ModelOption, is_piped, load_model, option, require_extra
 from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
 
@@ -25,6 +27,7 @@ SUGGEST = "With --interactive: offer the N likeliest next characters, 9 at most.
 
 
 def sample(
+    named: ModelArgument = None,
     model: ModelOption = None,
     prime: Annotated[str | None, option(PRIME, names="-p --prime")] = None,
     prime_file: Annotated[Path | None, option("The same from a file.")] = None,
@@ -57,7 +60,7 @@ def sample(
             require(not given, f"{name} and --interactive exclude each other: you end the text yourself")
         require_extra("prompt_toolkit", "--interactive", "write")
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, greedy=greedy)
-    loaded = load_model(model)
+    loaded = _load_named(named, model)
     prime = _read_prime(prime, prime_file)
     require(loaded.records is not None or not novel, f"--novel: {loaded.path} is not a model of lines or paragraphs")
     if unknown := loaded.unknown(prime):
@@ -75,6 +78,23 @@ def sample(
     else:
         length = 500 if length is None else length
         _print_texts(prime, loaded.generate(prime, length=length, sampler=sampler, seed=seed, count=count), count, until)
+
+
+def _load_named(named: Path | None, model: Path | None) -> "Model":
+    """Open the model that is named as an argument or with `-m`. The error for a text in its place says how texts are given."""
+    from charrnn.run_folder import is_text
+
+    word = shlex.quote(str(named))
+    if named is not None and model is not None:
+        raise CharrnnError(f"{named} and -m {model} both name a model; to begin with a text: --prime {word}")
+    try:
+        return load_model(model if named is None else named)
+    except CharrnnError as error:
+        if named is not None and is_text(named):
+            raise CharrnnError(f"{error}; to continue it: charrnn sample --prime-file {word}") from None
+        if named is not None and not os.path.exists(named):
+            raise CharrnnError(f"{error}; to begin with this text: charrnn sample --prime {word}") from None
+        raise
 
 
 def _read_prime(prime: str | None, file: Path | None) -> str:

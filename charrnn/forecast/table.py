@@ -6,20 +6,19 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from charrnn.checkpoint import write_atomically
 from charrnn.errors import CharrnnError
+from charrnn.forecast.dates import read_dates
+from charrnn.forecast.numbers import MISSING, Numbers, is_plain, looks_like_number, plain_number, read_numbers
 from charrnn.text.reading import STDIN, read_text
 from charrnn.text.visible import make_visible
 
-MISSING = {"", "-", ".", "?", "na", "n/a", "nan", "none", "null"}  # the text of a cell without a value
-LARGEST = 1e60  # no number is larger: the fourth powers of larger ones leave float64
 DATES = {"date", "time", "datetime", "timestamp"}  # a column with such a name says when, even in numbers
-FORMATS = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%b %d, %Y")  # besides ISO 8601
+TOP = 5  # rows in which the first numbers are looked for, below a header of more than one row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,39 +48,37 @@ def read_series(
     """Read a table (CSV with commas, semicolons or tabs; '-' for standard input), the oldest row first.
 
     A first row without a number names the columns, or else the comment ('#') right above it does, if it has as many cells.
+    Further such rows, as of units, are left out. Numbers may have decimal commas, thousands separators, currency signs,
+    percent signs, or end in K, M or B; the cells of a column decide together what a comma means.
     `target` and `columns` are such names, or numbers from 1: by default the last column of numbers, and all of them.
     `reverse` turns around a table that starts with its newest row. A missing value becomes that of the row before; rows
     before a column's first value are left out.
-    Raises: CharrnnError where it is not a table, a column does not exist, text is among numbers, dates are out of order.
+    Raises: CharrnnError where it is not a table, a column does not exist, text is among numbers, a comma may mean two things,
+    dates are out of order.
     """
     if str(source) != STDIN and Path(source).is_dir():
         raise CharrnnError(f"{source} is a folder; name a file of comma-separated values")
-    table, names, lines = _parse(read_text([source], encoding)[0], "standard input" if str(source) == STDIN else str(source))
+    text = read_text([source], encoding)[0]
+    table, names, lines, notes = _parse(text, "standard input" if str(source) == STDIN else str(source))
     if reverse:
         table, lines = table[::-1], lines[::-1]
     cells = list(zip(*table, strict=True))  # by column
-    values = [[_number(cell) for cell in column] for column in cells]
-    numeric = [any(map(_is_number, column)) for column in cells]
-    times = [numeric[j] and name.lower() in DATES and None not in values[j] for j, name in enumerate(names)]
-    dates = [[values[j]] if times[j] else [] if numeric[j] else _dates(cells[j]) for j in range(len(names))]  # by ways to read
+    numbers, dates = _read_columns(cells, names)
     when = next((j for j, readings in enumerate(dates) if readings), None)
-    neither = [name for j, name in enumerate(names) if not numeric[j] and not dates[j] and columns is None]
-    notes = [f"column {name} holds no numbers and is left out" for name in neither]
+    neither = [name for j, name in enumerate(names) if not numbers[j].is_numeric and not dates[j] and columns is None]
+    notes += [f"column {name} holds no numbers and is left out" for name in neither]
     if when is not None:
         _require_order(dates[when], name=names[when], cells=cells[when], lines=lines, reverse=reverse)
-    usable = [j for j in range(len(names)) if numeric[j] and not dates[j]]
+    usable = [j for j in range(len(names)) if numbers[j].is_numeric and not dates[j]]
     if not usable:
         raise CharrnnError("the table holds no column of numbers")
     inputs = usable if columns is None else list(dict.fromkeys(_find(name, names, option="--columns") for name in columns))
     goal = usable[-1] if target is None else _find(target, names, option="--target")
     used = [*inputs, goal]
     for j in used:
-        if not numeric[j]:
-            raise CharrnnError(f"column {names[j]} holds no numbers (line {lines[0]}: {cells[j][0]!r})")
-        if None in values[j]:
-            row = values[j].index(None)
-            raise CharrnnError(f"line {lines[row]}, column {names[j]}: {_fault(cells[j][row])}")
-    filled, missing, start = _carry_on(np.array([values[j] for j in used], dtype=np.float64).T)
+        _require_numbers(numbers[j], name=names[j], cells=cells[j], lines=lines)
+    notes += [f"column {names[j]}: {numbers[j].note}" for j in dict.fromkeys(used) if numbers[j].note]
+    filled, missing, start = _carry_on(np.array([numbers[j].values for j in used], dtype=np.float64).T)
     if start:
         notes.append(f"rows left out at the start, where not every column has a value yet: {start}")
     gaps = {names[j]: f"{count} in {names[j]}" for j, count in zip(used, missing[start:].sum(0), strict=True) if count}
@@ -126,14 +123,41 @@ def draw_plot(suffix: str, target: str, lines: Sequence[Sequence[float]]) -> byt
     return file.getvalue()
 
 
-def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int]]:
-    """The rows of a table, the names of its columns, and the line that each row is in."""
+def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int], list[str]]:
+    """The rows of a table, the names of its columns, the line that each row is in, and notes."""
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     kept = [(number, line) for number, line in lines if not line.lstrip().startswith("#")]
+    given = re.fullmatch(r'\s*"?sep=(.)"?\s*', kept[0][1], re.IGNORECASE) if kept else None  # Excel's first line
+    if given:
+        kept = kept[1:]
     if not kept:
         raise CharrnnError(f"{source} holds no rows")
     unquoted = re.sub(r'"[^"]*"', "", kept[0][1])
-    delimiter = next((mark for mark in "\t;," if mark in unquoted), ",")  # a comma last: it may be part of numbers
+    likely = next((mark for mark in "\t;," if mark in unquoted), ",")  # a comma last: it may be part of numbers
+    delimiter = given[1] if given else likely
+    table, numbers = _read_rows(kept, delimiter=delimiter, source=source)
+    width = len(table[0])
+    names = [str(j + 1) for j in range(width)]
+    notes = []
+    if not any(map(is_plain, table[0])) and not all(map(_is_value, table[0])):
+        names = [cell or name for cell, name in zip(table[0], names, strict=True)]
+        count = _header_rows(table)
+        if count > 1:
+            where = f"line {numbers[1]}" if count == 2 else f"lines {numbers[1]} to {numbers[count - 1]}"
+            notes.append(f"{where}: no numbers; left out as part of the header")
+        table, numbers = table[count:], numbers[count:]
+    else:
+        above = [line for number, line in lines if number < numbers[0]]
+        said = [cell.strip() for cell in above[-1].lstrip("# \t").split(delimiter)] if above else []
+        if len(said) == width and all(said) and not any(map(is_plain, said)):
+            names = said
+    if not table:
+        raise CharrnnError(f"{source} holds the names of columns and no rows")
+    return table, names, numbers, notes
+
+
+def _read_rows(kept: list[tuple[int, str]], delimiter: str, source: str) -> tuple[list[list[str]], list[int]]:
+    """The cells of numbered lines, and the number of the line that each row ends in."""
     reader = csv.reader([line for _, line in kept], delimiter=delimiter, skipinitialspace=True, strict=True)
     table, numbers = [], []
     try:
@@ -144,59 +168,38 @@ def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int
                 raise CharrnnError(f"{source}, line {numbers[-1]}: {len(cells)} cells, but {len(table[0])} in the first row")
     except csv.Error as error:
         raise CharrnnError(f"{source}, line {kept[reader.line_num - 1][0]}: {error}") from None
-    width = len(table[0])
-    names = [str(j + 1) for j in range(width)]
-    if any(_number(cell) is None for cell in table[0]) and not any(map(_is_number, table[0])) and not _dates(table[0]):
-        names = [cell or name for cell, name in zip(table.pop(0), names, strict=True)]
-        numbers.pop(0)
-    else:
-        above = [line for number, line in lines if number < numbers[0]]
-        said = [cell.strip() for cell in above[-1].lstrip("# \t").split(delimiter)] if above else []
-        if len(said) == width and all(said) and not any(map(_is_number, said)):
-            names = said
-    if not table:
-        raise CharrnnError(f"{source} holds the names of columns and no rows")
-    return table, names, numbers
+    return table, numbers
 
 
-def _number(cell: str) -> float | None:
-    """The number in a cell; NaN where it is missing, None where it is none."""
-    if cell.lower() in MISSING:
-        return math.nan
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if abs(value) <= LARGEST else None
+def _is_value(cell: str) -> bool:
+    return cell.lower() in MISSING or looks_like_number(cell) or bool(read_dates([cell]))
 
 
-def _is_number(cell: str) -> bool:
-    value = _number(cell)
-    return value is not None and not math.isnan(value)
+def _header_rows(table: list[list[str]]) -> int:
+    """How many rows name the columns: the first one and those below it, as of units, that hold text and nothing else."""
+    for count, row in enumerate(table[1 : 1 + TOP], 1):
+        values = [cell for cell in row if cell.lower() not in MISSING and _is_value(cell)]
+        if values:
+            return count if any(not _is_value(cell) for above in table[1:count] for cell in above) else 1
+    return 1
 
 
-def _fault(cell: str) -> str:
-    hint = f"; write {cell.replace(',', '.')}" if cell.count(",") == 1 and _is_number(cell.replace(",", ".")) else ""
-    try:
-        return f"{cell[:40]!r} is larger than {LARGEST:g}" if abs(float(cell)) > LARGEST else ""
-    except ValueError:
-        return f"{cell[:40]!r} is no number{hint}"
-
-
-def _dates(cells: Sequence[str]) -> list[list[float | None]]:
-    """The seconds of a column's dates (None where one is missing), in each way of writing dates that fits all of them."""
-    readings = []
-    for form in (None, *FORMATS):
-        try:
-            readings.append([None if cell.lower() in MISSING else _seconds(cell, form) for cell in cells])
-        except ValueError:
-            continue
-    return [reading for reading in readings if any(second is not None for second in reading)]
-
-
-def _seconds(cell: str, form: str | None) -> float:
-    moment = datetime.fromisoformat(cell) if form is None else datetime.strptime(cell, form)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+def _read_columns(cells: Sequence[Sequence[str]], names: list[str]) -> tuple[list[Numbers], list[list[list[float | None]]]]:
+    """The numbers of each column, and its dates by ways to read them, none where it holds no dates."""
+    numbers: list[Numbers] = []
+    dates: list[list[list[float | None]]] = []
+    for name, column in zip(names, cells, strict=True):
+        values = [plain_number(cell) for cell in column]
+        numeric = any(map(is_plain, column))
+        plain = Numbers(values=values, is_numeric=numeric)
+        times = numeric and name.lower() in DATES and None not in values
+        dates.append([values] if times else [] if numeric else read_dates(column))
+        numbers.append(plain if dates[-1] or None not in values else read_numbers(column))
+    if any(read.point == "," for read in numbers):
+        for j, read in enumerate(numbers):
+            if read.point != "," and read.is_numeric and not dates[j]:
+                numbers[j] = read_numbers(cells[j], has_commas=True)
+    return numbers, dates
 
 
 def _require_order(
@@ -216,6 +219,14 @@ def _require_order(
     if falls:
         order = "run from old to new; leave --reverse out" if reverse else "run from new to old; add --reverse"
     raise CharrnnError(f"the dates in column {name} {order}")
+
+
+def _require_numbers(numbers: Numbers, name: str, cells: Sequence[str], lines: list[int]) -> None:
+    """Raise CharrnnError where a column that is to be read is not one of numbers alone."""
+    if not numbers.is_numeric:
+        raise CharrnnError(f"column {name} holds no numbers (line {lines[0]}: {cells[0]!r})")
+    if numbers.fault:
+        raise CharrnnError(f"line {lines[numbers.row]}, column {name}: {numbers.fault}")
 
 
 def _find(name: str, names: list[str], option: str) -> int:

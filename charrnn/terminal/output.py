@@ -4,6 +4,7 @@ Rich is imported where it draws, since most of what is printed is plain lines an
 """
 
 import contextlib
+import io
 import math
 import os
 import shutil
@@ -37,6 +38,12 @@ class TextWriter:
         if (now := time.monotonic()) - self._flushed > FLUSH_EVERY:
             self._file.buffer.flush()
             self._flushed = now
+
+
+def escape_unprintable() -> None:
+    """Have standard output print what its encoding lacks as an escape such as \\u017c, rather than fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def require_stdout() -> TextIO:
@@ -148,10 +155,14 @@ def draw_dots(lines: Sequence[Sequence[float]], height: int, low: float, high: f
 
 
 def print_plot(truth: Sequence[float], forecast: Sequence[float], height: int = 8) -> None:
-    """Draw two lines (NaN where one has no value) on the terminal that standard output is."""
+    """Draw two lines (NaN where one has no value) on the terminal that standard output is, if it has the characters for it."""
     from rich.console import Console
     from rich.text import Text
 
+    try:
+        chr(0x28FF).encode(sys.stdout.encoding or "ascii")
+    except UnicodeError:
+        return
     numbers = [value for value in (*truth, *forecast) if not math.isnan(value)]
     low, high = min(numbers), max(numbers)
     labels = [round_number(high), *[""] * (height - 2), round_number(low)]
@@ -165,8 +176,7 @@ def print_plot(truth: Sequence[float], forecast: Sequence[float], height: int = 
             drawing.append(chr(0x2800 + (mine | made)), style="bold cyan" if made & ~mine else "")
         drawing.append("\n")
     drawing.append(" " * margin + "truth, ").append("forecast", style="bold cyan")
-    with contextlib.suppress(UnicodeError):  # a terminal without such characters has the table
-        Console(highlight=False).print(drawing, soft_wrap=True)
+    Console(highlight=False).print(drawing, soft_wrap=True)
 
 
 def _resample(line: Sequence[float], columns: int) -> list[float]:
