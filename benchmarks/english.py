@@ -12,7 +12,15 @@ import collections
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+
+from charrnn import load
+from charrnn.checkpoint import read_model, write
+from charrnn.headers import model_to_json
+from charrnn.run_folder import BASES
 
 SIZES = "--layers 2 --hidden-size 448 --batch-size 64 --seq-length 64 --learning-rate 0.0125 --dropout 0 --seed 0"
 HELD_OUT = 0.02  # of the end of each book
@@ -58,6 +66,18 @@ def train(folder: Path, length: str, resume: bool) -> None:
     subprocess.run(command, check=True)
 
 
+def pack(folder: Path) -> None:
+    """Write the best model so far as a base model of the package, in half precision, and say what rounding costs."""
+    tensors, header = read_model(folder / "run" / "model.safetensors")
+    halved = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    BASES.mkdir(exist_ok=True)
+    path = BASES / "english.safetensors"
+    write(path, halved, model_to_json(replace(header, training=replace(header.training, origin=None))))
+    text = (folder / "held-out.txt").read_text(encoding="utf-8")
+    nats = [load(model).score(text).nats_per_character for model in (folder / "run", path)]
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB; held out {nats[0]:.4f} nats a character, rounded {nats[1]:.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -68,9 +88,12 @@ def main() -> None:
     learn.add_argument("folder", type=Path)
     learn.add_argument("--for", dest="length", default="2h")
     learn.add_argument("--resume", action="store_true")
+    commands.add_parser("pack").add_argument("folder", type=Path)
     asked = parser.parse_args()
     if asked.command == "text":
         write_text(asked.books, asked.folder)
+    elif asked.command == "pack":
+        pack(asked.folder)
     else:
         train(asked.folder, asked.length, asked.resume)
 
