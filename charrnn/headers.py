@@ -150,8 +150,8 @@ def parse_network(header: Json) -> ModelHeader:
     if not isinstance(start, str) or len(start) != 1 or start not in vocabulary:
         raise ValueError("its start is not a character of the vocabulary")
     if records not in (None, *SEPARATORS) or (records and start != "\n"):
-        raise ValueError(f"its records are none of {', '.join(SEPARATORS)}, or don't begin after a line break")
-    vocabulary.encode("utf-8")  # raises ValueError where a character is none of Unicode's
+        raise ValueError(f"its records are not one of {', '.join(SEPARATORS)}, or don't begin after a line break")
+    vocabulary.encode("utf-8")  # raises ValueError where a character is not one of Unicode's
     V, H, layers = config.vocabulary_size, config.hidden_size, config.num_layers
     if max(V, H, layers, config.embedding_size) > LARGEST_SIZE:
         raise ValueError("a size is not a whole number in range")
@@ -161,7 +161,7 @@ def parse_network(header: Json) -> ModelHeader:
     if len(vocabulary) != V or layers > 1000 or H > 65536 or (layers and not H):
         raise ValueError("its sizes don't fit together")
     if config.cell not in CELLS:
-        raise ValueError(f"its cell is none of {', '.join(CELLS)}")
+        raise ValueError(f"its cell is not one of {', '.join(CELLS)}")
     facts: Json = {"format": header["format"], "version": str(header.get("version", "unknown"))}
     return ModelHeader(config=config, vocabulary=vocabulary, start=start, unknown=bool(unknown), records=records, **facts)
 

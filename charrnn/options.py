@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -57,8 +58,8 @@ class Options:
             require(length is None or (math.isfinite(length) and length > 0), f"{flag} {length} is not above 0")
         for name, allowed in (("cell", tuple(CELLS)), ("device", DEVICES), ("precision", PRECISIONS)):
             value = getattr(self, name)
-            require(value in allowed, f"--{name} {value} is none of {', '.join(allowed)}")
-        require(self.records in (None, *SEPARATORS), f"records {self.records!r} are none of {', '.join(SEPARATORS)}")
+            require(value in allowed, f"--{name} must be {one_of(allowed)}, not {value!r}")
+        require(self.records in (None, *SEPARATORS), f"records must be {one_of(tuple(SEPARATORS))}, not {self.records!r}")
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
             require(value is None or least <= value <= most, f"{flag_of(name)} {value} is not between {least} and {most}")
@@ -96,6 +97,11 @@ class Recipe:
     def __post_init__(self) -> None:
         require(0 <= self.weight_decay <= 10, f"weight decay {self.weight_decay} is not between 0 and 10")
         require(0 <= self.recurrent_dropout < 0.99, f"recurrent dropout {self.recurrent_dropout} is not below 0.99")
+
+
+def one_of(allowed: Sequence[str]) -> str:
+    """ "lstm, gru or rnn"."""
+    return " or ".join([", ".join(allowed[:-1]), allowed[-1]])
 
 
 def flag_of(name: str) -> str:

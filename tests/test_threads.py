@@ -110,6 +110,15 @@ def test_the_gradients_of_shards_add_up_to_that_of_the_batch():
         torch.testing.assert_close(torch.cat([part.state[1][0] for part in parts]), expected.state[1][0])
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_each_gradient_has_memory_of_its_own_since_others_are_added_in_place(cell):
+    model = CharRNN(Config(7, cell, 2, 128, 8))
+    x = torch.randint(7, (9, 4))
+    shard = Shard(inputs=x, targets=x, state=model.initial_state(4), masks=model.draw_masks(4, 0.3, 0.2))
+    gradients = backpropagate(model, list(model.parameters()), 0.01, torch.float32, shard).gradients
+    assert len({gradient.untyped_storage().data_ptr() for gradient in gradients}) == len(gradients)
+
+
 @pytest.mark.parametrize(
     ("sizes", "shards"),
     [

@@ -152,8 +152,8 @@ def _print_records(model: "Model", records: Iterable[str], count: int, novel: bo
         if printed == count or printed + dropped == TRIES * count:
             break
     if novel:
-        kind = f"{model.records} that stands" if dropped == 1 else f"{model.records}s that stand"
-        output.write_line(f"dropped {dropped:,} {kind} in the text that the model was given")
+        kind = f"{model.records} that is" if dropped == 1 else f"{model.records}s that are"
+        output.write_line(f"skipped {dropped:,} {kind} in the training file")
     if printed < count:
         output.write_line(f"warning: {printed:,} of {count:,}: the model repeats its text; it was asked {TRIES} times as often")
 

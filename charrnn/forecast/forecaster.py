@@ -55,7 +55,7 @@ class Settings:
                 flag = self.KEYS.get(name, name).replace("_", "-")
                 raise CharrnnError(f"--{flag} {value} is not between {least} and {most}")
         if self.cell not in CELLS:
-            raise CharrnnError(f"--cell {self.cell} is none of {', '.join(CELLS)}")
+            raise CharrnnError(f"--cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
         if not 0 < self.learning_rate <= 10:
             raise CharrnnError(f"--learning-rate {self.learning_rate} is not in (0, 10]")
         if not 0 <= self.validation < 1:

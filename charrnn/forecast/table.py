@@ -205,7 +205,7 @@ def _read_columns(cells: Sequence[Sequence[str]], names: list[str]) -> tuple[lis
 def _require_order(
     readings: Sequence[Sequence[float | None]], name: str, cells: Sequence[str], lines: list[int], reverse: bool
 ) -> None:
-    """Raise CharrnnError where none of the readings of a date column rises from row to row."""
+    """Raise CharrnnError where the dates of a column, however they are read, do not rise from row to row."""
     falls, breaks = False, []
     for reading in readings:
         seconds = np.array(reading, np.float64)  # NaN where a date is missing

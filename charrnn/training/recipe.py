@@ -19,7 +19,7 @@ MUON_FROM = 64  # hidden units from which on Muon trains the recurrent matrices;
 REFERENCE = ("lstm", 1, 256, 32)  # the network in whose characters a length of training is reckoned
 WIDEST = ((4e3, 64), (2e4, 128), (3e5, 256), (math.inf, 512))  # units for a text of less than so many characters
 WINDOWS = 50  # at least, one after the other, in a reading of a text
-OFTEN = 30  # readings of a text from which on one layer is not enough
+OFTEN = 30  # epochs from which on one layer is not enough
 SPEED = 110_000  # its characters per second on two cores; where a length in time is asked for, this is measured
 # The best sizes for what a training affords, up to so many of the reference's characters: layers, units, batch, window and
 # learning rate. Short runs want many steps of one layer; depth pays from half a minute on, width from a minute and a half.
