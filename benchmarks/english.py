@@ -22,7 +22,7 @@ from charrnn.checkpoint import read_model, write
 from charrnn.headers import model_to_json
 from charrnn.run_folder import BASES
 
-SIZES = "--layers 2 --hidden-size 448 --batch-size 64 --seq-length 64 --learning-rate 0.0125 --dropout 0 --seed 0"
+SIZES = "--layers 2 --hidden-size 384 --batch-size 64 --seq-length 64 --learning-rate 0.0125 --dropout 0 --seed 0"
 HELD_OUT = 0.02  # of the end of each book
 RARE = 20  # a character that comes less often in all books is left out
 

@@ -159,4 +159,4 @@ def test_a_split_or_late_gate_is_what_its_blocks_say():
 
 def test_an_unknown_cell_is_refused_with_the_names_of_the_known_ones(corpus, tmp_path, inside):
     _, errors = inside(tmp_path, ["train", str(corpus), "--cell", "brain", "--steps", "1"], 2)
-    assert "lstm, gru, rnn, mgu" in errors
+    assert "lstm, gru, rnn or mgu" in errors

@@ -466,7 +466,7 @@ BAD = {
     "negative layers": (ROWS, ["t.csv", "--layers", "-1"], "--layers -1"),
     "no units": (ROWS, ["t.csv", "--hidden-size", "0"], "--hidden-size 0"),
     "no steps": (ROWS, ["t.csv", "--steps", "0"], "--steps 0"),
-    "an unknown cell": (ROWS, ["t.csv", "--cell", "brain"], "--cell brain"),
+    "an unknown cell": (ROWS, ["t.csv", "--cell", "brain"], "--cell must be lstm, gru or rnn, not 'brain'"),
     "a learning rate of nan": (ROWS, ["t.csv", "--learning-rate", "nan"], "--learning-rate nan"),
     "all held out": (ROWS, ["t.csv", "--validation", "1"], "--validation 1"),
     "held out of nan": (ROWS, ["t.csv", "--validation", "nan"], "--validation nan"),

@@ -22,7 +22,7 @@ ARROWS = {  # each room and the rooms that it imports; no other arrows are allow
     "run_folder": "checkpoint errors headers text",
     "inference": "checkpoint errors headers network run_folder text",
     "training": "checkpoint errors headers inference network options run_folder text version",
-    "forecast": "checkpoint errors headers network text",
+    "forecast": "checkpoint errors headers network options text",
     "export": "checkpoint errors headers network version",
     "terminal": "errors headers text training",
     "interactive": "errors inference text",

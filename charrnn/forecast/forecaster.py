@@ -23,6 +23,7 @@ from charrnn.headers import parse, to_json
 from charrnn.network.cells import CELLS, layer_shapes
 from charrnn.network.char_rnn import MODULES, Layer
 from charrnn.network.optimizer import Optimizer
+from charrnn.options import one_of
 
 MODEL = "forecast.safetensors"
 BATCH = 1 << 16  # rows at most that a step reads; if all windows have more, each step draws some
@@ -55,7 +56,7 @@ class Settings:
                 flag = self.KEYS.get(name, name).replace("_", "-")
                 raise CharrnnError(f"--{flag} {value} is not between {least} and {most}")
         if self.cell not in CELLS:
-            raise CharrnnError(f"--cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
+            raise CharrnnError(f"--cell must be {one_of(tuple(CELLS))}, not {self.cell!r}")
         if not 0 < self.learning_rate <= 10:
             raise CharrnnError(f"--learning-rate {self.learning_rate} is not in (0, 10]")
         if not 0 <= self.validation < 1:
