@@ -174,6 +174,17 @@ def test_threads_do_each_item_once_in_order_with_kernels_of_one_thread_and_give_
     torch.set_num_threads(before)
 
 
+def test_threads_still_work_after_a_measurement_in_the_middle_of_a_run():
+    threads = Threads(2)
+    both = threading.Barrier(2, timeout=20)  # which one thread alone never passes
+    with threads:
+        with threads:
+            pass
+        assert torch.get_num_threads() == 1
+        assert sorted(threads.map(lambda _: both.wait(), [0, 1])) == [0, 1]
+    assert threads.map(lambda item: item, [0, 1]) == [0, 1]
+
+
 def test_threads_follow_what_is_asked_and_the_cores_that_the_process_may_use(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "count_cores", lambda: 6)

@@ -22,15 +22,19 @@ CGROUPS = Path("/sys/fs/cgroup")
 class Threads:
     """Threads that work side by side inside a `with`; outside of it, all is done by the thread that asks.
 
-    Inside, torch's own number of threads is one; afterwards it is what it was before.
+    Inside, torch's own number of threads is one; afterwards it is what it was before. One `with` may lie inside another.
     """
 
     def __init__(self, count: int = 1):
         self.count = count
         self._pool: ThreadPoolExecutor | None = None
         self._before = 1  # torch's number of threads
+        self._depth = 0  # of `with` in `with`
 
     def __enter__(self) -> Self:
+        self._depth += 1
+        if self._depth > 1:
+            return self
         self._before = torch.get_num_threads()
         torch.set_num_threads(1)
         if self.count > 1:
@@ -38,6 +42,9 @@ class Threads:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
