@@ -1,9 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: train test soak docs site clean
+.PHONY: train test test-lowest soak docs reference site clean
 
-train: .venv/installed  ## learn the project's book for a minute and print what was learned
+train: .venv/installed  ## train on the project's book for a minute and print a sample
 	$(BIN)/charrnn train corpora/the-lamp.txt --for 60s
 	@echo
 	$(BIN)/charrnn sample -m runs/the-lamp --length 400 --temperature 0.7 --seed 1 </dev/null
@@ -14,20 +15,37 @@ test: .venv/tested  ## lint, types and the whole test suite
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+test-lowest: .venv/lowest/installed  ## the command line's tests with the oldest versions that pyproject.toml allows
+	.venv/lowest/bin/python -m pytest tests/test_cli.py
+
 soak: .venv/tested  ## kill 200 runs and break 20,000 files; takes minutes
 	$(BIN)/python benchmarks/soak.py
 
+# torch comes first and not quietly, so that pip shows how far it is.
 .venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(INSTALL) --constraint constraints.txt $$($(BIN)/python scripts/torch_index.py) torch
+	$(INSTALL) --constraint constraints.txt --quiet --editable '.[plot,write]'
 	@touch $@
 
 .venv/tested: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(INSTALL) --constraint constraints.txt --quiet --editable '.[test]'
+	@touch $@
+
+# Lies over .venv, whose torch and test tools it uses.
+.venv/lowest/installed: .venv/tested constraints-lowest.txt
+	$(PYTHON) -m venv .venv/lowest
+	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+		> $$(.venv/lowest/bin/python -c 'import site; print(site.getsitepackages()[0])')/over.pth
+	.venv/lowest/bin/python -m pip install --disable-pip-version-check --quiet --requirement constraints-lowest.txt
 	@touch $@
 
 docs: .venv/tested  ## run all commands of the README and of docs/ and write down what they print; takes minutes
 	$(BIN)/python scripts/pages.py
+
+reference: .venv/installed  ## make the generated parts of docs/ anew: commands, Python, results
+	$(BIN)/python scripts/reference.py
 
 site: .venv/tested  ## build docs/ as a site in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from charrnn.commands.common import option, suggest_command
+from charrnn.commands.common import as_called, option, suggest_command
 from charrnn.commands.eval import eval
 from charrnn.commands.export import export
 from charrnn.commands.forecast import forecast
@@ -89,5 +89,5 @@ def _describe_fault(error: Exception) -> str:
 def _fail(message: str, status: int) -> int:
     """Say what is wrong, unless another rank does."""
     if message and distributed.is_main():
-        output.write_line(f"error: {message}")
+        output.write_line(f"error: {as_called(message)}")
     return status

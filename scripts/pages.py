@@ -26,8 +26,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
+GENERATED = r"^<!-- include: .*?^<!-- end -->$"  # scripts/reference.py makes it
 BLOCK = re.compile(
-    r"^(?P<notes>(?:<!-- .*? -->\n)*)```(?P<kind>console|python)\n(?P<body>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?",
+    GENERATED
+    + r"|^(?P<notes>(?:<!-- .*? -->\n)*)```(?P<kind>console|python)\n(?P<body>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?",
     re.M | re.S,
 )
 COMMAND = re.compile(r"^\$ (.*\n(?:> .*\n)*)((?:(?!\$ ).*\n)*)", re.M)
@@ -87,10 +89,10 @@ class Block:
 
 
 def parse(text: str) -> Iterator[str | Block]:
-    """The pieces of a page: blocks that run, and the text between them. Doctests (`>>>`) are text here."""
+    """The pieces of a page: blocks that run, and the text between them. Doctests (`>>>`) and generated parts are text here."""
     end = 0
     for match in BLOCK.finditer(text):
-        if match["body"].startswith(">>> "):
+        if match["body"] is None or match["body"].startswith(">>> "):
             continue
         yield text[end : match.start()]
         commands = [(match["body"], match["printed"] or "")]

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pages
 import pytest
+import reference
 import typer
 from conftest import ROOT
 
@@ -15,7 +16,7 @@ from charrnn.cli import app
 
 NAMES = [str(page.relative_to(ROOT)) for page in pages.PAGES]
 TEXTS = {name: (ROOT / name).read_text() for name in NAMES}
-WHOLE = ("include: results", "include: regularization")
+WHOLE = ("include: results", "include: regularization", "end")
 COMMANDS = typer.main.get_command(app).commands
 
 
@@ -48,9 +49,16 @@ def test_a_page_is_written_anew_as_it_stands_but_for_what_is_printed(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_generated_parts_are_those_of_todays_code(name):
+    assert TEXTS[name].count("<!-- include: ") == TEXTS[name].count("<!-- end -->") == len(reference.PART.findall(TEXTS[name]))
+    assert reference.fill(TEXTS[name]) == TEXTS[name], "make reference"
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_command_of_a_page_runs_or_says_why_not(name):
     pieces = list(pages.parse(TEXTS[name]))
     rest = "".join(piece for piece in pieces if isinstance(piece, str))
+    rest = re.sub(pages.GENERATED, "", rest, flags=re.M | re.S)
     doctests = re.sub(r"^```python\n>>> .*?^```$", "", rest, flags=re.M | re.S)  # of the lessons, which test_lessons runs
     assert not re.findall(r"^(?:```|\$ | +(?:\$|charrnn|make|pip|pipx|python|torchrun) ).*", doctests, re.M)
     for block in (piece for piece in pieces if isinstance(piece, pages.Block)):

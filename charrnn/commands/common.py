@@ -2,7 +2,9 @@
 
 import glob
 import os
+import re
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -132,6 +134,16 @@ def load_model(path: Path | None) -> "Model":
     if path is None:
         output.write_line(f"model: {model.path}")
     return model
+
+
+def as_called(text: str) -> str:
+    """`text` with its commands such as `charrnn sample` as they can be typed here, where `charrnn` is not on the PATH."""
+    if shutil.which("charrnn"):
+        return text
+    called = shlex.quote(sys.argv[0])
+    if called.endswith("__main__.py"):
+        called = f"{shlex.quote(sys.executable)} -m charrnn"
+    return re.sub(r"\bcharrnn (?=(train|sample|eval|report|info|export|forecast) )", lambda _: f"{called} ", text)
 
 
 def print_notes(notes: list[str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charrnn.commands.common import JsonFlag, ModelArgument, ModelOption, pick_model
+from charrnn.commands.common import JsonFlag, ModelArgument, ModelOption, as_called, pick_model
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output
 from charrnn.text.visible import make_visible
@@ -44,7 +44,7 @@ def info(named: ModelArgument = None, model: ModelOption = None, as_json: JsonFl
         return
     file = f"{size:,} bytes, format {header.format}, written by charrnn {header.version}"
     rows = {"model": str(path), "file": file} | _rows(header, written, parameters=parameters)
-    rows |= {"began with": begin or "unknown", "go on with": resume or str(obstacle)}
+    rows |= {"began with": as_called(begin or "unknown"), "go on with": as_called(resume or str(obstacle))}
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
         print(f"{name:<{width}}{make_visible(value, keep='')}")

@@ -134,12 +134,14 @@ def _train(request: Request, group: distributed.Group, quiet: bool, tensorboard:
             with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
                 display.show(event)
     signal = max(group.all_gather(interrupted.signal))
+    name = shlex.quote(str(folder))
     terminal = not quiet and output.on_terminal()
     if signal and group.rank == 0:
-        advice = "" if terminal else f"; continue with --resume -o {folder}"
+        advice = "" if terminal else f"; continue with --resume -o {name}"
         output.write_line(f"stopped at step {run.step}; saved in {folder}{advice}")
     elif not quiet:
-        output.write_line(f"saved in {folder}" + ("" if terminal else f"; write with: charrnn sample -m {folder}"))
+        advice = "" if terminal else f"; write with: charrnn sample -m {name}"
+        output.write_line(common.as_called(f"saved in {folder}{advice}"))
     if terminal:
         _print_next(run, length="" if signal else _double_length(options))
     if signal:
@@ -180,11 +182,12 @@ def _print_next(run: "Run", length: str) -> None:
     commands = [(resume, "learn on" + (", with the same text piped in" if piped else ""))]
     if run.step:
         commands = [(f"sample -m {name}", "write"), (f"eval TEXT -m {name}", "score a text"), *commands]
+    commands = [(common.as_called(f"  charrnn {command}"), what) for command, what in commands]
     width = max(len(command) for command, _ in commands)
-    if width + len("  charrnn   # score a text") > output.terminal_size()[0]:
+    if width + len("  # score a text") > output.terminal_size()[0]:
         width = 0
     for command, what in commands:
-        output.write_line(f"  charrnn {command:<{width}}  # {what}")
+        output.write_line(f"{command:<{width}}  # {what}")
 
 
 def _double_length(options: "Options") -> str:

@@ -67,7 +67,7 @@ class Facts:
 
 
 def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
-    """Fill in what `options` leave open. Returns: the recipe, and notes for the user. Reasons are in `benchmarks/RESULTS.md`.
+    """Fill in what `options` leave open. Returns: the recipe, and notes for the user. Reasons are in `benchmarks/TRIALS.md`.
 
     Raises: CharrnnError where the text is too short to learn from, or a size contradicts the base model.
     """

@@ -1,51 +1,55 @@
-"""What mkdocs writes into the pages of docs/ as it builds the site, so that it is never stale.
+"""Fills the generated parts of docs/: `make reference`. A test holds that they are what the code says today.
 
-A line of its own in a page is replaced:
+Such a part is between two comments, of which the first says what it is:
 
     <!-- include: command NAME -->     usage, arguments and options of a command, from the command line's own definition
     <!-- include: python NAME -->      a public name of the package, from its docstring and signature
-    <!-- include: results HEADING -->  that chapter of benchmarks/RESULTS.md; without a heading, all of it
+    <!-- include: results HEADING -->  a chapter of RESULTS.md or TRIALS.md in benchmarks/; without a heading, all of RESULTS.md
     <!-- include: regularization -->   what is chosen against overfitting, from charrnn/training/recipe.py
+    <!-- end -->
 """
 
 import inspect
 import math
 import re
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import typer
-from mkdocs.exceptions import PluginError
 
 import charrnn
 from charrnn.cli import app
 from charrnn.training import recipe
 
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "RESULTS.md"
-INCLUDE = re.compile(r"^<!-- include: (\w+) ?(.*?) -->$", re.M)
-NOTE = re.compile(r"^<!-- .*? -->\n", re.M)
+ROOT = Path(__file__).parent.parent
+PART = re.compile(r"^(<!-- include: (\w+) ?([^\n]*?) -->\n).*?^(<!-- end -->)$", re.M | re.S)
+COMMENT = re.compile(r"^<!-- .*? -->\n", re.M)
+OUTWARD = re.compile(r"\[([^]]*)\]\(\.\./[^)]*\)")  # a link to a file outside of docs/
+
+
+def fill(page: str) -> str:
+    """A page's Markdown with its generated parts made anew. Raises: KeyError for a part that nothing makes."""
+    return PART.sub(lambda part: f"{part[1]}\n{MAKERS[part[2]](part[3] or '').strip()}\n\n{part[4]}", page)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by mkdocs for each page."""
-    included = INCLUDE.sub(lambda match: MAKERS[match[1]](match[2]), markdown)
-    return NOTE.sub("", included)
+    """Called by mkdocs for each page: the site shows no comments, and has no files outside of docs/ to link to."""
+    return OUTWARD.sub(r"`\1`", COMMENT.sub("", markdown))
 
 
 def describe_command(name: str) -> str:
-    """A command's help as Markdown."""
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    if name not in commands:
-        raise PluginError(f"there is no command {name!r}")
-    command = commands[name]
+    """A command's help as Markdown: usage, text, and its arguments and options in their groups."""
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     context = command.context_class(command, info_name=f"charrnn {name}")
-    lines = [f"```text\n{command.get_usage(context)}\n```", inspect.cleandoc(command.help or "")]
+    groups: dict[str, list[str]] = {}
     for parameter in command.get_params(context):
         names, text = parameter.get_help_record(context)
         text = re.sub(r"\[default: (.*)\]$", r"*Default: \1.*", text)
-        lines.append(f"`{names}`\n:   {text}")
-    return "\n\n".join(lines)
+        groups.setdefault(getattr(parameter, "rich_help_panel", None) or "", []).append(f"- `{names}`: {text}")
+    parts = [f"```text\n{command.get_usage(context)}\n```", inspect.cleandoc(command.help or "")]
+    for title, options in groups.items():
+        parts += [f"**{title}**"] * bool(title) + ["\n".join(options)]
+    return "\n\n".join(parts)
 
 
 def describe_name(name: str) -> str:
@@ -95,23 +99,31 @@ def _prose(thing: Any) -> str:
 
 
 def results(heading: str) -> str:
-    """A chapter of the benchmarks' results without its headings; or all of them."""
-    text = RESULTS.read_text()
-    if not heading:
-        return text
-    found = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,6}} |\Z)", text, re.M | re.S)
-    if not found:
-        raise PluginError(f"{RESULTS.name} has no chapter {heading!r}")
-    return textwrap.dedent(found[2]).strip()
+    """A chapter of the benchmarks' results, or of the trials, without its headings; or all results. Raises: KeyError."""
+    results, trials = ((ROOT / "benchmarks" / name).read_text() for name in ("RESULTS.md", "TRIALS.md"))
+    chapter = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#{{1,6}} |\Z)", results + trials, re.M | re.S)
+    if heading and not chapter:
+        raise KeyError(heading)
+    return (chapter[1] if chapter else results).replace("](TRIALS.md", "](../benchmarks/TRIALS.md")
 
 
 def regularization(_: str) -> str:
     """What `choose` does against overfitting, as a table."""
-    lines = ["| read less often than | dropout | of recurrent weights | weight decay |", "| --- | --- | --- | --- |"]
+    lines = ["| epochs, fewer than | dropout | of recurrent weights | weight decay |", "| --- | --- | --- | --- |"]
     for epochs, *values in recipe.REGULARIZATION:
-        often = f"{epochs:g} times" if epochs < math.inf else f"{recipe.MAX_EPOCHS} times, the most"
+        often = f"{epochs:g}" if epochs < math.inf else f"{recipe.MAX_EPOCHS}, the most"
         lines.append(f"| {often} | {' | '.join(f'{value:g}' for value in values)} |")
     return "\n".join(lines)
 
 
 MAKERS = {"regularization": regularization, "command": describe_command, "python": describe_name, "results": results}
+
+
+def main() -> None:
+    """Fill the pages of docs/."""
+    for page in (ROOT / "docs").glob("*.md"):
+        page.write_text(fill(page.read_text()))
+
+
+if __name__ == "__main__":
+    main()
