@@ -127,8 +127,8 @@ def memory(folder: Path, size: int, env: dict[str, str]) -> None:
 
 def softmax(folder: Path, size: int, env: dict[str, str]) -> None:
     """Characters per second in training, by the size of the vocabulary."""
+    from charrnn import train
     from charrnn.training.events import Progress
-    from charrnn.training.train import train
 
     print("| vocabulary | characters/s, 1 x 256 LSTM, all cores |\n| --- | --- |")
     for vocabulary in (65, 1_000, 5_000, 20_000):

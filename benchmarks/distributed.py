@@ -39,8 +39,8 @@ def measured(command: list[str], threads: int, *arguments: str) -> dict[str, flo
 
 def learn(text: str, seconds: float, folder: str, streams: int) -> None:
     """As one process or one of two ranks: print, in JSON, what was learned."""
+    from charrnn import train
     from charrnn.training.events import Progress
-    from charrnn.training.train import train
 
     seen: list[Progress] = []
 

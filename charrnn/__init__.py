@@ -1,7 +1,7 @@
 """charrnn learns any text character by character and writes more of it.
 
 >>> import charrnn
->>> model = charrnn.train("corpora/if-you.txt", steps=500)  # doctest: +SKIP
+>>> model = charrnn.train("corpora/if-you.txt", seconds="10s")  # doctest: +SKIP
 >>> model.sample(prime="if you", length=200, temperature=0.8, seed=1)  # doctest: +SKIP
 """
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from charrnn.version import __version__
 
 if TYPE_CHECKING:
+    from charrnn.api import load, train
     from charrnn.errors import CharrnnError
-    from charrnn.inference.model import Model, load
-    from charrnn.training.train import train
+    from charrnn.inference.model import Model
 
 __all__ = ["CharrnnError", "Model", "__version__", "load", "train"]
-_HOMES = {"CharrnnError": "errors", "Model": "inference.model", "load": "inference.model", "train": "training.train"}
+_HOMES = {"CharrnnError": "errors", "Model": "inference.model", "load": "api", "train": "api"}
 
 
 def __getattr__(name: str) -> Any:
@@ -24,3 +24,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'charrnn' has no attribute {name!r}")
     return getattr(import_module(f"charrnn.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, before they are imported too: for `dir` and the Tab key."""
+    return __all__

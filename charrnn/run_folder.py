@@ -1,6 +1,7 @@
 """A run's folder: its lock, who may begin in it, and the files that are found and written in it."""
 
 import contextlib
+import glob
 import itertools
 import json
 import os
@@ -162,6 +163,14 @@ def read_manifest(folder: Path) -> list[SourceFile]:
         return [SourceFile(**facts) for facts in json.loads((folder / CORPUS).read_bytes())["files"]]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
+
+
+def find_resumable(name: str) -> Path:
+    """The folder of the newest run under `runs/` that can be resumed, of those whose name begins so. Raises: CharrnnError."""
+    states = list(RUNS.glob(f"{glob.escape(name)}*/{STATE}"))
+    if not states:
+        raise CharrnnError(f"no run to resume under runs/{name}; name its folder with --out")
+    return max(states, key=lambda state: state.stat().st_mtime).parent
 
 
 def list_bases() -> list[str]:

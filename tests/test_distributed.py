@@ -17,6 +17,7 @@ import torch
 import zstandard
 from conftest import CORPORA, charrnn
 
+from charrnn import train
 from charrnn.checkpoint import read
 from charrnn.errors import CharrnnError
 from charrnn.inference.score import TextBlocks, score
@@ -32,7 +33,6 @@ from charrnn.training import device, distributed
 from charrnn.training.batches import PAD, RecordBatches, Windows
 from charrnn.training.distributed import ALONE, Group
 from charrnn.training.run import Run
-from charrnn.training.train import train
 
 SIZES = ("--layers", 2, "--hidden-size", 64, "--batch-size", 8, "--seq-length", 32, "--precision", "float32", "--dropout", 0)
 

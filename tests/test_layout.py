@@ -30,12 +30,13 @@ ARROWS = {  # each room and the rooms that it imports; no other arrows are allow
     "commands": "checkpoint errors export forecast headers inference interactive options report run_folder terminal text "
     "training",
     "cli": "commands errors terminal training version",
-    "charrnn": "errors inference training version",
+    "api": "errors inference options run_folder terminal text training",
+    "charrnn": "api errors inference version",
     "__main__": "cli",
 }
 CORE = {"text", "network", "inference", "training", "forecast", "export", "headers", "checkpoint", "run_folder", "options"}
-SCREENS = {"terminal", "interactive", "report", "commands", "cli", "rich", "typer"}
-TORCH_FREE = CORE - {"network", "training", "forecast"} | {"terminal", "interactive", "report", "commands", "cli"}
+SCREENS = {"terminal", "interactive", "report", "commands", "cli", "api", "rich", "typer"}
+TORCH_FREE = CORE - {"network", "training", "forecast"} | {"terminal", "interactive", "report", "commands", "cli", "api"}
 TORCH_FREE_MODULES = {f"charrnn.network.{name}" for name in ("cells", "config", "engine")}
 TYPED = {"header", "config", "record", "metrics", "training", "recipe", "origin", "place"}  # dataclasses, not dicts
 BORDER = {"headers.py", "checkpoint.py", "run_folder.py", "options.py"}  # where JSON becomes dataclasses

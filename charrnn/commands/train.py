@@ -204,17 +204,14 @@ def _find_begun(request: Request) -> Path | None:
     job of torchrun began before its ranks were restarted. Raises: CharrnnError where `--resume` finds none.
     """
     from charrnn.checkpoint import read_state
-    from charrnn.run_folder import STATE
+    from charrnn.run_folder import STATE, find_resumable
     from charrnn.training.data import name_run
 
     name = name_run(request.sources) if request.sources else ""
     if request.resume:
         if request.out is not None:
             return request.out
-        states = list(Path("runs").glob(f"{glob.escape(name)}*/{STATE}"))
-        if not states:
-            raise CharrnnError(f"no run to resume under runs/{name}; name its folder with --out")
-        return max(states, key=lambda state: state.stat().st_mtime).parent
+        return find_resumable(name)
     if not distributed.is_job_restarted():
         return None
     for folder in [request.out] if request.out is not None else Path("runs").glob(f"{glob.escape(name)}*"):

@@ -100,8 +100,9 @@ def round_number(value: float) -> str:
 
 
 def on_terminal() -> bool:
-    """Whether standard error is a terminal on which lines can be redrawn."""
-    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    """Whether standard error is a terminal on which lines can be redrawn. The cell of a notebook is none, for `!charrnn`."""
+    can_move = os.environ.get("TERM", "xterm" if os.name == "nt" else "dumb") not in ("dumb", "unknown")
+    return sys.stderr is not None and sys.stderr.isatty() and can_move and "JPY_PARENT_PID" not in os.environ
 
 
 def show_cursor() -> None:

@@ -14,7 +14,7 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -59,10 +59,11 @@ def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: W
     return corpus
 
 
-def build_corpus(text: str) -> Corpus:
-    """A text that is at hand already, as a `Corpus`."""
+def build_corpus(text: str | Iterable[str]) -> Corpus:
+    """A text that is at hand already, as a whole or piece by piece, as a `Corpus`."""
     with contextlib.closing(IdWriter(named=False)) as writer:
-        writer.write(text)
+        for piece in [text] if isinstance(text, str) else text:
+            writer.write(piece)
         return writer.finish()
 
 

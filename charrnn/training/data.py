@@ -1,6 +1,7 @@
 """What a run reads: the text to learn and the text to validate on, which share no record. It knows no torch."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from charrnn.checkpoint import read_model
 from charrnn.errors import CharrnnError
 from charrnn.headers import Origin, StateHeader
 from charrnn.inference.score import RecordBlocks, TextBlocks
-from charrnn.options import Options
+from charrnn.options import Options, require
 from charrnn.run_folder import BASES, list_bases, read_manifest
 from charrnn.text import id_cache, records
 from charrnn.text.corpus import Corpus, Sliced, SourceFile, count_ids
@@ -32,6 +33,8 @@ TINY = 1_000  # characters; a shorter text is learned whole, by heart: a few wor
 VALIDATED = 250_000  # characters of the validation text, at most, that are scored each time
 LEAST_VALIDATED = 20_000  # of them, however large the vocabulary
 LOGITS = 125_000_000  # that this takes, above that least
+
+Sources = Sequence[str | Path] | Corpus  # files, folders and pipes; or a text that is in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +78,7 @@ class Dataset:
         return TextBlocks(known, start, unknown=unknown, part=group.part)
 
 
-def load_dataset(
-    sources: Sequence[str | Path], options: Options, base: "Model | None", watch: Watch | None, group: Group
-) -> Dataset:
+def load_dataset(sources: Sources, options: Options, base: "Model | None", watch: Watch | None, group: Group) -> Dataset:
     """Read the texts of a new run, by the vocabulary of the `base` model where there is one. Raises: CharrnnError."""
     if base is not None and options.records is None:  # it takes its text as before
         options = replace(options, records=base.records)
@@ -119,17 +120,18 @@ def extend_vocabulary(base: Vocabulary, more: Vocabulary) -> tuple[Vocabulary, s
     return Vocabulary(base.characters + added, unknown), added
 
 
-def reload_text(out: Path, origin: Origin, sources: Sequence[str | Path], watch: Watch | None, group: Group) -> SplitText:
+def reload_text(out: Path, origin: Origin, sources: Sources, watch: Watch | None, group: Group) -> SplitText:
     """Read the text that the run in `out` began with. Raises: CharrnnError where it is not the same any more."""
+    name = shlex.quote(str(out))
     if not sources:
         if STDIN in origin.sources:
-            raise CharrnnError(f"{out} was trained on a pipe; pipe the same text in again (charrnn train - --resume)")
-        require_there(origin.sources, origin.options.validation, f"name it: charrnn train TEXT --resume -o {out}")
+            raise CharrnnError(f"the text of {out} was piped in; give it again: charrnn train - --resume -o {name}")
+        require_there(origin.sources, origin.options.validation, f"name it: charrnn train TEXT --resume -o {name}")
     text = read_texts(sources or origin.sources, options=origin.options, watch=watch, group=group)
     if text.corpus_hash != origin.corpus_hash:
         what = describe_changes(read_manifest(out), text.files)
         other = f"the text is not the one that {out} was trained on" + (f" ({what})" if what else "")
-        raise CharrnnError(f"{other}; to train on another, use --init-from {out}")
+        raise CharrnnError(f"{other}; to train on another, use --init-from {name}")
     return text
 
 
@@ -172,7 +174,7 @@ def choose_start(text: Corpus, vocabulary: Vocabulary) -> str:
     return vocabulary.characters[int(counts.argmax())]
 
 
-def read_texts(sources: Sequence[str | Path], options: Options, watch: Watch | None = None, group: Group = ALONE) -> SplitText:
+def read_texts(sources: Sources, options: Options, watch: Watch | None = None, group: Group = ALONE) -> SplitText:
     """Read the text of `sources`, and hold out what `options` say. Raises: CharrnnError for what can't be used."""
     corpus = _read(sources, encoding=options.encoding, watch=watch, group=group)
     read = [corpus]
@@ -204,8 +206,11 @@ def require_there(sources: Sequence[str], validation: str | float | None, cure: 
             raise CharrnnError(f"the text {name} is not there any more; {cure}")
 
 
-def _read(sources: Sequence[str | Path], encoding: str, watch: Watch | None, group: Group) -> Corpus:
+def _read(sources: Sources, encoding: str, watch: Watch | None, group: Group) -> Corpus:
     """Read a text: on each machine its first rank does, and the others open the ids that it has cached, where they are many."""
+    if isinstance(sources, Corpus):
+        require(len(sources) > 0, "no text: it is empty")
+        return sources
     if group.size > 1 and STDIN in map(str, sources):
         raise CharrnnError("several ranks can't share standard input; name files or folders")
     with group.wait_for_all():
@@ -237,8 +242,17 @@ def _split_records(read: Sequence[Corpus], options: Options) -> tuple[Corpus, Co
     return build_corpus(records.join(training, kind)), build_corpus(records.join(held_out, kind)), notes
 
 
-def name_run(sources: Sequence[str | Path]) -> str:
+def name_sources(sources: Sources) -> list[str]:
+    """What a run remembers of `sources`: a text in memory is a pipe to it."""
+    if isinstance(sources, Corpus):
+        return [STDIN]
+    return [str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources]
+
+
+def name_run(sources: Sources) -> str:
     """What a run on `sources` is called: after the first of them."""
+    if isinstance(sources, Corpus):
+        return "text"
     if not sources or str(sources[0]) == STDIN:
         return "stdin"
     path = Path(sources[0]).resolve()

@@ -1,12 +1,12 @@
 """A training run: batches of text in, a model file out. It yields events to whoever watches and prints nothing.
 
-A `Run` holds a dataset, a learner, a schedule and a folder. `train` is the whole of it as one call for Python.
+A `Run` holds a dataset, a learner, a schedule and a folder. `charrnn.train` is the whole of it as one call for Python.
 """
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -18,9 +18,9 @@ from charrnn.headers import Counters, Json, Metrics, ModelHeader, Origin, StateH
 from charrnn.inference.model import Model, load
 from charrnn.options import Options, Recipe
 from charrnn.run_folder import STATE, RunFolder, require_unused
-from charrnn.text.reading import STDIN, Watch
+from charrnn.text.reading import Watch
 from charrnn.training.batches import make_batches
-from charrnn.training.data import Dataset, load_dataset, name_run, rebuild_dataset, reload_text
+from charrnn.training.data import Dataset, Sources, load_dataset, name_run, name_sources, rebuild_dataset, reload_text
 from charrnn.training.device import Machine, Plan
 from charrnn.training.distributed import ALONE, Group, find_job
 from charrnn.training.events import Event, Progress, Replan, Setback, Validation
@@ -59,7 +59,7 @@ class Run:
     @classmethod
     def create(
         cls,
-        sources: Sequence[str | Path],
+        sources: Sources,
         options: Options,
         out: str | Path | None = None,
         init_from: str | Path | None = None,
@@ -80,7 +80,6 @@ class Run:
         machine = Machine.pick(options.device, group, options.threads)
         plan = Plan(options, dataset, base=base, machine=machine)
         recipe, notes = plan.choose()
-        names = [str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources]
         model = (
             None
             if base is None or base.path is None
@@ -88,14 +87,14 @@ class Run:
             if base.name == str(base.path)
             else base.name
         )
-        origin = Origin(sources=names, corpus_hash=dataset.text.corpus_hash, options=options, init_from=model)
+        origin = Origin(sources=name_sources(sources), corpus_hash=dataset.text.corpus_hash, options=options, init_from=model)
         run = cls(RunFolder(Path()), dataset, recipe=recipe, origin=origin, machine=machine)
         run.plan = plan
         if base is not None and base.path is not None:
             run.learner.begin_from(read_model(base.path)[0], base.vocabulary)
         run.notes = dataset.text.notes + notes + run.batches.notes
         run.notes += run.learner.averaging_notes(run.batches[0].inputs.shape)
-        path = group.broadcast(lambda: run._claim(None if out is None else Path(out), force))
+        path = group.broadcast(lambda: run._claim(None if out is None else Path(out), name_run(sources), force))
         if group.rank:
             run.folder = RunFolder(path)
         return run
@@ -104,7 +103,7 @@ class Run:
     def resume(
         cls,
         out: Path,
-        sources: Sequence[str | Path] = (),
+        sources: Sources = (),
         device: str = "auto",
         threads: int | None = None,
         watch: Watch | None = None,
@@ -141,7 +140,7 @@ class Run:
 
     def events(
         self, options: Options, started: float | None = None, stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Train to the length that `options` ask for, saving as it goes; `stop` is asked at each step.
 
         `started` is when the clock of `--for` began (`time.monotonic`). A loss that diverges sets the run back to its saved
@@ -341,9 +340,9 @@ class Run:
         self.history = list(header.history)
         self.notes += self.learner.load_state_dict(tensors, self.step)
 
-    def _claim(self, out: Path | None, force: bool) -> Path:
+    def _claim(self, out: Path | None, name: str, force: bool) -> Path:
         """Make and lock the run's folder."""
-        self.folder = RunFolder.claim(out, name=name_run(self.origin.sources), force=force)
+        self.folder = RunFolder.claim(out, name=name, force=force)
         if len(self.dataset.text.files) > 1:  # else it is known which one has changed
             self.folder.save_manifest(self.dataset.text.corpus_hash, self.dataset.text.files)
         return self.folder.path

@@ -1,0 +1,303 @@
+"""What Python calls: `train` and `load`, with errors in Python's words. Nothing heavy is imported before they are called."""
+
+import contextlib
+import functools
+import numbers
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from types import FrameType, NoneType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, get_args, get_type_hints
+
+from charrnn.errors import CharrnnError
+
+if TYPE_CHECKING:
+    from charrnn.inference.model import Model
+    from charrnn.options import Options
+    from charrnn.training.data import Sources
+    from charrnn.training.events import Event
+    from charrnn.training.run import Run
+
+P = ParamSpec("P")
+R = TypeVar("R")
+TYPES = {int: "a whole number", float: "a number", str: "a string", NoneType: "None"}
+WORD = r"('[^']*'|[^\s;,()]*[^\s;:,()])"
+COMMAND = re.compile(rf"charrnn train {WORD}(?: --resume -o {WORD})?")
+CHOICE = re.compile(rf"--(device|encoding|init-from|precision) (?!must|and|or){WORD}")
+FLAG = re.compile(r"(?<!torchrun )--([a-z]+(?:-[a-z]+)*)")
+ARGUMENTS = {  # for flags that are not their names with underscores
+    "for": "seconds",
+    "model": "its path",
+    "resume": "resume=True",
+    "force": "force=True",
+    "by-line": "records='line'",
+    "by-paragraph": "records='paragraph'",
+}
+
+
+def to_python(message: str) -> str:
+    """An error or a note of the command line in Python's words.
+
+    >>> to_python("--hidden-size 0 is too small; replace runs/x with --force")
+    'hidden_size 0 is too small; replace runs/x with force=True'
+    >>> to_python("the text was piped in; give it again: charrnn train - --resume -o runs/x")
+    "the text was piped in; give it again: charrnn.train(text=TEXT, out='runs/x', resume=True)"
+    """
+
+    def quote(word: str) -> str:
+        return word if word.startswith("'") or word.isupper() else repr(word)
+
+    def call(command: re.Match[str]) -> str:
+        text = "text=TEXT" if command[1] == "-" else quote(command[1])
+        return f"charrnn.train({text}" + (f", out={quote(command[2])}, resume=True)" if command[2] else ")")
+
+    message = COMMAND.sub(call, message)
+    message = CHOICE.sub(lambda choice: f"--{choice[1]}={quote(choice[2])}", message)
+    return FLAG.sub(lambda flag: ARGUMENTS.get(flag[1], flag[1].replace("-", "_")), message)
+
+
+def _python_words(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with errors that speak of resume=True where the command line speaks of --resume."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except CharrnnError as error:
+            raise CharrnnError(to_python(str(error)), error.exit_status) from None
+
+    return call
+
+
+@_python_words
+def load(path: str | Path | None = None) -> "Model":
+    """Open a trained model. This is quick, and imports no torch.
+
+    `path` is a run's folder, a model file, the name of a run under `runs/`, or the name of a base model ("english"). Without
+    it, the newest run under `runs/` is opened.
+
+    Raises: CharrnnError where there is no such model, or its file is damaged.
+
+    >>> load("runs/the-lamp")  # doctest: +SKIP
+    <Model runs/the-lamp/model.safetensors: 2 x 256 lstm, 65 characters>
+    """
+    from charrnn.inference import model
+
+    return model.load(None if path is None else Path(path).expanduser())
+
+
+@_python_words
+def train(
+    corpus: str | Path | Iterable[str | Path] | None = None,
+    *,
+    text: str | Iterable[str] | None = None,
+    records: str | None = None,
+    validation: str | Path | float | None = None,
+    encoding: str = "utf-8",
+    max_vocabulary: int | None = None,
+    seconds: float | str | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    cell: str = "lstm",
+    layers: int | None = None,
+    hidden_size: int | None = None,
+    embedding: int | None = None,
+    seq_length: int | None = None,
+    batch_size: int | None = None,
+    dropout: float | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    init_from: "str | Path | Model | None" = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = True,
+    watch: "Callable[[Event], None] | None" = None,
+) -> "Model":
+    """Train a model on files, or on a text in memory, and return the best one, which is also saved.
+
+    Ctrl-C, or a notebook's interrupt, ends the training: the best model so far is saved and returned. What is None is chosen
+    for you, from the size of the text, the time and a quick speed test.
+
+    What it learns:
+
+    - corpus: a file or folder, or several
+    - text: a text in memory instead: a string, or several (a list, a column of a table, a generator), each of which is ended
+      with a line break unless it has one
+    - records: "line" or "paragraph" makes each of them a sequence of its own, for such texts as a list of names
+    - validation: what is held out to validate on, as a fraction of the text or a file; 0 trains on all of the text
+    - encoding: of the files; "bytes" takes each byte for a character
+    - max_vocabulary: how many characters are learned, the most frequent ones
+
+    How long, one of:
+
+    - seconds: a number, or a string such as "30s", "5m" or "1h30m" (default: five minutes)
+    - epochs: passes over the text
+    - steps: batches; with one seed and given sizes, runs repeat exactly
+
+    The network and how it learns:
+
+    - cell: "lstm", "gru" or "rnn"
+    - layers, hidden_size: recurrent layers, and units in each
+    - embedding: learned numbers for each character; 0 feeds one-hot vectors
+    - seq_length, batch_size: characters that gradients flow back through, and sequences in a batch
+    - dropout: the probability that a unit is silenced, from 0 to below 1
+    - learning_rate: Adam's highest; it falls to zero at the end
+    - seed: of all random numbers
+    - device: "auto", "cpu", "cuda" or "mps"
+    - precision: "auto", "float32" or "bfloat16"
+    - threads: CPU cores to train on, which change the time and nothing else
+    - init_from: the model to fine-tune: a Model, its path, or the name of a base model ("english")
+
+    The run:
+
+    - out: its folder (default: `runs/NAME`, after the corpus)
+    - resume: continue the run in `out` where it stopped; without `out`, the newest run of that corpus
+    - force: replace the run in `out`
+    - progress: show how far it has come; False prints nothing
+    - watch: a function that is given each event of the run, as in `charrnn.training.events`
+
+    Raises: CharrnnError for input that can't be used; where the loss diverges, or nothing can be saved.
+
+    >>> model = train("corpora/if-you.txt", seconds="10s", out="runs/rhymes")  # doctest: +SKIP
+    >>> model = train(text=["Anna", "Berta", "Clara"], records="line", steps=100)  # doctest: +SKIP
+    """
+    from charrnn.inference.model import Model
+    from charrnn.run_folder import find_resumable
+    from charrnn.terminal.frame import WorkDisplay
+    from charrnn.training.data import name_run
+    from charrnn.training.distributed import join
+    from charrnn.training.run import Run
+
+    options = _choose_options(locals())
+    sources = _find_sources(corpus, text, end="\n\n" if records == "paragraph" else "\n", resume=resume)
+    base = init_from.path if isinstance(init_from, Model) else init_from
+    folder = None if out is None else Path(out).expanduser()
+    with join() as group:
+        quiet = not progress or group.rank > 0
+        with group.raise_together(), WorkDisplay(quiet=quiet) as reading:
+            tell = reading.progress
+            group.require_same(vars(options) | {"resume": resume, "force": force, "init_from": base})
+            if resume:
+                begun = folder or group.broadcast(lambda: find_resumable(name_run(sources) if sources else ""))
+                run = Run.resume(begun, sources, options.device, threads=options.threads, watch=tell, group=group)
+            else:
+                run = Run.create(sources, options, out=folder, init_from=base, force=force, watch=tell, group=group)
+        _follow(run, options, quiet=quiet, watch=watch)
+    return load(run.folder.path)
+
+
+def _follow(run: "Run", options: "Options", quiet: bool, watch: "Callable[[Event], None] | None") -> None:
+    """Train, and show how it goes. Raises: KeyboardInterrupt where it is interrupted before its first step."""
+    from charrnn.terminal.line import LineDisplay
+
+    if options.seconds is options.epochs is options.steps is None:
+        options = run.origin.options  # on to the length that the run had
+    with LineDisplay(quiet, run.history) as display, Interrupt() as interrupt:
+        for note in run.notes:
+            display.note(to_python(note))
+        with contextlib.closing(run.events(options, stop=lambda: interrupt.came)) as events:
+            for event in events:
+                display.show(event)
+                if watch is not None:
+                    watch(event)
+        stopped = any(run.group.all_gather(interrupt.came))
+        if stopped and not run.step:
+            raise KeyboardInterrupt
+        name = str(run.folder.path)
+        go_on = f"stopped at step {run.step:,}; to continue: charrnn.train(out={name!r}, resume=True); " if stopped else ""
+        display.say(f"{go_on}saved in {name}")
+
+
+class Interrupt:
+    """Remembers Ctrl-C, or the interrupt of a notebook, while it is entered; a second one raises KeyboardInterrupt at once."""
+
+    came = False
+
+    def __enter__(self) -> Self:
+        handler = signal.getsignal(signal.SIGINT)
+        in_main = threading.current_thread() is threading.main_thread()  # no other thread may handle signals
+        self._before = handler if in_main and callable(handler) else None
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _remember(self, number: int, _: FrameType | None) -> None:
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
+
+
+def _choose_options(asked: dict[str, Any]) -> "Options":
+    """The options among the arguments of `train`. Raises: CharrnnError where one is of another type, or unusable."""
+    from charrnn.options import KEYS, Options, parse_duration, require
+
+    if isinstance(asked["seconds"], str):
+        asked["seconds"] = parse_duration(asked["seconds"])
+    elif asked["seconds"] is asked["epochs"] is asked["steps"] is None and not asked["resume"]:
+        asked["seconds"] = 300.0
+    hints = get_type_hints(Options)
+    values = {}
+    for field in fields(Options):
+        name = KEYS.get(field.name, field.name)
+        values[field.name] = _convert(name, asked[name], types=get_args(hints[field.name]) or (hints[field.name],))
+    options = Options(**values)
+    if asked["resume"]:
+        kept = Options(**{name: values[name] for name in ("seconds", "epochs", "steps", "device", "threads")})
+        same = (options, asked["force"], asked["init_from"]) == (kept, False, None)
+        require(same, "--resume keeps the run's own options; only --for, --epochs, --steps, --device and --threads go with it")
+    return options
+
+
+def _convert(name: str, value: Any, types: tuple[type, ...]) -> Any:
+    """The value of an argument as one of these types. Raises: CharrnnError where it is none of them."""
+    if value is None and NoneType in types:
+        return None
+    is_number = type(value) is not bool and isinstance(value, numbers.Real)  # NumPy's are Real, too
+    if is_number and float in types:
+        return float(value)
+    if is_number and int in types and float(value).is_integer():
+        return int(value)
+    if isinstance(value, (str, os.PathLike)) and str in types:
+        return str(value)
+    raise CharrnnError(f"{name} must be {' or '.join(TYPES[kind] for kind in types)}, not {value!r:.60}")
+
+
+def _find_sources(corpus: Any, text: Any, end: str, resume: bool) -> "Sources":
+    """What to learn: paths, or a text in memory, of which each string has this end. Raises: CharrnnError for anything else."""
+    from charrnn.options import require
+    from charrnn.text.reading import build_corpus
+
+    if text is not None:
+        require(corpus is None, "corpus and text exclude each other: corpus names files, text is the text itself")
+        return build_corpus(_strings(text, end))
+    several = isinstance(corpus, Iterable) and not isinstance(corpus, (str, bytes))
+    names = list(corpus) if several else [] if corpus is None else [corpus]
+    for name in names:
+        require(isinstance(name, (str, os.PathLike)), f"corpus must be a path, or several, not {name!r:.60}")
+        is_text = not os.path.exists(name) and (len(str(name)) > 255 or re.search(r"[\s\0]", str(name)))
+        require(not is_text, f"no such file: {str(name)!r:.60}; to learn a text itself: charrnn.train(text=TEXT)")
+    require(bool(names) or resume, "no text: name files or folders, or give one in memory: charrnn.train(text=TEXT)")
+    return [os.path.expanduser(name) for name in names]
+
+
+def _strings(text: Any, end: str) -> Iterator[str]:
+    """The strings of a text, each with this end if there may be several."""
+    if isinstance(text, str):
+        yield text
+        return
+    for piece in text if isinstance(text, Iterable) and not isinstance(text, bytes) else [text]:
+        if not isinstance(piece, str):
+            raise CharrnnError(f"text must be a string, or several, not {piece!r:.60}")
+        yield piece if piece.endswith(end) else piece + end
