@@ -136,7 +136,7 @@ def softmax(folder: Path, size: int, env: dict[str, str]) -> None:
         letters = [chr(0x4E00 + k) for k in range(vocabulary)]
         path.write_text("".join(letters) * 5 + "".join(draw.choices(letters, k=100_000)), encoding="utf-8")
         speeds = []
-        options = {"seconds": 8.0, "validation": 0.0, "hidden_size": 256, "layers": 1}
+        options = {"seconds": 8.0, "validation": 0.0, "hidden_size": 256, "layers": 1, "progress": False}
         train(
             path,
             out=folder / f"run-{vocabulary}",

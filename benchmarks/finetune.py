@@ -72,7 +72,7 @@ def main() -> None:
                 base = None if asked.base == "-" else asked.base
                 began = time.monotonic()
                 out = Path(name) / f"{text}-{number}"
-                model = train(**known[text], seconds=asked.seconds, out=out, init_from=base)
+                model = train(**known[text], seconds=asked.seconds, out=out, init_from=base, progress=False)
                 metrics = model.header.training.metrics
                 assert metrics is not None
                 nats = metrics.bits * math.log(2)
