@@ -2,9 +2,10 @@
 
     python benchmarks/finetune.py BASE DATA [--texts shakespeare-20k,lamp] [--set learning_rate=0.002,dropout=0.3] ...
 
-BASE is a model, or "-" to train from nothing; DATA is the folder that holds tinyshakespeare.txt and names.txt. Each --set is a
-trial of its own, a list of the recipe's fields with their values; without one the recipe is as it is chosen. A row for each
-trial and text: what was set, the text, the best validation in nats per character, the characters learned, the seconds taken.
+BASE is a model, or "-" to train from nothing; DATA is the folder that holds tinyshakespeare.txt and names.txt. Texts are those
+below, by name, and files. Each --set is a trial of its own, a list of the recipe's fields with their values; without one the
+recipe is as it is chosen. A row for each trial and text: the text, what was set, the best validation in nats per character,
+the characters learned until then, the seconds taken.
 """
 
 import argparse
@@ -71,8 +72,10 @@ def main() -> None:
                 device.choose = changed(choose, changes)
                 base = None if asked.base == "-" else asked.base
                 began = time.monotonic()
-                out = Path(name) / f"{text}-{number}"
-                model = train(**known[text], seconds=asked.seconds, out=out, init_from=base, progress=False)
+                out = Path(name) / f"{Path(text).stem}-{number}"
+                model = train(
+                    **known.get(text, {"corpus": text}), seconds=asked.seconds, out=out, init_from=base, progress=False
+                )
                 metrics = model.header.training.metrics
                 assert metrics is not None
                 nats = metrics.bits * math.log(2)
