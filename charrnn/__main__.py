@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 
 
 def count_free_cores(loadavg: str, cores: int) -> int:
@@ -25,7 +26,9 @@ def main() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.open(os.devnull, os.O_RDONLY if descriptor == 1 else os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w")  # noqa: SIM115 (what is printed can't be written, and is an error like that of a full disk)
     # The threads of NumPy's products spin while they wait for each other: with more of them than free cores, a model runs three
     # times as long. The variable is read when NumPy is imported; training has threads of its own.
     with contextlib.suppress(OSError, ValueError, IndexError):  # not every system says

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import stat
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,13 @@ from charrnn.headers import FORMAT, Json, ModelHeader, StateHeader, parse_model,
 from charrnn.text.records import HASH_BYTES
 from charrnn.version import __version__
 
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
 RECORD_HASHES = "fingerprint"  # the tensor that says which records a model was given; see `text.records.hash_records`
+TEMPORARY = ".charrnn-{}.tmp"  # the name of a file that is being written; when it is whole, it takes its place
 LONGEST_HEADER = 1 << 24  # bytes; one for all of Unicode has 15.2 million
 LARGEST = 1e6  # no weight is larger: with more, products leave float32
 TENSOR_TYPES = {
@@ -32,23 +39,29 @@ TENSOR_TYPES = {
 Tensors = dict[str, np.ndarray]
 
 
-def temporary_path(path: Path) -> Path:
-    """Where a file is written before it takes the place of `path`."""
-    return path.with_name(f".{path.name}.tmp")
-
-
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or, with CharrnnError (status 1), not at all: what stood there before is untouched then."""
-    temporary = temporary_path(path)
+    """Write a regular file whole or, with CharrnnError (status 1), not at all: what stood there before is untouched then.
+
+    A symlink is followed. What killed programs left half written in the folder is removed.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(TEMPORARY.format(secrets.token_hex(8)))
     try:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError("it is no regular file")
+        remove_leftovers(target.parent)
         with open(temporary, "xb") as file:
+            with contextlib.suppress(OSError):  # not every disk has locks
+                lock(file.fileno())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            if os.name == "nt":  # Windows moves no open file
+                file.close()
+            os.replace(temporary, target)
         with contextlib.suppress(OSError):  # not every system can do this for a folder
-            folder = os.open(path.parent, os.O_RDONLY)
+            folder = os.open(target.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:
@@ -58,6 +71,22 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in `folder` that no program is writing: those that killed ones left."""
+    for path in folder.glob(TEMPORARY.format("*")):
+        with contextlib.suppress(OSError):  # another program holds it, or has just removed it
+            if os.path.getsize(path):  # an empty one may be about to be locked
+                with open(path, "r+b") as file:
+                    lock(file.fileno())
+                    path.unlink()
+
+
+def lock(descriptor: int) -> None:
+    """Hold a file or folder until its descriptor is closed. Raises: BlockingIOError where another program holds it."""
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write(path: Path, tensors: Tensors, header: Json) -> None:

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import errno
 import sys
 import traceback
 from pathlib import Path
@@ -53,8 +54,7 @@ def main() -> None:
             status = app(standalone_mode=False, prog_name="charrnn") or 0
         else:
             status = app(["--help"], standalone_mode=False, prog_name="charrnn") or 2
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has gone: nothing is wrong
         status = 0
     except SystemExit as left:  # Typer makes one of a broken pipe
@@ -64,7 +64,8 @@ def main() -> None:
     except CharrnnError as error:
         status = _fail(str(error), error.exit_status)
     except OSError as error:
-        status = _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
+        what = f"{error.filename or 'input or output'}: {error.strerror or error}"
+        status = _fail("standard output is closed" if error.errno == errno.EBADF else what, 1)
     except Exception as error:
         if hasattr(error, "exit_code"):  # a usage error of Typer's
             message = error.format_message() if hasattr(error, "format_message") else str(error)

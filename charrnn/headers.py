@@ -66,6 +66,12 @@ class Origin:
     options: Options  # with the length that was asked for last
     init_from: str | None = None  # the model whose weights it began with
 
+    @property
+    def texts(self) -> list[str]:
+        """The sources and, where it is a file, the validation text."""
+        validation = self.options.validation
+        return [*self.sources, validation] if isinstance(validation, str) else self.sources
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:

@@ -13,6 +13,7 @@ from charrnn.text.records import SEPARATORS
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 KEYS = {"num_layers": "layers", "embedding_size": "embedding"}  # names in files and flags that are not the field's
+LONGEST = 10**12  # of a run, in seconds, epochs or steps
 LIMITS = {  # the least and the largest value of each whole number
     "num_layers": (0, 64),
     "hidden_size": (1, 65536),
@@ -55,7 +56,7 @@ class Options:
         lengths = {"--for": self.seconds, "--epochs": self.epochs, "--steps": self.steps}
         require(list(lengths.values()).count(None) >= 2, "--for, --epochs and --steps exclude each other")
         for flag, length in lengths.items():
-            require(length is None or (math.isfinite(length) and length > 0), f"{flag} {length} is not above 0")
+            require(length is None or 0 < length <= LONGEST, f"{flag} {length} is not above 0 and at most {LONGEST:,}")
         for name, allowed in (("cell", tuple(CELLS)), ("device", DEVICES), ("precision", PRECISIONS)):
             value = getattr(self, name)
             require(value in allowed, f"--{name} must be {one_of(allowed)}, not {value!r}")

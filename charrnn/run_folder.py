@@ -11,21 +11,18 @@ from pathlib import Path
 from typing import Self
 
 from charrnn import checkpoint
-from charrnn.checkpoint import Tensors, temporary_path, write_atomically
+from charrnn.checkpoint import Tensors, lock, remove_leftovers, write_atomically
 from charrnn.errors import CharrnnError
 from charrnn.headers import Metrics, ModelHeader, StateHeader, model_to_json, parse, state_to_json, to_json
 from charrnn.text.corpus import SourceFile
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs in one folder are not noticed there
-    fcntl = None  # type: ignore[assignment]
+from charrnn.text.reading import STDIN
 
 MODEL = "model.safetensors"
 STATE = "state.safetensors"
 HISTORY = "history.jsonl"
 CORPUS = "corpus.json"
 FORECAST = "forecast.safetensors"  # the model that `charrnn forecast` keeps in a folder
+FILES = (MODEL, STATE, HISTORY, CORPUS)  # of a run
 RUNS = Path("runs")  # where runs are kept that are given no folder
 BASES = Path(__file__).parent / "bases"  # models that come with the package
 HEAD = 4096  # bytes that tell a text from other files
@@ -40,10 +37,11 @@ class RunFolder:
         self._descriptor = -1
 
     @classmethod
-    def claim(cls, out: Path | None, name: str, force: bool) -> Self:
+    def claim(cls, out: Path | None, name: str, force: bool, texts: Sequence[SourceFile]) -> Self:
         """Make the folder of a new run and lock it: `out`, or `runs/NAME`, numbered where a run stands there already.
 
-        Of two runs that want one folder at once, one gets it. With `force` a run in it is replaced. Raises: CharrnnError.
+        Of two runs that want one folder at once, one gets it. With `force` a run in it is replaced.
+        Raises: CharrnnError, also where a file of the run would replace one of its `texts`.
         """
         fixed = out is not None or force
         for number in itertools.count(1):
@@ -54,6 +52,9 @@ class RunFolder:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise CharrnnError(f"{path} can't be made: {error.strerror or error}", 1) from None
+            for file in filter(os.path.exists, (path / name for name in FILES)):
+                if any(is_same(file, text.file) for text in texts):
+                    raise CharrnnError(f"--out {path}: the run would replace the text {file}; name another folder")
             folder = cls(path)
             try:
                 folder.lock()
@@ -73,9 +74,9 @@ class RunFolder:
         if self._descriptor >= 0:
             return
         try:
-            if fcntl is not None:
+            if os.name != "nt":  # Windows opens no folder: there two runs in one are not noticed
                 self._descriptor = os.open(self.path, os.O_RDONLY)
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(self._descriptor)
         except BlockingIOError:
             self.unlock()
             message = f"another run is at work in {self.path}; wait for it or name another folder with --out"
@@ -83,9 +84,7 @@ class RunFolder:
         except OSError as error:
             if self._descriptor < 0:
                 raise CharrnnError(f"{self.path} can't be opened: {error.strerror or error}") from None
-        for name in (MODEL, STATE, HISTORY, CORPUS):
-            with contextlib.suppress(OSError):
-                temporary_path(self.path / name).unlink(missing_ok=True)
+        remove_leftovers(self.path)
 
     def unlock(self) -> None:
         """Let others have the folder."""
@@ -127,6 +126,13 @@ class RunFolder:
         write_atomically(self.path / CORPUS, json.dumps(manifest, indent=1).encode())
 
 
+def is_same(path: Path, source: str | Path | int) -> bool:
+    """Whether `source`, a path, "-" for standard input or a descriptor, is the file at `path`."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.samestat(os.stat(path), os.stat(0 if str(source) == STDIN else source))
+    return False
+
+
 def _is_used(folder: Path) -> bool:
     return (folder / MODEL).exists() or (folder / STATE).exists()
 
@@ -141,24 +147,29 @@ def require_unused(folder: Path) -> None:
 
 def read_history(folder: Path) -> list[Metrics]:
     """The validations of the run in `folder`, in order; none without a history. Raises: CharrnnError where it is damaged."""
-    try:
-        lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    path = folder / HISTORY
+    if not path.exists():
         return []
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no regular file")
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise CharrnnError(f"{folder / HISTORY} can't be read: {getattr(error, 'strerror', None) or error}") from None
+        raise CharrnnError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from None
     history = []
     for number, line in enumerate(lines, 1):
         try:
             history.append(parse(Metrics, json.loads(line), exact=False))
         except (ValueError, KeyError, TypeError, RecursionError):
-            where = f"{folder / HISTORY} is damaged in line {number}"
+            where = f"{path} is damaged in line {number}"
             raise CharrnnError(f"{where}; without it the report leaves the curves out") from None
     return history
 
 
 def read_manifest(folder: Path) -> list[SourceFile]:
     """The files that the run in `folder` was trained on, as far as can be told; see `Corpus.files`."""
+    if not (folder / CORPUS).is_file():  # a pipe would be waited for
+        return []
     try:
         return [SourceFile(**facts) for facts in json.loads((folder / CORPUS).read_bytes())["files"]]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):

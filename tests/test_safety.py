@@ -21,7 +21,7 @@ import torch
 from conftest import charrnn, options_of
 
 from charrnn import checkpoint, load, run_folder, train
-from charrnn.checkpoint import read, read_state
+from charrnn.checkpoint import TEMPORARY, read, read_state
 from charrnn.errors import CharrnnError
 from charrnn.options import Options
 from charrnn.run_folder import HISTORY, MODEL, STATE
@@ -170,7 +170,7 @@ def test_a_run_killed_before_its_first_save_is_begun_again_by_the_same_command(c
     monkeypatch.chdir(tmp_path)
     folder = Path("runs/t")
     folder.mkdir(parents=True)
-    (folder / f".{STATE}.tmp").write_bytes(b"half")
+    (folder / TEMPORARY.format("0123")).write_bytes(b"half")
     with pytest.raises(CharrnnError, match="runs/t has nothing saved to resume"):
         Run.resume(folder, [])
     train("t.txt", steps=2, **SMALL)
@@ -502,8 +502,7 @@ def test_a_terminal_that_goes_away_leaves_a_run_to_resume(corpus, tmp_path):
 
 
 def test_a_lock_clears_what_a_killed_run_left_half_written(tmp_path):
-    for name in FILES:
-        (tmp_path / f".{name}.tmp").write_bytes(b"half")
+    (tmp_path / TEMPORARY.format("0123")).write_bytes(b"half")
     (tmp_path / ".history.jsonl.swp").write_bytes(b"an editor's")
     folder = run_folder.RunFolder(tmp_path)
     folder.lock()

@@ -52,7 +52,7 @@ def eval(
     quiet = heatmap and len(corpus) > STRETCH  # then the text comes as it is scored
     in_order = highest = palette = None
     if heatmap or top:
-        write = output.require_stdout().write
+        write = sys.stdout.write
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
         palette = None if as_json else terminal_palette()
         drawing = JsonHeatmap(write) if as_json else Heatmap(write, palette)

@@ -11,6 +11,7 @@ import typer
 
 from charrnn.commands import common
 from charrnn.commands.common import CellOption, JsonFlag, SeedOption, argument, option
+from charrnn.commands.outputs import require_output, write_output
 from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
 
@@ -43,9 +44,6 @@ def forecast(
     quiet: Annotated[bool, option("Print no notes and no progress.", names="-q --quiet")] = False,
 ) -> None:
     """Forecast a column of numbers, and say how well beside the naive forecast: the value stays as it is."""
-    from charrnn.checkpoint import write_atomically
-    from charrnn.forecast.forecaster import MODEL, Forecaster, Settings
-    from charrnn.forecast.table import draw_plot, read_series, write_table
     from charrnn.options import require
     from charrnn.text.reading import STDIN
 
@@ -53,6 +51,14 @@ def forecast(
     if plot is not None:
         require(plot.suffix in (".png", ".svg", ".pdf"), f"--plot {plot}: name a file that ends in .png, .svg or .pdf")
         common.require_extra("matplotlib", "--plot", "plot")
+    read: list[str | Path] = [table or STDIN, *([model] if model and model.is_file() else [])]
+    for flag, path in (("--save", save), ("--plot", plot)):
+        if path is not None:
+            require_output(flag, path, read)
+    require(save is None or save != plot, f"--save and --plot {plot} name one file")
+    from charrnn.forecast.forecaster import MODEL, Forecaster, Settings  # imports torch, which takes a second
+    from charrnn.forecast.table import draw_plot, format_table, read_series
+
     settings = Settings(window=window, horizon=horizon, cell=cell, num_layers=layers, hidden_size=hidden_size, steps=steps)
     settings = replace(settings, learning_rate=learning_rate, validation=validation, seed=seed)
     if out is not None:
@@ -78,9 +84,10 @@ def forecast(
     if out is not None:
         network.save(out)
     if save is not None:
-        write_table(save, [series.moment, series.target_name, "forecast", "naive"], moments=moments, columns=lines)
+        names = [series.moment, series.target_name, "forecast", "naive"]
+        write_output(save, format_table(names, moments=moments, columns=lines))
     if plot is not None:
-        write_atomically(plot, draw_plot(plot.suffix, series.target_name, lines=lines))
+        write_output(plot, draw_plot(plot.suffix, series.target_name, lines=lines))
     if as_json:
         print(json.dumps(figures))
         return

@@ -133,7 +133,7 @@ def _resume_command(folder: Path) -> tuple[str | None, str | None]:
             words += _length_flags(origin.options, times=2)
         if STDIN in origin.sources:
             return f"{shlex.join([*words, STDIN])} < THE_SAME_TEXT", None
-        require_there(origin.sources, origin.options.validation, f"name it: charrnn train TEXT --resume -o {folder}")
+        require_there(origin, f"name it: charrnn train TEXT --resume -o {folder}")
     except CharrnnError as error:
         return None, f"nothing: {error}"
     return shlex.join(words), None

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from charrnn.commands import common
 from charrnn.commands.common import MODEL, EncodingOption, ModelOption, argument, option, print_notes
+from charrnn.commands.outputs import require_output, write_output
 from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
 
@@ -24,8 +25,6 @@ def report(
 
     The file needs no network. Of a text the first 100,000 characters are coloured.
     """
-    from charrnn.checkpoint import write_atomically
-    from charrnn.options import require
     from charrnn.report.page import find_validation_text, render_page
     from charrnn.run_folder import is_text, read_history
     from charrnn.text.reading import read_corpus
@@ -42,9 +41,8 @@ def report(
     assert loaded.path is not None
     folder = loaded.path.parent
     target = out or folder / "report.html"
-    require(not target.is_dir(), f"--out {target} is a folder; name a file")
-    replaceable = target.is_file() or not target.exists()  # to replace a device by a file would harm more than this run
-    require(replaceable, f"--out {target} is no regular file")
+    origin = loaded.header.training.origin
+    require_output("--out", target, [loaded.path, *(texts or (origin.texts if origin else []))])
     with frame.WorkDisplay() as reading:
         if texts:
             corpus = read_corpus(texts, encoding, reading.progress)
@@ -60,5 +58,5 @@ def report(
         print_notes([str(error)])
     with frame.WorkDisplay("scoring", "million characters") as scoring:
         data = render_page(loaded, history, corpus, name=name, watch=scoring.progress).encode("utf-8", "backslashreplace")
-    write_atomically(target, data)
+    write_output(target, data)
     output.write_line(f"wrote {target}, {len(data) / 1000:,.0f} kB; open it in a browser")

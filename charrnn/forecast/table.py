@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from charrnn.checkpoint import write_atomically
 from charrnn.errors import CharrnnError
 from charrnn.forecast.dates import read_dates
 from charrnn.forecast.numbers import MISSING, Numbers, is_plain, looks_like_number, plain_number, read_numbers
@@ -97,14 +96,14 @@ def read_series(
     )
 
 
-def write_table(path: Path, names: Sequence[str], moments: Sequence[str], columns: Sequence[Sequence[float]]) -> None:
-    """Write a table of numbers, NaN as an empty cell, atomically. Raises: CharrnnError (status 1) where it can't be written."""
+def format_table(names: Sequence[str], moments: Sequence[str], columns: Sequence[Sequence[float]]) -> bytes:
+    """A table of numbers as comma-separated values, NaN as an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     for moment, *numbers in zip(moments, *columns, strict=True):
         writer.writerow([moment, *("" if math.isnan(number) else repr(number) for number in numbers)])
-    write_atomically(path, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def draw_plot(suffix: str, target: str, lines: Sequence[Sequence[float]]) -> bytes:

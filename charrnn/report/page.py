@@ -54,7 +54,7 @@ def find_validation_text(model: Model, watch: Watch | None = None) -> Corpus:
         raise CharrnnError(f"{model.path} does not say which text it was validated on; {name}")
     require(bool(origin.options.validation), f"{folder} was not validated on any text; {name}")
     require(STDIN not in origin.sources, f"{folder} was trained on a pipe; {name}")
-    require_there(origin.sources, validation=origin.options.validation, cure=name)
+    require_there(origin, cure=name)
     texts = read_texts(origin.sources, origin.options, watch=watch)
     same = texts.corpus_hash == origin.corpus_hash
     require(same, f"the text {origin.sources[0]} is not the one that {folder} was trained on; {name}")

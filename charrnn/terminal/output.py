@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-from charrnn.errors import CharrnnError
 from charrnn.text.visible import make_visible
 
 FLUSH_EVERY = 0.02  # seconds, at most, until what a `TextWriter` writes is seen
@@ -24,19 +23,19 @@ DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille char
 class TextWriter:
     """Writes text to standard output byte for byte; on a terminal control characters are made visible.
 
-    What it has written last is flushed when the program ends. Raises: CharrnnError (status 1) where there is no output.
+    What it has written last is flushed when the program ends.
     """
 
     def __init__(self) -> None:
-        self._file = require_stdout()
+        self._file = sys.stdout.buffer
         self._terminal = self._file.isatty()
         self._flushed = 0.0
 
     def write(self, text: str) -> None:
         shown = make_visible(text) if self._terminal else text
-        self._file.buffer.write(shown.encode("utf-8", "surrogateescape"))
+        self._file.write(shown.encode("utf-8", "surrogateescape"))
         if (now := time.monotonic()) - self._flushed > FLUSH_EVERY:
-            self._file.buffer.flush()
+            self._file.flush()
             self._flushed = now
 
 
@@ -44,13 +43,6 @@ def escape_unprintable() -> None:
     """Have standard output print what its encoding lacks as an escape such as \\u017c, rather than fail."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def require_stdout() -> TextIO:
-    """Standard output. Raises: CharrnnError (status 1) where it is closed."""
-    if sys.stdout is None:
-        raise CharrnnError("standard output is closed", 1)
-    return sys.stdout
 
 
 def write_line(line: str, stream: TextIO | None = None) -> None:

@@ -164,7 +164,12 @@ class Stored:
         begin, end = start * self.width.itemsize, stop * self.width.itemsize
         step = 1 << 30  # no system reads 2 GiB at once
         pieces = (os.pread(self.file.fileno(), min(step, end - at), at) for at in range(begin, end, step))
-        return np.frombuffer(b"".join(pieces), self.width)
+        read = b"".join(pieces)
+        if len(read) < end - begin:
+            raise CharrnnError(
+                f"{self.file.name} was cut short while it was read; run the command again, a training with --resume", 1
+            )
+        return np.frombuffer(read, self.width)
 
     def __del__(self) -> None:
         self.file.close()
@@ -196,6 +201,8 @@ def _storing() -> Iterator[None]:
 
 def load(path: Path, checked: bool = False) -> tuple[Corpus, list[int]] | None:
     """The corpus kept at `path` and the numbers of the skipped files; None if a bit is wrong (`checked`: of its trailer)."""
+    if not path.is_file():  # a pipe would be waited for
+        return None
     file = open(path, "rb")  # noqa: SIM115 (the corpus keeps it)
     size = os.fstat(file.fileno()).st_size
     ids = Stored(file, _width(0), size)  # as bytes, for now; it closes the file

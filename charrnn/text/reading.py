@@ -190,11 +190,23 @@ def _files(sources: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:
         if source == STDIN or not os.path.isdir(source):
             yield source, False
             continue
-        below = [path for path in Path(source).rglob("*") if path.is_file()]
-        files = sorted(path for path in below if not any(part[0] == "." for part in path.relative_to(source).parts))
+        files = sorted(_walk(Path(source)))
         if not files:
             raise CharrnnError(f"{source} is a folder without files; name one that holds text")
         yield from ((str(file), True) for file in files)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder, however deep, in no order; hidden ones and what links to folders lead to are left out."""
+    folders = [folder]
+    while folders:
+        folder = folders.pop()
+        with _reading(str(folder)), contextlib.suppress(PermissionError):
+            for path in folder.iterdir():
+                if path.name[0] != "." and path.is_dir() and not path.is_symlink():
+                    folders.append(path)
+                elif path.name[0] != "." and path.is_file():
+                    yield path
 
 
 @contextlib.contextmanager

@@ -126,7 +126,7 @@ def reload_text(out: Path, origin: Origin, sources: Sources, watch: Watch | None
     if not sources:
         if STDIN in origin.sources:
             raise CharrnnError(f"the text of {out} was piped in; give it again: charrnn train - --resume -o {name}")
-        require_there(origin.sources, origin.options.validation, f"name it: charrnn train TEXT --resume -o {name}")
+        require_there(origin, f"name it: charrnn train TEXT --resume -o {name}")
     text = read_texts(sources or origin.sources, options=origin.options, watch=watch, group=group)
     if text.corpus_hash != origin.corpus_hash:
         what = describe_changes(read_manifest(out), text.files)
@@ -199,9 +199,9 @@ def read_texts(sources: Sources, options: Options, watch: Watch | None = None, g
     )
 
 
-def require_there(sources: Sequence[str], validation: str | float | None, cure: str) -> None:
+def require_there(origin: Origin, cure: str) -> None:
     """Raise CharrnnError where a text that a run read is not there any more; `cure` says what to do about it."""
-    for name in [*sources, validation] if isinstance(validation, str) else sources:
+    for name in origin.texts:
         if not (os.path.isfile(name) or os.path.isdir(name)):
             raise CharrnnError(f"the text {name} is not there any more; {cure}")
 
@@ -250,13 +250,13 @@ def name_sources(sources: Sources) -> list[str]:
 
 
 def name_run(sources: Sources) -> str:
-    """What a run on `sources` is called: after the first of them."""
+    """What a run on `sources` is called, after the first of them: never a hidden folder, nor one above."""
     if isinstance(sources, Corpus):
         return "text"
     if not sources or str(sources[0]) == STDIN:
         return "stdin"
     path = Path(sources[0]).resolve()
-    return Path(path.stem if path.suffix in ARCHIVES else path.name).stem or "corpus"
+    return Path(path.stem if path.suffix in ARCHIVES else path.name).stem.lstrip(".") or "corpus"
 
 
 def describe_changes(then: Sequence[SourceFile], now: Sequence[SourceFile]) -> str:

@@ -342,7 +342,8 @@ class Run:
 
     def _claim(self, out: Path | None, name: str, force: bool) -> Path:
         """Make and lock the run's folder."""
-        self.folder = RunFolder.claim(out, name=name, force=force)
-        if len(self.dataset.text.files) > 1:  # else it is known which one has changed
-            self.folder.save_manifest(self.dataset.text.corpus_hash, self.dataset.text.files)
+        files = self.dataset.text.files
+        self.folder = RunFolder.claim(out, name=name, force=force, texts=files)
+        if len(files) > 1:  # else it is known which one has changed
+            self.folder.save_manifest(self.dataset.text.corpus_hash, files)
         return self.folder.path

@@ -1,0 +1,59 @@
+"""The files that commands write where the user says: what they must not replace, and how they are written."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from charrnn.errors import CharrnnError
+
+
+def require_output(flag: str, path: Path, inputs: Iterable[str | Path]) -> None:
+    """Hold an output to what may be written: a device, a pipe, or a regular file that is no run's and none of the `inputs`.
+
+    Raises: CharrnnError; with status 1 where it can't be written.
+    """
+    from charrnn.options import require
+    from charrnn.run_folder import CORPUS, HISTORY, is_same
+
+    target = Path(os.path.realpath(path))
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+        if not target.parent.is_dir():
+            raise CharrnnError(f"{path} can't be written: there is no folder {target.parent}", 1) from None
+    except OSError as error:
+        raise CharrnnError(f"{path} can't be written: {error.strerror or error}", 1) from None
+    require(not stat.S_ISDIR(mode), f"{flag} {path} is a folder; name a file")
+    if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
+        return
+    require(stat.S_ISREG(mode), f"{flag} {path} is no regular file")
+    kept = target.suffix == ".safetensors" or target.name in (HISTORY, CORPUS)
+    require(not kept, f"{flag} {path} has the name of a run's file; take another")
+    folders = {Path(os.path.realpath(source)) for source in inputs if os.path.isdir(source)}
+    read = any(is_same(path, source) for source in inputs) or (path.exists() and folders.intersection(target.parents))
+    require(not read, f"{flag} {path} is a file that this command reads; name another")
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file that `require_output` allows: atomically or, where it is a device or a pipe, through it.
+
+    Raises: CharrnnError (status 1) where it can't be written.
+    """
+    from charrnn.checkpoint import write_atomically
+    from charrnn.run_folder import is_same
+
+    stream = next((number for number in (1, 2) if is_same(path, number)), None)  # /dev/stdout may be a regular file
+    if stream is None and (path.is_file() or not path.exists()):
+        write_atomically(path, data)
+        return
+    try:
+        with (
+            contextlib.suppress(BrokenPipeError),
+            open(path if stream is None else stream, "wb", closefd=stream is None) as file,
+        ):
+            file.write(data)
+    except OSError as error:
+        raise CharrnnError(f"{path} can't be written: {error.strerror or error}", 1) from None
