@@ -45,15 +45,12 @@ def write_output(path: Path, data: bytes) -> None:
     from charrnn.checkpoint import write_atomically
     from charrnn.run_folder import is_same
 
-    stream = next((number for number in (1, 2) if is_same(path, number)), None)  # /dev/stdout may be a regular file
-    if stream is None and (path.is_file() or not path.exists()):
+    target = next((stream for stream in (1, 2) if is_same(path, stream)), path)  # /dev/stdout may be a regular file
+    if target is path and (path.is_file() or not path.exists()):
         write_atomically(path, data)
         return
     try:
-        with (
-            contextlib.suppress(BrokenPipeError),
-            open(path if stream is None else stream, "wb", closefd=stream is None) as file,
-        ):
+        with contextlib.suppress(BrokenPipeError), open(target, "wb", closefd=target is path) as file:
             file.write(data)
     except OSError as error:
         raise CharrnnError(f"{path} can't be written: {error.strerror or error}", 1) from None

@@ -166,9 +166,8 @@ class Stored:
         pieces = (os.pread(self.file.fileno(), min(step, end - at), at) for at in range(begin, end, step))
         read = b"".join(pieces)
         if len(read) < end - begin:
-            raise CharrnnError(
-                f"{self.file.name} was cut short while it was read; run the command again, a training with --resume", 1
-            )
+            cure = "run the command again, a training with --resume"
+            raise CharrnnError(f"{self.file.name} was cut short while it was read; {cure}", 1)
         return np.frombuffer(read, self.width)
 
     def __del__(self) -> None:
