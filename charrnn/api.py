@@ -1,4 +1,4 @@
-"""What Python calls: `train` and `load`, with errors in Python's words. Nothing heavy is imported before they are called."""
+"""What Python calls: `train` and `load`, with errors in Python's words. torch is imported when `train` is called."""
 
 import contextlib
 import functools
@@ -14,9 +14,10 @@ from types import FrameType, NoneType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, get_args, get_type_hints
 
 from charrnn.errors import CharrnnError
+from charrnn.inference import model
+from charrnn.inference.model import Model
 
 if TYPE_CHECKING:
-    from charrnn.inference.model import Model
     from charrnn.options import Options
     from charrnn.training.data import Sources
     from charrnn.training.events import Event
@@ -74,7 +75,7 @@ def _python_words(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @_python_words
-def load(path: str | Path | None = None) -> "Model":
+def load(path: str | Path | None = None) -> Model:
     """Open a trained model. This is quick, and imports no torch.
 
     `path` is a run's folder, a model file, the name of a run under `runs/`, or the name of a base model ("english"). Without
@@ -85,8 +86,6 @@ def load(path: str | Path | None = None) -> "Model":
     >>> load("runs/the-lamp")  # doctest: +SKIP
     <Model runs/the-lamp/model.safetensors: 2 x 256 lstm, 65 characters>
     """
-    from charrnn.inference import model
-
     return model.load(None if path is None else Path(path).expanduser())
 
 
@@ -114,13 +113,13 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
-    init_from: "str | Path | Model | None" = None,
+    init_from: str | Path | Model | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     force: bool = False,
     progress: bool = True,
     watch: "Callable[[Event], None] | None" = None,
-) -> "Model":
+) -> Model:
     """Train a model on files, or on a text in memory, and return the best one, which is also saved.
 
     Ctrl-C, or a notebook's interrupt, ends the training: the best model so far is saved and returned. What is None is chosen
@@ -128,48 +127,47 @@ def train(
 
     What it learns:
 
-    - corpus: a file or folder, or several
-    - text: a text in memory instead: a string, or several (a list, a column of a table, a generator), each of which is ended
+    - `corpus`: a file or folder, or several
+    - `text`: a text in memory instead: a string, or several (a list, a column of a table, a generator), each of which is ended
       with a line break unless it has one
-    - records: "line" or "paragraph" makes each of them a sequence of its own, for such texts as a list of names
-    - validation: what is held out to validate on, as a fraction of the text or a file; 0 trains on all of the text
-    - encoding: of the files; "bytes" takes each byte for a character
-    - max_vocabulary: how many characters are learned, the most frequent ones
+    - `records`: "line" or "paragraph" makes each of them a sequence of its own, for such texts as a list of names
+    - `validation`: what is held out to validate on, as a fraction of the text or a file; 0 trains on all of the text
+    - `encoding`: of the files; "bytes" takes each byte for a character
+    - `max_vocabulary`: how many characters are learned, the most frequent ones
 
     How long, one of:
 
-    - seconds: a number, or a string such as "30s", "5m" or "1h30m" (default: five minutes)
-    - epochs: passes over the text
-    - steps: batches; with one seed and given sizes, runs repeat exactly
+    - `seconds`: a number, or a string such as "30s", "5m" or "1h30m" (default: five minutes)
+    - `epochs`: passes over the text
+    - `steps`: batches; with one seed and given sizes, runs repeat exactly
 
     The network and how it learns:
 
-    - cell: "lstm", "gru" or "rnn"
-    - layers, hidden_size: recurrent layers, and units in each
-    - embedding: learned numbers for each character; 0 feeds one-hot vectors
-    - seq_length, batch_size: characters that gradients flow back through, and sequences in a batch
-    - dropout: the probability that a unit is silenced, from 0 to below 1
-    - learning_rate: Adam's highest; it falls to zero at the end
-    - seed: of all random numbers
-    - device: "auto", "cpu", "cuda" or "mps"
-    - precision: "auto", "float32" or "bfloat16"
-    - threads: CPU cores to train on, which change the time and nothing else
-    - init_from: the model to fine-tune: a Model, its path, or the name of a base model ("english")
+    - `cell`: "lstm", "gru" or "rnn"
+    - `layers`, `hidden_size`: recurrent layers, and units in each
+    - `embedding`: learned numbers for each character; 0 feeds one-hot vectors
+    - `seq_length`, `batch_size`: characters that gradients flow back through, and sequences in a batch
+    - `dropout`: the probability that a unit is silenced, from 0 to below 1
+    - `learning_rate`: Adam's highest; it falls to zero at the end
+    - `seed`: of all random numbers
+    - `device`: "auto", "cpu", "cuda" or "mps"
+    - `precision`: "auto", "float32" or "bfloat16"
+    - `threads`: CPU cores to train on, which change the time and nothing else
+    - `init_from`: the model to fine-tune: a Model, its path, or the name of a base model ("english")
 
     The run:
 
-    - out: its folder (default: `runs/NAME`, after the corpus)
-    - resume: continue the run in `out` where it stopped; without `out`, the newest run of that corpus
-    - force: replace the run in `out`
-    - progress: show how far it has come; False prints nothing
-    - watch: a function that is given each event of the run, as in `charrnn.training.events`
+    - `out`: its folder (default: `runs/NAME`, after the corpus)
+    - `resume`: continue the run in `out` where it stopped; without `out`, the newest run of that corpus
+    - `force`: replace the run in `out`
+    - `progress`: show how far it has come; False prints nothing
+    - `watch`: a function that is given each event of the run, as in `charrnn.training.events`
 
     Raises: CharrnnError for input that can't be used; where the loss diverges, or nothing can be saved.
 
     >>> model = train("corpora/if-you.txt", seconds="10s", out="runs/rhymes")  # doctest: +SKIP
     >>> model = train(text=["Anna", "Berta", "Clara"], records="line", steps=100)  # doctest: +SKIP
     """
-    from charrnn.inference.model import Model
     from charrnn.run_folder import find_resumable
     from charrnn.terminal.frame import WorkDisplay
     from charrnn.training.data import name_run

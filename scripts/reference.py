@@ -75,9 +75,10 @@ def _signature(name: str, function: Any) -> str:
         if argument.kind is argument.KEYWORD_ONLY and not starred:
             arguments.append("*")
             starred = True
-        if inspect.isfunction(argument.default):
-            argument = argument.replace(default=...)
-        arguments.append(_short(str(argument)).replace("Ellipsis", "..."))
+        shown = str(argument)
+        if isinstance(argument.annotation, str):
+            shown = shown.replace(repr(argument.annotation), argument.annotation)
+        arguments.append(_short(shown))
     returns = _short(inspect.formatannotation(signature.return_annotation))
     one_line = f"{name}({', '.join(arguments)}) -> {returns}"
     if len(one_line) > 80:
@@ -87,7 +88,7 @@ def _signature(name: str, function: Any) -> str:
 
 def _short(annotation: str) -> str:
     """An annotation without the modules of its names."""
-    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", annotation)
+    return re.sub(r"\b(?:[^\W\d]\w*\.)+(?=\w)", "", annotation)
 
 
 def _prose(thing: Any) -> str:

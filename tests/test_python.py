@@ -50,7 +50,7 @@ def test_every_option_is_an_argument_with_a_type_and_the_default_of_the_command_
     for name, field in Options.__dataclass_fields__.items():
         if name != "KEYS":
             assert arguments[KEYS.get(name, name)].default == field.default
-    described = re.split(r"[,\s]+", " ".join(re.findall(r"^ +- (.*?):", train.__doc__, re.M)))
+    described = re.findall(r"\w+", " ".join(re.findall(r"^ +- (`.*?`):", train.__doc__, re.M)))
     assert sorted(described) == sorted(arguments), "the docstring says what each argument is, once"
 
 

@@ -26,7 +26,14 @@ NOISE = 1 << 18  # random numbers that are drawn at a time
 
 
 class Model:
-    """A trained model: it generates text (`sample`, `generate`) and scores one (`score`, `bits_per_character`)."""
+    """A trained model, as `train` and `load` return it. It generates text and scores text, with NumPy alone.
+
+    `path` is the file that it was read from, `vocabulary.characters` the characters that it knows, `records` "line" or
+    "paragraph" where it learned each of them as a sequence of its own, and else None.
+
+    >>> model = load("runs/the-lamp")  # doctest: +SKIP
+    >>> print(model.sample("NELL:", length=200, temperature=0.7, seed=1))  # doctest: +SKIP
+    """
 
     def __init__(self, tensors: Tensors, header: ModelHeader, path: Path | None = None):
         self.header = header
@@ -34,12 +41,13 @@ class Model:
         self.vocabulary = Vocabulary(header.vocabulary, header.unknown)
         self.start = int(self.vocabulary.encode(header.start)[0])
         self.network = Network(header.config, tensors)
-        self.records = header.records  # "line" or "paragraph", where each is a sequence of its own
+        self.records = header.records
         self._record_hashes = tensors.get(checkpoint.RECORD_HASHES)
 
     def __repr__(self) -> str:
         c = self.header.config
-        return f"<Model {self.path}: {c.num_layers} x {c.hidden_size} {c.cell}, {len(self.vocabulary)} characters>"
+        name = f" {self.name}" if self.path else ""
+        return f"<Model{name}: {c.num_layers} x {c.hidden_size} {c.cell}, {len(self.vocabulary)} characters>"
 
     @property
     def name(self) -> str:
@@ -56,12 +64,15 @@ class Model:
     def generate(
         self, prime: str = "", length: int = 500, sampler: Sampler | None = None, seed: Seed = None, count: int = 1
     ) -> Iterator[list[str]]:
-        """Generate `count` texts side by side: yields, `length` times, a list of the next character of each.
+        """Generate `count` texts side by side, step by step: yields, `length` times, a list of the next character of each.
 
         The network first reads `prime`; its unknown characters are skipped. Without a prime it begins as after a line
         break (or, where there is none in its vocabulary, after the most frequent character). Text k depends on the seed
         and on k alone, not on `count` (but for the rounding of the products, which can tip a rare near-tie).
         Raises: CharrnnError for a negative length or no texts.
+
+        >>> for [character] in load("runs/the-lamp").generate("NELL:", length=200):  # doctest: +SKIP
+        ...     print(character, end="", flush=True)
         """
         sampler = sampler or Sampler()
         if length < 0 or count < 1:
@@ -102,7 +113,15 @@ class Model:
     ) -> str:
         """Generate `length` characters that follow `prime`; they are returned without it.
 
+        - `temperature`: below 1 likely characters become likelier, above 1 less likely; 0 is `greedy`
+        - `top_k`: draw from the k likeliest characters; 0 from all
+        - `top_p`: nucleus sampling: draw from the likeliest characters that have this probability in total
+        - `greedy`: always take the likeliest character
+        - `seed`: the same one gives the same text; None another one each time
+
         A model of records ends with the record, after at most `length` characters.
+
+        Raises: CharrnnError for a value out of its range.
 
         >>> load("runs/hihello").sample("h", length=6, greedy=True)  # doctest: +SKIP
         'ihello'
@@ -156,12 +175,15 @@ class Model:
         return SEPARATORS[self.records].join(islice(records, 5))
 
     def score(
-        self, text: str | Corpus, watch: Callable[[int, int], None] = lambda done, total: None, observe: Observe | None = None
+        self, text: str | Corpus, watch: Callable[[int, int], None] | None = None, observe: Observe | None = None
     ) -> Score:
-        """Score every character of `text`; `watch` is told how many are done, and of how many.
+        """Score every character of `text`: bits per character, perplexity, accuracy, and how many characters are unknown.
 
+        `watch` is told how many characters are done, and of how many.
         A model of records scores each by itself; what stands in no record is left out. `observe` is told of each character
-        of the vocabulary. Raises: CharrnnError where there is nothing to score.
+        of the vocabulary.
+
+        Raises: CharrnnError where there is nothing to score.
         """
         if not len(text):
             raise CharrnnError("nothing to score: the text is empty")
@@ -184,7 +206,10 @@ class Model:
         return join(records, self.records)
 
     def bits_per_character(self, text: str) -> float:
-        """The cross-entropy of `text` under the model in bits per character: the lower, the better it is predicted."""
+        """The cross-entropy of `text` in bits per character: the lower, the better the model predicts it.
+
+        Raises: CharrnnError where there is nothing to score.
+        """
         return self.score(text).bits_per_character
 
 

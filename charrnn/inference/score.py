@@ -178,7 +178,7 @@ def score(
     network: Scorable[State],
     blocks: TextBlocks | RecordBlocks,
     vocabulary: Vocabulary,
-    watch: Callable[[int, int], None] = lambda done, total: None,
+    watch: Callable[[int, int], None] | None = None,
     observe: Observe | None = None,
 ) -> Score:
     """Score the text that `blocks` are cut from.
@@ -200,7 +200,8 @@ def score(
                 part[: block.fresh] = 0
         logits, state = network.forward(block.inputs, state)
         done += int(np.count_nonzero(block.counts))
-        watch(done, len(blocks.ids))
+        if watch is not None:
+            watch(done, len(blocks.ids))
         if not block.counts.any():
             continue
         chosen = slice(None) if block.counts.all() else block.counts  # a slice copies nothing
