@@ -35,10 +35,11 @@ soak: .venv/tested  ## kill 200 runs and break 20,000 files; takes minutes
 
 # Lies over .venv, whose torch and test tools it uses.
 .venv/lowest/installed: .venv/tested constraints-lowest.txt
-	$(PYTHON) -m venv .venv/lowest
+	$(PYTHON) -m venv --without-pip .venv/lowest
 	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
 		> $$(.venv/lowest/bin/python -c 'import site; print(site.getsitepackages()[0])')/over.pth
-	.venv/lowest/bin/python -m pip install --disable-pip-version-check --quiet --requirement constraints-lowest.txt
+	$(BIN)/python -m pip --python .venv/lowest/bin/python install --disable-pip-version-check --quiet --ignore-installed \
+		--requirement constraints-lowest.txt
 	@touch $@
 
 docs: .venv/tested  ## run all commands of the README and of docs/ and write down what they print; takes minutes

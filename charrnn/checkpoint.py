@@ -158,7 +158,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> Json:
 
 def _finite(text: str) -> float:
     if not math.isfinite(float(text)):
-        raise ValueError(f"{text} stands in its header for a number")
+        raise ValueError(f"its header has {text} for a number")
     return float(text)
 
 

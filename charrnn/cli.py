@@ -46,7 +46,7 @@ def main() -> None:
     words = sys.argv[1:]
     try:
         if distributed.is_distributed() and "train" not in words[:1]:
-            raise CharrnnError("several ranks train one model (torchrun ... -m charrnn train); all else takes one process")
+            raise CharrnnError("several ranks train one model (torchrun ... -m charrnn train); run this without torchrun")
         if words[:1] and words[0] in VERSION.split():
             print(f"charrnn {__version__}")
             status = 0
@@ -84,7 +84,8 @@ def _describe_fault(error: Exception) -> str:
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error).lower():
         return "out of memory; take a smaller text, network or batch"
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"charrnn has a fault: {type(error).__name__} in {Path(where.filename).name}, line {where.lineno}: {error}"
+    place = f"{Path(where.filename).name}, line {where.lineno}"
+    return f"internal error: {type(error).__name__} in {place}: {error}; please report it"
 
 
 def _fail(message: str, status: int) -> int:

@@ -180,7 +180,7 @@ class Model:
         """Score every character of `text`: bits per character, perplexity, accuracy, and how many characters are unknown.
 
         `watch` is told how many characters are done, and of how many.
-        A model of records scores each by itself; what stands in no record is left out. `observe` is told of each character
+        A model of records scores each by itself; what is in no record is left out. `observe` is told of each character
         of the vocabulary.
 
         Raises: CharrnnError where there is nothing to score.

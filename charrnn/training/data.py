@@ -186,7 +186,7 @@ def read_texts(sources: Sources, options: Options, watch: Watch | None = None, g
         tiny = options.records is None and len(corpus) < TINY
         validation = 0.0 if tiny else HELD_OUT
         if tiny:
-            notes.append(f"{len(corpus):,} characters are too few to hold any out; they are learned by heart")
+            notes.append(f"{len(corpus):,} characters are too few to hold any out, so all are memorised")
     if options.records is not None:
         training, held_out, more = _split_records(read, replace(options, validation=validation))
         notes += more
