@@ -1,4 +1,4 @@
-"""Kills many runs and breaks many files: `make soak` prints how many runs came out identical and how many mutants were refused.
+"""Storms: kills, signals, writers of one output, archives that explode and broken files. `make soak` prints what came of each.
 
 Runs are forked from one process that has torch imported already, so that nearly every kill falls into training or saving.
 """
@@ -6,11 +6,15 @@ Runs are forked from one process that has torch imported already, so that nearly
 import argparse
 import json
 import os
+import pty
 import random
+import re
+import select
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +24,11 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: these networks are tiny, an
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import test_fuzz
+import test_limits
 
-from charrnn import checkpoint, cli
+import charrnn.__main__
+import charrnn.export.onnx
+from charrnn import checkpoint
 from charrnn.training import schedule
 
 KINDS = (
@@ -30,21 +37,49 @@ KINDS = (
     "--cell rnn --hidden-size 12 --validation 0",
     "--layers 0 --embedding 6",
 )
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+BOOK = (Path(__file__).parent.parent / "corpora" / "the-lamp.txt").read_text()
+Moment = Callable[[random.Random, int, float, Path], None]  # waits for it: chance, process, a run's seconds, its folder
 
 
-def start(arguments: list[str]) -> int:
-    """Run the program in a child; returns its process id."""
-    pid = os.fork()
+def start(arguments: Sequence[str], fork: Callable[[], tuple[int, int]] = lambda: (os.fork(), -1)) -> tuple[int, int]:
+    """Run the program in a child; returns its process id and, where `fork` gives it one, its terminal."""
+    pid, terminal = fork()
     if not pid:
         schedule.SAVE_EVERY = schedule.SAVING = 0.1
         sys.argv = ["charrnn", *arguments]
-        try:
-            cli.main()
-        except SystemExit as end:
-            os._exit(int(end.code or 0))
-        finally:
-            os._exit(1)
-    return pid
+        if terminal < 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        charrnn.__main__.main()
+    return pid, terminal
+
+
+def has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def wait(pid: int, seconds: float, condition: Callable[[], bool] = lambda: False) -> None:
+    """Wait so long, or until the condition is met or the process has ended."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends and not has_ended(pid) and not condition():
+        time.sleep(0.001)
+
+
+def at_random(chance: random.Random, pid: int, length: float, _: Path) -> None:
+    wait(pid, chance.random() * length * 0.6)
+
+
+def after_a_save(chance: random.Random, pid: int, length: float, folder: Path) -> None:
+    """0 to 100 ms after a state file has taken the place of another."""
+
+    def saves() -> int:
+        path = folder / run_folder.STATE
+        return path.stat().st_mtime_ns if path.exists() else 0
+
+    for _ in range(chance.randint(1, 3)):
+        before = saves()
+        wait(pid, length, lambda before=before: saves() != before)
+    wait(pid, chance.random() * 0.1)
 
 
 def outcome(folder: Path) -> Any:
@@ -56,48 +91,143 @@ def outcome(folder: Path) -> Any:
     return [{name: t.tobytes() for name, t in tensors.items()} for tensors, _ in files], [h for _, h in files], history
 
 
-def kills(wanted: int, seed: int) -> tuple[int, int, int, int]:
-    """Kill runs at random moments until `wanted` have died; returns (kills, runs resumed, runs, runs that are identical)."""
+def interrupt(wanted: int, seed: int, numbers: Sequence[int], moment: Moment) -> str:
+    """Send runs one of these signals until `wanted` have ended by it, each resumed to its end and compared with a whole one."""
     chance = random.Random(seed)
-    killed = resumed = runs = identical = 0
+    ended = resumed = runs = identical = 0
     with tempfile.TemporaryDirectory() as place:
         corpus = Path(place) / "t.txt"
-        corpus.write_text((Path(__file__).parent.parent / "corpora" / "the-lamp.txt").read_text()[:5000])
-        while killed < wanted:
+        corpus.write_text(BOOK[:5000])
+        while ended < wanted:
             flags = f"--steps 60 --batch-size 4 --seq-length 8 --seed {runs} -q {KINDS[runs % len(KINDS)]}".split()
             command = ["train", str(corpus), *flags, "-o"]
             whole, parts = Path(place) / f"{runs}-whole", Path(place) / f"{runs}-parts"
             began = time.monotonic()
-            assert os.waitpid(start([*command, str(whole)]), 0)[1] == 0
+            assert os.waitpid(start([*command, str(whole)])[0], 0)[1] == 0
             length = time.monotonic() - began
             while True:
                 again = (parts / run_folder.STATE).exists()
-                pid = start(["train", "--resume", "-q", "-o", str(parts)] if again else [*command, str(parts)])
+                pid, _ = start(["train", "--resume", "-q", "-o", str(parts)] if again else [*command, str(parts)])
                 resumed += again
-                ends = time.monotonic() + chance.random() * length * 0.6
-                while time.monotonic() < ends and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                    time.sleep(0.001)
-                os.kill(pid, signal.SIGKILL)
-                status = os.waitpid(pid, 0)[1]
-                assert status in (0, signal.SIGKILL), f"a run ended with {status}"
+                moment(chance, pid, length, parts)
+                number = chance.choice(numbers)
+                os.kill(pid, number)
+                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                assert status in (0, 128 + number, -signal.SIGKILL), f"a run ended with {status}"
                 if status == 0:
                     break
-                killed += 1
+                ended += 1
             runs += 1
             identical += outcome(parts) == outcome(whole) and sorted(os.listdir(parts)) == sorted(os.listdir(whole))
-            print(f"\r{killed} kills", end="", file=sys.stderr)
-    print(file=sys.stderr)
-    return killed, resumed, runs, identical
+            print(f"\r{ended}", end="", file=sys.stderr)
+    assert identical == runs, f"{runs - identical} runs are not what they would have been"
+    return f"{ended}, resumed {resumed}, identical {identical} of {runs} runs"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--mutants", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    killed, resumed, runs, identical = kills(asked.kills, asked.seed)
-    print(f"kills {killed}, resumed {resumed}, identical {identical} of {runs} runs", flush=True)
+def interrupt_on_terminals(wanted: int, seed: int) -> str:
+    """Send a signal to commands on terminals: each has its cursor at the end, and the cache holds no unfinished file."""
+    chance = random.Random(seed)
+    ended = hidden = 0
+    with tempfile.TemporaryDirectory() as place:
+        os.environ |= {"XDG_CACHE_HOME": place, "TERM": "xterm"}
+        text, table, long = (Path(place) / name for name in ("t.txt", "t.csv", "long.txt"))
+        text.write_text(BOOK * 20)
+        table.write_text("x\n" + "".join(f"{k % 7}\n" for k in range(3000)))
+        long.write_text("a long text\n" * 5_000_000)
+        commands = [
+            f"train {text} --for 20s --hidden-size 8 -o {place}/run --force",
+            f"train {long} --for 20s --hidden-size 8 -o {place}/run --force",
+            f"eval {text} -m english",
+            f"eval {long} -m english",
+            "sample -m english -n 1000000",
+            f"forecast {table} --steps 100000",
+        ]
+        for k in range(wanted):
+            pid, terminal = start(commands[k % len(commands)].split(), pty.fork)
+            screen = b""
+            ends = time.monotonic() + chance.random() * 4
+            while time.monotonic() < ends and not has_ended(pid):
+                if select.select([terminal], [], [], 0.001)[0]:
+                    screen += os.read(terminal, 1 << 16)
+            number = chance.choice(SIGNALS)
+            os.kill(pid, number)
+            try:
+                while more := os.read(terminal, 1 << 16):
+                    screen += more
+            except OSError:  # the program has ended
+                pass
+            os.close(terminal)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            assert status in (0, 128 + number), f"{commands[k % len(commands)]} ended with {status}"
+            cursor = re.findall(rb"\x1b\[\?25[hl]", screen)
+            assert not cursor or cursor[-1].endswith(b"h"), f"{commands[k % len(commands)]} left no cursor"
+            assert not list(Path(place).glob("charrnn/*.tmp")), f"{commands[k % len(commands)]} left a file in the cache"
+            ended += status != 0
+            hidden += b"\x1b[?25l" in screen
+            print(f"\r{k + 1}", end="", file=sys.stderr)
+    return f"{ended}, cursor given back {hidden} times"
+
+
+def write_one_output(wanted: int, seed: int) -> str:
+    """Let three processes write one file and kill or interrupt one of them: the file is whole, and nothing lies beside it."""
+    chance = random.Random(seed)
+    ended = 0
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        Path("t.txt").write_text(BOOK[:5000])
+        Path("t.csv").write_text("x\n" + "".join(f"{k % 7}\n" for k in range(300)))
+        for name in "ab":
+            pid, _ = start(f"train t.txt --steps 20 --hidden-size {40 if name == 'a' else 80} -q -o {name}".split())
+            assert os.waitpid(pid, 0)[1] == 0
+        kinds = {"html": "report {} t.txt -o", "onnx": "export {} -o", "csv": "forecast t.csv --steps 3 --window {} --save"}
+        commands = {
+            kind: [words.format(3 + n if kind == "csv" else name).split() for n, name in enumerate("ab")]
+            for kind, words in kinds.items()
+        }
+        written: dict[str, set[bytes]] = {kind: set() for kind in kinds}
+        for kind, both in commands.items():
+            for command in both:
+                assert os.waitpid(start([*command, f"out.{kind}"])[0], 0)[1] == 0
+                written[kind].add(Path(f"out.{kind}").read_bytes())
+        expected = sorted(os.listdir())
+        for k in range(wanted):
+            kind = list(kinds)[k % len(kinds)]
+            path = Path(f"out.{kind}")
+            began = time.monotonic()
+            pids = [start([*chance.choice(commands[kind]), str(path)])[0] for _ in range(3)]
+            wait(pids[0], chance.random() * 0.5)
+            number = chance.choice((*SIGNALS, signal.SIGKILL))
+            os.kill(pids[0], number)
+            first, *others = (os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)
+            assert first in (0, 128 + number, -signal.SIGKILL), f"a writer of {path} ended with {first}"
+            assert others == [0, 0], f"writers of {path} ended with {others}"
+            assert path.read_bytes() in written[kind], f"{path} is not whole"
+            ended += first != 0
+            if first == -signal.SIGKILL:  # what it has left goes with the next one
+                assert os.waitpid(start([*commands[kind][0], str(path)])[0], 0)[1] == 0
+            assert sorted(os.listdir()) == expected, f"{set(os.listdir()) ^ set(expected)} lies beside {path}"
+            print(f"\r{k + 1} in {time.monotonic() - began:.1f} s", end="", file=sys.stderr)
+    return f"{wanted} rounds of three, {ended} ended by a signal"
+
+
+def explode() -> str:
+    """Read archives that take far more room than their size: the most memory that one took."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "small.txt").write_text("small")
+        usual, _ = test_limits.peak(test_limits.READ, folder / "small.txt", cwd=folder)
+        took = {}
+        for path in test_limits.bombs(folder):
+            most, characters = test_limits.peak(test_limits.READ, path, cwd=folder)
+            took[path.name] = (most - usual) / 1000
+            print(f"  {path.name}: {path.stat().st_size:,} bytes, {int(characters):,} characters, {took[path.name]:.0f} MB")
+    assert max(took.values()) < 100, took
+    return f"{len(took)}, at most {max(took.values()):.0f} MB of memory"
+
+
+def mutants(wanted: int, seed: int) -> str:
+    """Break the bytes of models and states: each is read or refused."""
+    found = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "t.txt").write_text(test_fuzz.TEXT)
@@ -105,9 +235,32 @@ def main() -> None:
         os.fsync = lambda descriptor: None  # type: ignore[assignment]  # half the time would go there
         for name, count, share in (("model", test_fuzz.count_models, 3), ("state", test_fuzz.count_states, 1)):
             with test_fuzz.gigabyte():
-                loaded, refused = count(folder, asked.mutants * share // 4, asked.seed)
-            print(f"{name} mutants {loaded + refused}, loaded {loaded}, refused {refused}", flush=True)
-    sys.exit(identical != runs)
+                loaded, refused = count(folder, wanted * share // 4, seed)
+            found.append(f"{loaded + refused} of a {name}: loaded {loaded}, refused {refused}")
+    return "; ".join(found)
+
+
+def main() -> None:
+    """Run all storms, each with its count; 0 leaves one out."""
+    storms: dict[str, tuple[int, Callable[[int, int], str]]] = {
+        "kills": (200, lambda n, seed: interrupt(n, seed, [signal.SIGKILL], at_random)),
+        "kills-after-a-save": (200, lambda n, seed: interrupt(n, seed, [signal.SIGKILL], after_a_save)),
+        "signals": (200, lambda n, seed: interrupt(n, seed, SIGNALS, at_random)),
+        "signals-on-terminals": (60, interrupt_on_terminals),
+        "writers": (60, write_one_output),
+        "bombs": (1, lambda *_: explode()),
+        "mutants": (20_000, mutants),
+    }
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, (count, _) in storms.items():
+        parser.add_argument(f"--{name}", type=int, default=count)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = vars(parser.parse_args())
+    for name, (_, storm) in storms.items():
+        if count := asked[name.replace("-", "_")]:
+            began = time.monotonic()
+            came = storm(count, asked["seed"])
+            print(f"\r{name}: {came}; {time.monotonic() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 
+from charrnn.errors import leave
+
 
 def count_free_cores(loadavg: str, cores: int) -> int:
     """The cores that nobody but this process is using, at least 1, by a line of Linux's /proc/loadavg.
@@ -21,7 +23,7 @@ def main() -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # ignored: by nohup or a shell's '&'
-            signal.signal(number, lambda number, _: os._exit(128 + number))
+            signal.signal(number, lambda number, _: leave(128 + number))
     for descriptor in range(3):  # a file of ours must not take the place of a closed standard stream
         try:
             os.fstat(descriptor)

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from charrnn.commands.cache import cache
 from charrnn.commands.common import as_called, option, suggest_command
 from charrnn.commands.eval import eval
 from charrnn.commands.export import export
@@ -36,7 +37,7 @@ def _program(version: Annotated[bool, option("Print the version and leave.", nam
     """Learns any text character by character and writes more of it."""
 
 
-for command in (train, sample, eval, report, info, export, forecast):
+for command in (train, sample, eval, report, info, export, forecast, cache):
     app.command()(command)
 
 

@@ -32,7 +32,7 @@ ARROWS = {  # each room and the rooms that it imports; no other arrows are allow
     "cli": "commands errors terminal training version",
     "api": "errors inference options run_folder terminal text training",
     "charrnn": "api errors inference version",
-    "__main__": "cli",
+    "__main__": "cli errors",
 }
 CORE = {"text", "network", "inference", "training", "forecast", "export", "headers", "checkpoint", "run_folder", "options"}
 SCREENS = {"terminal", "interactive", "report", "commands", "cli", "api", "rich", "typer"}

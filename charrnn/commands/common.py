@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charrnn.errors import CharrnnError
+from charrnn.errors import CharrnnError, leave
 from charrnn.terminal import output
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ class Signals:
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         if self.signal and not self.again:
-            output.show_cursor()
-            os._exit(128 + number)
+            leave(128 + number)
         self.signal = number
 
 

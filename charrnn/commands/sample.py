@@ -1,5 +1,6 @@
 """`charrnn sample`."""
 
+import io
 import os
 import shlex
 import sys
@@ -44,6 +45,8 @@ def sample(
     suggest: Annotated[int, option(SUGGEST, metavar="N")] = 0,
 ) -> None:
     """Write text with a model."""
+    from numpy.random import SeedSequence
+
     from charrnn.inference.sampler import Sampler
     from charrnn.options import require
     from charrnn.text.records import SEPARATORS
@@ -73,11 +76,16 @@ def sample(
     elif loaded.records:
         require(until is None, f"--until: {loaded.path} ends each {loaded.records} itself")
         length = 1000 if length is None else length
-        records = loaded.write_records(prime, length=length, sampler=sampler, seed=seed, together=min(count, 64))
+        together = min(count, 64, loaded.most_together)
+        records = loaded.write_records(prime, length=length, sampler=sampler, seed=seed, together=together)
         _print_records(loaded, records, count=count, novel=novel)
     else:
         length = 500 if length is None else length
-        _print_texts(prime, loaded.generate(prime, length=length, sampler=sampler, seed=seed, count=count), count, until)
+        most = loaded.most_together
+        sizes = [min(most, count - first) for first in range(0, count, most)]
+        seeds = SeedSequence(seed)
+        groups = [(n, loaded.generate(prime, length=length, sampler=sampler, seed=seeds, count=n)) for n in sizes]
+        _print_texts(prime, groups, until)
 
 
 def _load_named(named: Path | None, model: Path | None) -> "Model":
@@ -112,26 +120,31 @@ def _read_prime(prime: str | None, file: Path | None) -> str:
     return ""
 
 
-def _print_texts(prime: str, steps: Iterable[list[str]], count: int, until: str | None) -> None:
-    """Print `count` texts, each up to `until`, of which `steps` has a character each; the first one as it is written."""
+def _print_texts(prime: str, groups: Iterable[tuple[int, Iterable[list[str]]]], until: str | None) -> None:
+    """Print the texts of each group, which has so many, each up to `until`; the first of a group as it is written.
+
+    A step of a group has a character of each of its texts.
+    """
     writer = output.TextWriter()
-    rest: list[list[str]] = [[] for _ in range(count)]  # texts 2, 3, ... wait until the first has been written
-    ends = [""] * count  # the last characters of each, in which `until` is looked for
-    writer.write(prime)
-    for characters in steps:
-        for k, character in enumerate(characters):
-            if until is not None:
-                if ends[k] == until:
-                    continue
-                ends[k] = (ends[k] + character)[-len(until) :]
-            if k == 0:
-                writer.write(character)
-            else:
-                rest[k].append(character)
-        if until is not None and all(end == until for end in ends):
-            break
-    for text in rest[1:]:
-        writer.write("\n" + "-" * 20 + "\n" + prime + "".join(text))
+    line = "\n" + "-" * 20 + "\n"
+    for number, (count, steps) in enumerate(groups):
+        rest = [io.StringIO() for _ in range(count)]  # texts 2, 3, ... wait until the first has been written
+        ends = [""] * count  # the last characters of each, in which `until` is looked for
+        writer.write(line * (number > 0) + prime)
+        for characters in steps:
+            for k, character in enumerate(characters):
+                if until is not None:
+                    if ends[k] == until:
+                        continue
+                    ends[k] = (ends[k] + character)[-len(until) :]
+                if k == 0:
+                    writer.write(character)
+                else:
+                    rest[k].write(character)
+            if until is not None and all(end == until for end in ends):
+                break
+        for text in rest[1:]:
+            writer.write(line + prime + text.getvalue())
     if sys.stdout.isatty():
         writer.write("\n")
 

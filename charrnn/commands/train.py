@@ -12,7 +12,7 @@ import typer
 
 from charrnn.commands import common
 from charrnn.commands.common import CellOption, SeedOption, Signals, argument, option
-from charrnn.errors import CharrnnError
+from charrnn.errors import CharrnnError, leave
 from charrnn.terminal import frame, output
 from charrnn.training import distributed
 
@@ -96,8 +96,14 @@ def train(
     if tensorboard:
         common.require_extra("tensorboard", "--tensorboard", "tensorboard")
     request = Request(options, sources, out=out, init_from=init_from, resume=resume, force=force)
-    with distributed.join() as group:
+    with distributed.join(_abandon) as group:
         _train(request, group, quiet=quiet or group.rank > 0, tensorboard=tensorboard and group.rank == 0)
+
+
+def _abandon(message: str) -> None:
+    if distributed.is_main():
+        output.write_line(f"error: {message}")
+    leave(1)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from charrnn.text.vocabulary import Vocabulary
 
 Seed = int | np.random.SeedSequence | None
 NOISE = 1 << 18  # random numbers that are drawn at a time
+SIDE_BY_SIDE = 1 << 22  # numbers that texts written side by side may take
 
 
 class Model:
@@ -54,6 +55,12 @@ class Model:
         """What the user calls it: its path, or the name of a base model."""
         path = self.path or Path()
         return path.stem if path.parent == run_folder.BASES else str(path)
+
+    @property
+    def most_together(self) -> int:
+        """How many texts can be generated side by side in little memory."""
+        config = self.header.config
+        return max(1, SIDE_BY_SIDE // (len(self.vocabulary) + 16 * config.num_layers * config.hidden_size))
 
     def unknown(self, text: str) -> str:
         """The characters of `text` that the model has never seen, each once."""

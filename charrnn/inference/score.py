@@ -29,6 +29,7 @@ WARM_UP = 256  # characters that a stream reads before those that it scores
 STRETCH = 1 << 22  # characters that are cut into streams at a time, so that scores come nearly in the order of the text
 SIDE_BY_SIDE = 256  # records that are scored at a time
 BLOCK = 1 << 20  # logits that are computed at a time
+WIDE = 8  # times as many, where one character of each stream takes more
 
 # Is given the characters of each block: their places (n,) in the text without its unknown characters, the logits that
 # predicted them (n, V), their ids (n,), and the surprisal of each by these logits, in nats (n,).
@@ -81,7 +82,7 @@ class TextBlocks:
     def cut(self, characters: int) -> Iterator[Block]:
         """Yield blocks of about so many `characters`."""
         length = len(self.ids)
-        streams = max(1, min(STREAMS, length // STREAM_LENGTH))
+        streams = max(1, min(STREAMS, length // STREAM_LENGTH, WIDE * characters))
         steps = 1 << min(8, max(1, characters // streams).bit_length() - 1)  # a power of two divides the warm-up
         begun = False
         for begin in range(0, length, STRETCH):
@@ -192,7 +193,7 @@ def score(
     unknown = np.atleast_1d(blocks.unknown).astype(np.float64)  # (R,), or (1,) of running text
     known, nats = np.zeros_like(unknown), np.zeros_like(unknown)
     correct = done = 0
-    for block in blocks.cut(BLOCK // V):
+    for block in blocks.cut(max(1, BLOCK // V)):
         if block.fresh == block.inputs.shape[1]:
             state = network.initial_state(block.fresh)
         elif block.fresh:

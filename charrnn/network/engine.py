@@ -41,8 +41,8 @@ class Network:
             late = [np.split(w_hh, len(self.cell.gates))[self.cell.gates.index(gate)].copy() for gate in self.cell.late_gates]
             self.layers.append((self._products(weight), bias[:, None], late))
         weight, bias = tensors["softmax.weight"], tensors["softmax.bias"]
-        if not self.layers:
-            self.table = _table(embedding, weight, bias)
+        if not self.layers:  # an embedding has no table (V, V): that could be a thousand times the model
+            self.table = _table(None, weight, bias) if embedding is None else embedding
         self.softmax = np.column_stack([weight, bias])  # (V, H + 1), for [h; 1]
 
     def initial_state(self, batch_size: int) -> "Stepper":
@@ -98,17 +98,19 @@ class Stepper(list[tuple[Array, ...]]):
 
     def __init__(self, network: Network, batch_size: int):
         super().__init__()
-        H, B, V = network.config.hidden_size, batch_size, len(network.softmax)
+        B, V, H = batch_size, len(network.softmax), network.softmax.shape[1] - 1
         self.ids = np.zeros(B, np.intp)  # (B,), the characters to read
         logits = np.zeros((V, B), np.float32)
         self.logits = logits.T  # (B, V), after the characters that were read
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-        if not network.layers:
+        if not network.layers and not network.config.embedding_size:
             self._look_up(network.table, logits)
             return
         stride = (2 if network.config.residual else 1) * H
-        hidden = np.zeros((stride * (len(network.layers) - 1) + H + 1, B), np.float32)
+        hidden = np.zeros((stride * max(len(network.layers) - 1, 0) + H + 1, B), np.float32)
         hidden[-1] = 1  # for the softmax's bias
+        if not network.layers:
+            self._look_up(network.table, hidden[:H])
         for i, (products, bias, late) in enumerate(network.layers):
             at = stride * (i - 1)  # where the layer's input starts
             xh = hidden[max(0, at) : at + 2 * H] if i else hidden[:H]

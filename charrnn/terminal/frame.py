@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from charrnn.errors import undo
 from charrnn.terminal.output import on_terminal, terminal_size, write_line
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Frame:
         self.unicode = (sys.stderr.encoding or "").lower().startswith("utf") and locale not in ("C", "POSIX")
         self._lines: list[Text] = []
         self._size = (0, 0)
+        undo.add(self.close)
         self._write(HIDE)
         self._stops = getattr(signal, "SIGTSTP", None)
         if self._stops is not None and signal.getsignal(self._stops) is signal.SIG_DFL:
@@ -64,6 +66,7 @@ class Frame:
     def close(self) -> None:
         """Take the lines away and give the cursor back."""
         self._write(self._top(self.size()[0]) + "\x1b[K\r\n\x1b[J\x1b[A" + SHOW)
+        undo.discard(self.close)
         self._lines = []
         if self._stops is not None and signal.getsignal(self._stops) == self._suspend:
             signal.signal(self._stops, signal.SIG_DFL)

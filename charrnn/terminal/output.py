@@ -97,13 +97,6 @@ def on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and can_move and "JPY_PARENT_PID" not in os.environ
 
 
-def show_cursor() -> None:
-    """Give a terminal its cursor back, which the progress bar has hidden."""
-    with contextlib.suppress(OSError):
-        if os.isatty(2):
-            os.write(2, b"\x1b[?25h")
-
-
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows of cells to standard output, the first column flush left and the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,10 +1,14 @@
-"""The ids of a text, in memory or, if it is long, in a file of the user's cache: `IdWriter` makes it, `load` opens it."""
+"""The ids of a text, in memory or, if it is long, in a file of the user's cache: `IdWriter` makes it, `load` opens it.
+
+A file has the ids, a line of JSON, the code points of the alphabet and where each first appears, their hash and length.
+"""
 
 import contextlib
 import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,13 +19,16 @@ from typing import IO
 
 import numpy as np
 
-from charrnn.errors import CharrnnError
+from charrnn.errors import CharrnnError, undo
 from charrnn.text.corpus import Corpus, Sliced
 from charrnn.text.vocabulary import code_points
 
 BLOCK = 1 << 20  # ids, or bytes of a file, that are hashed at a time; the hashes depend on it
 IN_MEMORY = 1 << 24  # characters up to which a text needs no file
-FORMAT = 1  # of the files
+FORMAT = 2  # of the files
+MOST = 20_000_000_000  # bytes that are kept, or a tenth of the free disk where that is less; the newest text is kept anyway
+
+STALE = 3600  # seconds after which an unfinished file is one of a killed program: one at work writes to it all the time
 
 Width = np.dtype[np.unsignedinteger]
 
@@ -35,11 +42,15 @@ class IdWriter:
         self.firsts = np.empty(0, np.int64)  # the place where each of them first appears
         self.length = 0
         self._file: IO[bytes] = io.BytesIO()
+        self._old: IO[bytes] = self._file  # what it was before, as long as its ids are copied
         self._make_table(_width(0))
+        undo.add(self.close)
 
     def close(self) -> None:
-        """Remove a file that was not finished."""
-        _drop(self._file)
+        """Remove what was not finished."""
+        undo.discard(self.close)
+        for file in (self._file, self._old):
+            _drop(file)
 
     def write(self, text: str) -> None:
         """Add `text`."""
@@ -47,7 +58,7 @@ class IdWriter:
         with _storing():
             self._file.write(ids.data)
         self.length += len(ids)
-        if self.length > IN_MEMORY and isinstance(self._file, io.BytesIO):
+        if isinstance(self._file, io.BytesIO) and not self._fits(self._width):
             self._move(self._width)
 
     def roll_back(self, length: int) -> None:
@@ -71,13 +82,15 @@ class IdWriter:
         corpus = Corpus(ids, self.codes, firsts=self.firsts, corpus_hash=_hash_corpus(ids, self.codes))
         if isinstance(ids, Stored) and path is not None:
             facts = {"length": self.length, "skipped": list(skipped), "fingerprint": corpus.corpus_hash}
-            trailer = json.dumps(facts | {"alphabet": self.codes.tolist(), "firsts": self.firsts.tolist()}).encode()
+            alphabet = self.codes.astype("<u4").tobytes() + self.firsts.astype("<i8").tobytes()
+            trailer = json.dumps(facts).encode() + b"\n" + alphabet
             with _storing():
                 self._file.write(trailer + hashlib.sha256(trailer).digest() + len(trailer).to_bytes(8, "little"))
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 os.replace(self._file.name, path)
             corpus.path = path
+            prune()
             corpus.notes = [f"the text's ids are kept in {path} for the next run, {self._file.tell() / 1e6:,.0f} MB"]
         self._file = io.BytesIO()  # the file is the corpus's now
         return corpus
@@ -116,10 +129,14 @@ class IdWriter:
         self._table = np.full(0x110000, np.iinfo(width).max, width)  # from code points to ids
         self._table[self.codes] = np.arange(len(self.codes))
 
+    def _fits(self, width: Width) -> bool:
+        """Whether memory may hold the ids, of this width: of more than two bytes, half as many."""
+        return self.length * max(2, width.itemsize) <= 2 * IN_MEMORY
+
     def _move(self, width: Width) -> None:
         """Go on with ids of this width, in a new file or in memory."""
-        old = self._file
-        self._file = io.BytesIO() if self.length <= IN_MEMORY and isinstance(old, io.BytesIO) else self._open()
+        old = self._old = self._file
+        self._file = io.BytesIO() if isinstance(old, io.BytesIO) and self._fits(width) else self._open()
         try:
             old.seek(0)
             with _storing():
@@ -133,9 +150,7 @@ class IdWriter:
         folder = cache_folder()
         with _storing():
             folder.mkdir(parents=True, exist_ok=True)
-            for stale in folder.glob("*.tmp"):  # left by a killed program: one at work writes to its file all the time
-                if stale.stat().st_mtime < time.time() - 3600:
-                    stale.unlink(missing_ok=True)
+            prune()
             if not self.named:
                 return tempfile.TemporaryFile(dir=folder)
             return tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False)
@@ -187,6 +202,35 @@ def cache_folder() -> Path:
     return folder / "charrnn"
 
 
+def kept() -> list[tuple[os.DirEntry[str], os.stat_result]]:
+    """The files in the cache, the last used first."""
+    if not cache_folder().is_dir():
+        return []
+    with os.scandir(cache_folder()) as entries:
+        found = [(entry, entry.stat()) for entry in entries if entry.name.endswith((".ids", ".tmp"))]
+    return sorted(found, key=lambda file: -file[1].st_mtime)
+
+
+def limit() -> int:
+    """How many bytes of finished files are kept, besides the last used one."""
+    return min(MOST, shutil.disk_usage(cache_folder()).free // 10)
+
+
+def prune() -> None:
+    """Remove the files that were used longest ago, beyond the `limit`, and unfinished ones that killed programs have left."""
+    total = 0
+    with contextlib.suppress(OSError):  # others may be at it too
+        most = limit()
+        for file, facts in kept():
+            if file.name.endswith(".ids"):
+                total += facts.st_size
+                useless = total > max(most, facts.st_size)  # never the last used one
+            else:
+                useless = facts.st_mtime < time.time() - STALE
+            if useless:
+                os.unlink(file)
+
+
 @contextlib.contextmanager
 def _storing() -> Iterator[None]:
     """Turn an error of the system into a line for the user."""
@@ -212,13 +256,16 @@ def load(path: Path, checked: bool = False) -> tuple[Corpus, list[int]] | None:
     trailer = ids[start : size - 40].tobytes()
     if hashlib.sha256(trailer).digest() != tail[:32]:
         return None
-    facts = json.loads(trailer)
-    codes = np.array(facts["alphabet"], np.uint32)
+    line, _, rest = trailer.partition(b"\n")
+    facts = json.loads(line)
+    codes = np.frombuffer(rest, "<u4", len(rest) // 12)
     ids.width, ids.length = _width(len(codes)), facts["length"]
     if start != len(ids) * ids.width.itemsize or not (checked or _hash_corpus(ids, codes) == facts["fingerprint"]):
         return None
-    corpus = Corpus(ids, codes, firsts=np.array(facts["firsts"], np.int64), corpus_hash=facts["fingerprint"])
+    corpus = Corpus(ids, codes, firsts=np.frombuffer(rest, "<i8", offset=codes.nbytes), corpus_hash=facts["fingerprint"])
     corpus.path = path
+    with contextlib.suppress(OSError):
+        os.utime(path)  # the last used one is the last to go
     return corpus, facts["skipped"]
 
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import stat
 import sys
 import zlib
@@ -29,7 +30,8 @@ STDIN = "-"
 HEAD = 8192  # bytes at the beginning of a UTF-8 text in which a NUL says that it is none
 BINARY = "binary"  # instead of the hash of a file that is skipped for its head
 ARCHIVES = (".gz", ".zst")  # what the names of compressed files end in
-PIECE = 1 << 12  # bytes of an archive that are unpacked at a time: of the most hostile one, they are some 100 MB
+PIECE = 256  # bytes of an archive that are unpacked at a time, to 8 MB at most: zstd makes 128 kB of four bytes
+WINDOW = 1 << 26  # bytes that a .zst may refer back to, since they are held in memory
 
 
 def read_text(sources: Sequence[str | Path], encoding: str = "utf-8") -> tuple[str, list[str]]:
@@ -242,7 +244,7 @@ def _unpack(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
             import zstandard
         except ImportError:
             raise CharrnnError(f"{name}: to read zstd takes charrnn[zstd] (pip install zstandard)") from None
-        begin, damaged = zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError
+        begin, damaged = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj, zstandard.ZstdError
     archive = None
     unpacked = bytearray()
     try:
@@ -255,10 +257,13 @@ def _unpack(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
                     piece = archive.unused_data
                     if archive.eof:
                         archive = None
-                if len(unpacked) >= id_cache.BLOCK:
-                    yield bytes(unpacked)
-                    unpacked.clear()
+                while len(unpacked) >= id_cache.BLOCK:
+                    yield bytes(unpacked[: id_cache.BLOCK])
+                    del unpacked[: id_cache.BLOCK]
     except damaged as error:
+        if "too much memory" in str(error):
+            cure = f"a window of more than {WINDOW >> 20} MB; unpack it first: zstd -d --long=31 {shlex.quote(name)}"
+            raise CharrnnError(f"{name} takes too much memory to unpack, {cure}") from None
         raise CharrnnError(f"{name} is damaged, or no such archive: {error}") from None
     if archive is not None:
         raise CharrnnError(f"{name} is cut short: its archive has no end")

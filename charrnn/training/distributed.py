@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 300.0  # seconds for which a rank waits for another one; the variable CHARRNN_TIMEOUT says another number
 MISSED = 20.0  # seconds, at most, until the agents of torchrun miss one of them: three of its signs of life and a little
+AGENT = os.getppid()  # the process of torchrun, where it has started this one
 T = TypeVar("T")
 
 
@@ -211,8 +213,11 @@ class Ranks(Group):
 _joined: set[int] = set()  # this process's rank, once it has met the others
 
 
-def join() -> Group:
-    """The group that torchrun's environment variables tell of; without them, a group of one. Raises: CharrnnError."""
+def join(abandon: Callable[[str], None] = lambda message: None) -> Group:
+    """The group that torchrun's environment variables tell of; without them, a group of one. Raises: CharrnnError.
+
+    Where the process of torchrun is killed before the ranks have met, `abandon` is told in a line, on another thread.
+    """
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
         return ALONE
@@ -222,7 +227,20 @@ def join() -> Group:
     place = [os.environ["RANK"], size, os.environ.get("LOCAL_RANK", "0"), os.environ["MASTER_PORT"]]
     if not all(number.isdecimal() for number in place) or not int(place[0]) < int(size):
         raise CharrnnError(f"RANK {place[0]} of WORLD_SIZE {size} is no place in a group; start ranks with torchrun")
-    return Ranks(int(place[0]), int(size), int(place[2]))
+    met = threading.Event()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_watch_agent, args=(met, abandon), daemon=True).start()
+    try:
+        return Ranks(int(place[0]), int(size), int(place[2]))
+    finally:
+        met.set()
+
+
+def _watch_agent(met: threading.Event, abandon: Callable[[str], None]) -> None:
+    while not met.wait(1.0):
+        if os.getppid() != AGENT:
+            abandon("torchrun was killed before its ranks had met; start it again")
+            return
 
 
 def _agree_on_a_round(store: Any, rank: int, size: int) -> str:
