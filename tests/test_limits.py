@@ -111,7 +111,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_the_cache_forgets_what_was_used_longest_ago(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(id_cache, "MOST", 4_000)
+    monkeypatch.setattr(id_cache, "MOST", 5_500)
     paths = []
     for k in range(4):
         (tmp_path / f"{k}.txt").write_text(str(k) * 1_500)
@@ -121,7 +121,8 @@ def test_the_cache_forgets_what_was_used_longest_ago(cache, tmp_path, monkeypatc
             read_corpus([tmp_path / "0.txt"])  # from the cache
     assert [path.exists() for path in paths] == [True, False, True, True]
     (tmp_path / "long.txt").write_text("long" * 2_000)
-    assert list(cache.iterdir()) == [read_corpus([tmp_path / "long.txt"]).path]  # whatever its size, the last one stays
+    last = read_corpus([tmp_path / "long.txt"]).path
+    assert list(cache.iterdir()) == [last]  # whatever its size
 
 
 def test_the_cache_is_shown_and_cleared(cache, tmp_path):
@@ -178,7 +179,7 @@ def test_a_signal_gives_the_terminal_its_cursor_back_and_leaves_no_file(book_run
             pipe.write(b"text" * (1 << 20))
             screen += read_screen(ours, 0.3)
         process.send_signal(number)
-        assert process.wait(20) == 128 + number
+        assert process.wait(30) == 128 + number
     screen += read_screen(ours, 0.3)
     os.close(ours)
     assert screen.endswith(b"\x1b[?25h")
@@ -203,9 +204,9 @@ def test_a_reading_that_a_signal_ends_leaves_nothing_in_the_cache(tmp_path):
     (tmp_path / "long.txt").write_bytes(b"a long text\n" * 10_000_000)
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     process = subprocess.Popen([sys.executable, "-m", "charrnn", "eval", "long.txt", "-m", "english"], cwd=tmp_path, env=env)
-    until = time.monotonic() + 20
     while not list(tmp_path.glob("cache/charrnn/*.tmp")):
-        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    assert process.wait(30) == 130
     assert list((tmp_path / "cache" / "charrnn").iterdir()) == []

@@ -21,6 +21,7 @@ def cache(clear: Annotated[bool, option("Remove them all.", names="--clear")] = 
         for file, _ in files:
             os.unlink(file)
         print(f"removed {found}")
+    elif files:
+        print(f"{found}; at most {id_cache.limit() / 1e6:,.0f} MB are kept; remove them with: charrnn cache --clear")
     else:
-        advice = f"; at most {id_cache.limit() / 1e6:,.0f} MB are kept; remove with: charrnn cache --clear"
-        print(found + advice * bool(files))
+        print(found)
