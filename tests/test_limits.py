@@ -200,10 +200,12 @@ def read_screen(terminal, seconds):
     return read
 
 
-def test_a_reading_that_a_signal_ends_leaves_nothing_in_the_cache(tmp_path):
+def test_a_reading_that_a_signal_ends_leaves_nothing_in_the_cache(book_run, tmp_path):
     (tmp_path / "long.txt").write_bytes(b"a long text\n" * 10_000_000)
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    process = subprocess.Popen([sys.executable, "-m", "charrnn", "eval", "long.txt", "-m", "english"], cwd=tmp_path, env=env)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "charrnn", "eval", "long.txt", "-m", str(book_run / "runs" / "book")], cwd=tmp_path, env=env
+    )
     while not list(tmp_path.glob("cache/charrnn/*.tmp")):
         assert process.poll() is None
         time.sleep(0.01)
