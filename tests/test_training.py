@@ -312,7 +312,7 @@ def test_what_is_read_often_is_kept_from_being_learned_by_heart_and_what_is_read
     often, notes = choose(Options(seconds=1800.0), Facts(characters=50_000, vocabulary_size=65))
     assert min(often.dropout, often.recurrent_dropout, often.weight_decay) > 0
     assert often.epochs == often.max_epochs > 0
-    assert "at most" in notes[0]
+    assert notes == [f"stops after {often.max_epochs:g} epochs to avoid overfitting (change with --epochs)"]
     once, notes = choose(Options(seconds=10.0), Facts(characters=50_000_000, vocabulary_size=65))
     assert once.dropout == once.recurrent_dropout == once.weight_decay == 0
     assert not notes

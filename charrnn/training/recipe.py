@@ -169,7 +169,7 @@ def _fit_batches(options: Options, facts: Facts, batch_size: int, seq_length: in
     seq_length = options.seq_length or seq_length
     batch_size = options.batch_size or max(1, min(batch_size, facts.characters // (WINDOWS * seq_length)))
     fitting = fit_windows(facts.characters, batch_size, seq_length)
-    note = f"the text is short: cut into {fitting[0]} streams and windows of {fitting[1]} characters"
+    note = f"the text is short: batch size {fitting[0]}, sequence length {fitting[1]}"
     refused = fitting != (batch_size, seq_length) and (options.batch_size or options.seq_length)
     return *fitting, [note] if refused else []
 
@@ -179,10 +179,7 @@ def _plan_epochs(options: Options, facts: Facts, characters: float) -> tuple[flo
     epochs = characters / facts.characters
     if options.validation == 0.0 or options.seconds is None:
         return epochs, 0.0, []
-    note = (
-        f"the text is read {MAX_EPOCHS} times at most, since more would only learn it by heart; "
-        "the run ends when that is done (--epochs reads it as often as you like)"
-    )
+    note = f"stops after {MAX_EPOCHS} epochs to avoid overfitting (change with --epochs)"
     return min(epochs, MAX_EPOCHS), MAX_EPOCHS, [note] if epochs > MAX_EPOCHS else []
 
 
