@@ -19,7 +19,7 @@ from charrnn.version import __version__
 
 FORMAT = 2  # the newest that is read; a file says the oldest that fits it
 LARGEST_SIZE = 1 << 24  # of a configuration: all of Unicode has 1.1 million characters
-LEFT_OUT = {"init_from", "sample", "records"}  # of JSON objects, where they are None
+LEFT_OUT = {"epochs", "init_from", "sample", "records"}  # of JSON objects, where they are None
 
 Json = dict[str, Any]  # a JSON object
 T = TypeVar("T")
@@ -32,6 +32,7 @@ class Metrics:
     step: int
     characters: int  # learned from so far
     seconds: float  # spent so far
+    epochs: float | None = None  # over the training text so far; None in files of earlier versions
     train_bits_per_character: float  # a running mean
     validation_bits_per_character: float | None  # None without a validation text
     learning_rate: float

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from charrnn.errors import CharrnnError
-from charrnn.network.cells import CELLS
+from charrnn.network.cells import CELLS, describe_layers
 from charrnn.text.records import SEPARATORS
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -98,6 +98,13 @@ class Recipe:
     def __post_init__(self) -> None:
         require(0 <= self.weight_decay <= 10, f"weight decay {self.weight_decay} is not between 0 and 10")
         require(0 <= self.recurrent_dropout < 0.99, f"recurrent dropout {self.recurrent_dropout} is not below 0.99")
+
+    def describe(self) -> str:
+        """For people: "2-layer LSTM, 256 units; batch 28 x 64 characters; dropout 0.5"."""
+        layers = describe_layers(self.cell, num_layers=self.num_layers, hidden_size=self.hidden_size)
+        each = f"{self.records}s" if self.records else f"x {self.seq_length} characters"
+        parts = [layers, f"batch {self.batch_size} {each}", f"dropout {self.dropout:g}"]
+        return "; ".join(parts + [self.precision] * (self.precision != "float32"))
 
 
 def one_of(allowed: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,16 +163,25 @@ def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path):
     out, errors = charrnn("train", "-", "--steps", 40, "--hidden-size", 8, cwd=tmp_path, text="to be or not to be, " * 200)
     assert out == b""
     lines = errors.splitlines()
-    assert "runs/stdin" in lines[0]
-    assert "validation" in lines[-2]
-    assert "bits per character" in lines[-2]
+    assert lines[0] == "loading PyTorch, reading standard input"
+    assert lines[1].startswith("runs/stdin: trains on ")
+    assert lines[2].startswith("model: 1-layer LSTM, 8 units; batch ")
+    assert "validation" in lines[-3]
+    assert "bits per character" in lines[-3]
+    assert re.fullmatch(r"done after [\d.]+ epochs \(40 steps, \d+s\)", lines[-2])
     assert lines[-1] == "saved in runs/stdin; write with: charrnn sample -m runs/stdin"
     assert "\x1b" not in errors
     charrnn("train", "--resume", "--steps", 45, "-q", "-o", "runs/stdin", "-", cwd=tmp_path, text="to be or not to be, " * 200)
     history = (tmp_path / "runs/stdin/history.jsonl").read_text().splitlines()
     assert json.loads(history[-1])["step"] == 45
     _, errors = charrnn("train", "--resume", "-o", "runs/stdin", "-", cwd=tmp_path, text="to be or not to be, " * 200)
-    assert "saved in runs/stdin" in errors  # nothing is left to do: the length is that of the run, not five minutes
+    assert "saved in runs/stdin" in errors
+    longer = "--steps counts from the beginning: charrnn train - --resume --steps 90 -o runs/stdin\n"  # not five minutes
+    assert errors.count("nothing to train: runs/stdin has that length already; " + longer) == 1
+    for flags, longer in (["--steps", 5], r"--steps 50"), (["--for", 0.001], r"--for [\dms]+"):
+        again = ["train", "--resume", *flags, "-o", "runs/stdin", "-"]
+        errors = charrnn(*again, cwd=tmp_path, text="to be or not to be, " * 200)[1]
+        assert re.search(f"{flags[0]} counts from the beginning: charrnn train - --resume {longer} -o", errors)
     charrnn("train", "-", "--steps", 2, "-q", cwd=tmp_path, text="another " * 50)
     assert (tmp_path / "runs/stdin-2/model.safetensors").exists()
 
@@ -188,12 +198,15 @@ def test_a_signal_saves_and_says_where(tmp_path, number, status):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's '&' has it ignored
     )
-    assert "runs/t" in process.stderr.readline()
+    assert process.stderr.readline() == "loading PyTorch, reading t.txt\n"
+    assert process.stderr.readline().startswith("runs/t: ")
     time.sleep(1)
     process.send_signal(number)
     errors = process.communicate(timeout=20)[1]
     assert process.returncode == status
-    assert "saved in runs/t; continue with --resume" in errors
+    done, saved = errors.splitlines()[-2:]
+    assert re.fullmatch(r"interrupted after [\d.]+ epochs \(\d+ steps, \d+s\)", done)
+    assert saved == "saved in runs/t; continue with: charrnn train --resume -o runs/t"
     assert {"model.safetensors", "state.safetensors", "history.jsonl"} <= set(os.listdir(tmp_path / "runs/t"))
     charrnn("train", "--resume", "--steps", 1, "-q", cwd=tmp_path)
 

@@ -20,7 +20,7 @@ from conftest import CORPORA
 
 from charrnn.headers import Metrics
 from charrnn.terminal import frame, live
-from charrnn.training.events import Progress, Setback, Validation
+from charrnn.training.events import End, Progress, Sample, Setback, Validation
 
 SIZES = [(40, 24), (60, 24), (80, 24), (160, 30)]
 BRAILLE = re.compile("[\u2801-\u28ff]")
@@ -391,9 +391,52 @@ def test_without_a_frame_there_are_plain_lines_or_none(terminal, clock, monkeypa
         assert not lines
     else:
         assert lines[0] == (
-            "  5%      5s  step 50  train 3.272  validation 3.372 bits per character  best  41,230 characters/s"
+            "  5%      5s  step 50  train 3.272  validation 3.372 bits per character  best  41,230 characters/s  1m35s left"
         )
         assert (len(lines), lines[2]) == (3, "note: something")
+
+
+def test_a_sample_is_shown_before_the_first_validation(terminal, clock):
+    seen = terminal()
+    with live.TrainingDisplay() as screen:
+        screen.show(progress_of(0.01, 1.0, 99.0, 41_230, 4.2))
+        assert "no sample yet" in seen.text()
+        screen.show(Sample(step=10, text="xq e tt\n"))
+        assert "sample at step 10\n│ xq e tt" in seen.text()
+
+
+def test_a_log_gets_a_line_at_least_every_half_minute_with_the_time_left(terminal, clock, monkeypatch):
+    seen = terminal()
+    monkeypatch.setattr(seen, "isatty", lambda: False)
+    with live.TrainingDisplay() as screen:
+        for second in range(1, 91):
+            clock.seconds += 1
+            screen.show(progress_of(second / 1000, second, 1000 - second, 41_230, 2.5))
+            if second == 50:
+                screen.show(Validation(metrics=metrics_of(50, 2.5, 2.6), best=True, fraction=0.05))
+    lines = "".join(seen.written).splitlines()
+    assert [line.split()[1] for line in lines] == ["20s", "40s", "5s", "1m10s", "1m30s"]  # the validation says 5s
+    assert lines[0] == "  2%     20s  step 20  train 2.500 bits per character  41,230 characters/s  16m20s left"
+
+
+@pytest.mark.parametrize(
+    ("why", "line"),
+    [
+        ("steps", "done after 12.3 epochs (7,950 steps, 5m00s)"),
+        ("time", "time is up after 12.3 epochs (7,950 steps, 5m00s)"),
+        ("max epochs", "stopped after 12.3 epochs (7,950 steps, 5m00s), to avoid overfitting"),
+        ("memorized", "stopped after 12.3 epochs (7,950 steps, 5m00s): the text is memorized"),
+        ("interrupted", "interrupted after 12.3 epochs (7,950 steps, 5m00s)"),
+    ],
+)
+@pytest.mark.parametrize("way", ["quiet", "terminal", "pipe"])
+def test_at_its_end_a_run_says_what_was_done_and_why_it_ended(terminal, clock, monkeypatch, why, line, way):
+    seen = terminal()
+    monkeypatch.setattr(seen, "isatty", lambda: way == "terminal")
+    with live.TrainingDisplay(quiet=way == "quiet") as screen:
+        screen.show(End(why=why, step=7_950, epochs=12.345, seconds=300.2))
+    assert "".join(seen.written).endswith("" if way == "quiet" else line + "\n")
+    assert bool(seen.written) == (way != "quiet")
 
 
 def test_reading_hands_a_clean_screen_over_to_the_training(terminal, clock, monkeypatch):
@@ -477,13 +520,14 @@ def test_the_program_ends_with_a_record_and_what_to_type_next(tmp_path):
     lines = [line.rstrip() for line in screen.display]
     first = lines.index("validations, in bits per character")
     assert lines[first + 1].split() == ["time", "step", "characters", "train", "validation"]
-    assert lines[first + 21].split()[1] == "60"
+    assert lines[lines.index("", first) - 1].split()[1] == "60"
     assert any(line.startswith("sample of the best model, step ") for line in lines)
     end = lines.index("saved in runs/t")
+    assert re.fullmatch(r"done after [\d.]+ epochs \(60 steps, \d+s\)", lines[end - 1])
     assert lines[end + 1 : end + 4] == [
         "  charrnn sample -m runs/t  # write",
         "  charrnn eval TEXT -m runs/t  # score a text",
-        "  charrnn train --resume --steps 120 -o runs/t  # learn on",
+        "  charrnn train --resume --steps 120 -o runs/t  # train on",
     ]
     assert not screen.cursor.hidden
     assert not any(" left" in line for line in lines)
@@ -495,8 +539,9 @@ def test_ctrl_c_leaves_a_readable_record_and_says_where_it_is_saved(tmp_path):
     screen, status = run_on_terminal(*command, cwd=tmp_path, columns=80, interrupt_at="characters/s")
     assert status == 130
     lines = [line.rstrip() for line in screen.display]
-    end = next(n for n, line in enumerate(lines) if re.fullmatch(r"stopped at step \d+; saved in runs/t", line))
-    assert "  charrnn train --resume -o runs/t  # learn on" in lines[end + 1 :]
+    end = lines.index("saved in runs/t")
+    assert re.fullmatch(r"interrupted after [\d.]+ epochs \(\d+ steps, \d+s\)", lines[end - 1])
+    assert "  charrnn train --resume -o runs/t  # train on" in lines[end + 1 :]
     assert BRAILLE.search("\n".join(lines[:end]))
     assert not any(" left" in line for line in lines)
     assert not screen.cursor.hidden

@@ -306,6 +306,7 @@ def streams(monkeypatch):
 
     def put(out, err):
         monkeypatch.setattr(line, "EVERY", 0.0)
+        monkeypatch.setattr(schedule, "REDRAW", 0.0)
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.delenv("JPY_PARENT_PID", raising=False)
         monkeypatch.setenv("COLUMNS", "80")
@@ -324,8 +325,9 @@ def test_on_a_terminal_one_line_changes(streams):
     train("rhymes.txt", **SHOWN)
     assert out.getvalue() == ""
     seen = err.getvalue().split("\n")
+    assert re.fullmatch(r"done after [\d.]+ epochs? \(30 steps, \d+s\)", seen[-3])
     assert seen[-2:] == ["saved in runs/rhymes", ""]
-    changes = seen[-3].split("\r")
+    changes = seen[-4].split("\r")
     assert len(changes) > 3
     assert re.match(r"100%  0s left  train \d\.\d{3}  validation \d\.\d{3}  best \d\.\d{3} bits/character", changes[-1])
     assert "\x1b" not in err.getvalue()

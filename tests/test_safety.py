@@ -341,7 +341,7 @@ def test_a_signal_at_any_moment_saves_what_there_is(corpus, tmp_path, number, st
     assert len(errors.splitlines()) <= 1
     if moment != "importing":
         assert {STATE, HISTORY} <= set(os.listdir(out)) <= FILES
-        assert f"saved in {out}; continue with --resume" in errors
+        assert f"saved in {out}; continue with: charrnn train --resume -o" in errors
         Run.resume(out, []).folder.unlock()
 
 

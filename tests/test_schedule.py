@@ -1,19 +1,27 @@
 """When a run validates, saves and ends, and how fast it learns: by tables, with a clock that only the test moves."""
 
-import math
-
 import pytest
 
+from charrnn.headers import Counters, Metrics
 from charrnn.training.schedule import VALIDATIONS, WARM_UP, Schedule, anneal
 
 
-def simulate(
-    schedule, *, per_step, per_validation=0.0, per_save=0.0, step=0, per_batch=100, begun=0.0, last=None, most=200_000
-):
+def at(step, learned=0, train_bits=2.0):
+    """Counters that are so far."""
+    return Counters(step=step, characters=learned, train_bits=train_bits)
+
+
+def validated(step, seconds, learning_rate=0.01):
+    """A validation of then."""
+    figures = dict(train_bits_per_character=2.0, validation_bits_per_character=2.0, learning_rate=learning_rate)
+    return Metrics(step=step, characters=0, seconds=seconds, **figures)
+
+
+def simulate(schedule, *, per_step, per_validation=0.0, per_save=0.0, step=0, per_batch=100, begun=0.0, most=200_000):
     """Run a schedule to its end: (clock, step, fractions at which it validated, times of saves between validations)."""
     clock = begun
     first = step
-    schedule.begin(clock=clock, step=step, save_seconds=per_save / 4, last=last)
+    schedule.begin(clock, at(step), save_seconds=per_save / 4)
     validations, saves = [], []
     for _ in range(most):
         if schedule.is_validation_due:
@@ -28,7 +36,7 @@ def simulate(
             break
         clock += per_step
         step += 1
-        schedule.advance(clock=clock, step=step, learned=(step - first) * per_batch)
+        schedule.advance(clock, at(step, (step - first) * per_batch))
     return clock, step, validations, saves
 
 
@@ -51,26 +59,26 @@ def test_the_learning_rate_rises_and_then_falls_in_a_line_to_zero(fraction, step
 @pytest.mark.parametrize(("steps", "step", "fraction"), [(100, 0, 0.0), (100, 25, 0.25), (100, 100, 1.0), (2.5, 1, 0.4)])
 def test_the_fraction_of_a_run_of_steps_is_that_of_its_steps_whatever_the_time(steps, step, fraction):
     schedule = Schedule(steps=steps, validation_size=1_000_000, vocabulary_size=50_000)
-    schedule.begin(clock=1000.0, step=step, save_seconds=99.0)
+    schedule.begin(1000.0, at(step), save_seconds=99.0)
     assert schedule.fraction == fraction
 
 
 def test_the_fraction_of_a_run_for_a_time_leaves_room_for_the_last_validation():
     schedule = Schedule(seconds=100.0, validation_size=1_000)
-    schedule.begin(clock=0.0, step=0, save_seconds=0.0)
-    schedule.advance(clock=45.0, step=10, learned=1_000)
+    schedule.begin(0.0, at(0), save_seconds=0.0)
+    schedule.advance(45.0, at(10, 1_000))
     schedule.note_validation(clock=50.0, save_seconds=0.0)  # it took 5 seconds
-    schedule.advance(clock=50.0, step=11, learned=1_100)
+    schedule.advance(50.0, at(11, 1_100))
     assert schedule.fraction == pytest.approx(50 / (100 - 1.1 * 5))
     assert schedule.seconds_left == pytest.approx(100 - 1.1 * 5 - 50)
 
 
 def test_no_more_than_a_fifth_of_the_time_is_kept_for_the_last_validation():
     schedule = Schedule(seconds=100.0, validation_size=1_000)
-    schedule.begin(clock=0.0, step=0, save_seconds=0.0)
-    schedule.advance(clock=10.0, step=1, learned=100)
+    schedule.begin(0.0, at(0), save_seconds=0.0)
+    schedule.advance(10.0, at(1, 100))
     schedule.note_validation(clock=70.0, save_seconds=0.0)
-    schedule.advance(clock=70.0, step=2, learned=200)
+    schedule.advance(70.0, at(2, 200))
     assert schedule.fraction == pytest.approx(70 / 80)
 
 
@@ -105,20 +113,35 @@ def test_slow_saves_take_a_fiftieth_of_the_time(per_save):
     assert len(validations) * per_save <= 0.02 * 3_600 + per_save
 
 
+LONG = dict(characters=1e6, speed=1e3)  # steps so long that no validation is reckoned to take a share of them
+
+
 @pytest.mark.parametrize(("steps", "validations"), [(1, 0), (5, 4), (20, 19), (21, 19), (1_000, 19)])
 def test_a_run_of_steps_validates_at_each_twentieth_and_at_its_end(steps, validations):
     """The last validation, at the end, is beside these."""
-    clock, step, found, _ = simulate(Schedule(steps=steps, validation_size=1), per_step=0.01)
+    clock, step, found, _ = simulate(Schedule(steps=steps, validation_size=1, **LONG), per_step=0.01)
     assert (step, len(found)) == (steps, validations)
     assert clock == pytest.approx(0.01 * steps)
 
 
+@pytest.mark.parametrize("vocabulary_size", [65, 60_000])
+@pytest.mark.parametrize("steps", [10, 100, 1_000, 10_000])
+def test_validations_of_a_run_of_steps_take_a_twentieth_of_it_at_most_by_what_they_are_reckoned_to_cost(steps, vocabulary_size):
+    speed, size = 100_000, 30_000
+    schedule = Schedule(steps=steps, validation_size=size, vocabulary_size=vocabulary_size, characters=2_000, speed=speed)
+    each = 0.02 + size * (1 / speed / 3 + vocabulary_size / 1.5e8)
+    _, _, found, _ = simulate(schedule, per_step=0.001, per_validation=9.0)  # whatever they take: no clock has a say
+    assert (len(found) + 1) * each <= max(0.05 * steps * 2_000 / speed, each)
+    assert found == pytest.approx([(k + 1) / (len(found) + 1) for k in range(len(found))], abs=0.05)
+    assert len(found) < VALIDATIONS
+
+
 def test_the_state_is_saved_every_half_minute_and_a_validation_counts_as_a_save():
     schedule = Schedule(steps=10_000)
-    schedule.begin(clock=0.0, step=0, save_seconds=0.1)
+    schedule.begin(0.0, at(0), save_seconds=0.1)
     due = []
     for second in range(1, 200):
-        schedule.advance(clock=float(second), step=1, learned=0)
+        schedule.advance(float(second), at(1, 0))
         if second == 50:
             schedule.note_validation(clock=50.0, save_seconds=0.1)
         if schedule.is_save_due:
@@ -128,48 +151,84 @@ def test_the_state_is_saved_every_half_minute_and_a_validation_counts_as_a_save(
 
 
 def test_a_resumed_run_goes_on_where_it_was_and_does_not_validate_again():
-    whole = simulate(Schedule(steps=100, validation_size=1), per_step=0.1)
-    resumed = simulate(Schedule(steps=100, validation_size=1, earlier=5.0), per_step=0.1, step=50, last=(50, 5.0))
+    whole = simulate(Schedule(steps=100, validation_size=1, **LONG), per_step=0.1)
+    half = Schedule(steps=100, validation_size=1, earlier=5.0, last=validated(50, 5.0), **LONG)
+    resumed = simulate(half, per_step=0.1, step=50)
     assert resumed[1] == whole[1] == 100
     assert resumed[2] == [fraction for fraction in whole[2] if fraction > 0.5]
 
 
 @pytest.mark.parametrize("seconds", [10, 600, 36_000])
 def test_a_resumed_run_for_a_time_counts_the_earlier_sittings(seconds):
-    schedule = Schedule(seconds=seconds, validation_size=100, earlier=0.6 * seconds)
-    last = (600, 0.6 * seconds)
-    clock, _, validations, _ = simulate(schedule, per_step=seconds / 1_000, per_validation=0.01, step=600, last=last)
+    last = validated(600, 0.6 * seconds)
+    schedule = Schedule(seconds=seconds, validation_size=100, earlier=0.6 * seconds, last=last)
+    clock, _, validations, _ = simulate(schedule, per_step=seconds / 1_000, per_validation=0.01, step=600)
     assert 0.4 * seconds - 0.3 - 2 * seconds / 1_000 <= clock <= 0.4 * seconds + seconds / 1_000
     assert all(fraction > 0.6 for fraction in validations)
 
 
 def test_however_short_its_time_a_run_makes_one_step():
     schedule = Schedule(seconds=1.0)
-    schedule.begin(clock=10.0, step=0, save_seconds=0.0)
+    schedule.begin(10.0, at(0), save_seconds=0.0)
     assert schedule.fraction > 1
     assert not schedule.is_over
-    schedule.advance(clock=10.1, step=1, learned=100)
+    schedule.advance(10.1, at(1, 100))
     assert schedule.is_over
 
 
 @pytest.mark.parametrize(
-    ("max_steps", "memorized", "over"), [(math.inf, False, False), (50, False, True), (math.inf, True, True)]
+    ("options", "step", "train_bits", "why"),
+    [
+        ({}, 50, 2.0, "interrupted"),
+        ({}, 50, 0.01, "memorized"),
+        ({"validation_size": 9}, 50, 0.01, "interrupted"),  # by text that is held out the run may still get better
+        ({"max_steps": 50}, 50, 2.0, "max epochs"),
+        ({"seconds": 10.0}, 50, 2.0, "time"),
+        ({"seconds": None, "steps": 50}, 50, 2.0, "steps"),
+        ({"seconds": None, "steps": 51}, 50, 0.01, "interrupted"),
+    ],
 )
-def test_a_run_for_a_time_may_end_before_it(max_steps, memorized, over):
-    """After its last epoch, or when a text that is learned whole is known by heart."""
-    schedule = Schedule(seconds=100.0, max_steps=max_steps)
-    schedule.begin(clock=0.0, step=0, save_seconds=0.0)
-    schedule.advance(clock=10.0, step=50, learned=5_000, memorized=memorized)
+def test_a_run_knows_why_it_is_over(options, step, train_bits, why):
+    schedule = Schedule(**{"seconds": 100.0} | options)
+    schedule.begin(0.0, at(0), save_seconds=0.0)
+    schedule.advance(10.0, at(step, 5_000, train_bits))
+    assert schedule.is_over == (why != "interrupted")
+    assert schedule.why == why
+
+
+@pytest.mark.parametrize(
+    ("step", "rate", "same", "over"),
+    [(70, 0.0, True, True), (70, 0.0, False, False), (71, 0.0, True, False), (70, 0.1, True, False)],
+)
+def test_a_run_that_had_come_to_its_end_is_over_when_it_is_resumed_to_the_same_length(step, rate, same, over):
+    """However much of its time it has left: the last validation was quicker than expected."""
+    schedule = Schedule(seconds=100.0, earlier=90.0, last=validated(70, 90.0, learning_rate=rate), same=same)
+    schedule.begin(1.0, at(step), save_seconds=0.0)
     assert schedule.is_over == over
+
+
+def test_samples_come_after_a_second_and_then_ever_later_and_a_validation_counts_as_one():
+    schedule = Schedule(steps=10_000)
+    schedule.begin(5.0, at(0), save_seconds=0.0)
+    due = []
+    for eighth in range(1, 1_000):
+        clock = 5 + eighth / 8
+        schedule.advance(clock, at(eighth))
+        if eighth == 400:
+            schedule.note_validation(clock=clock, save_seconds=0.0)
+        if schedule.is_sample_due:
+            due.append(eighth)
+            schedule.note_sample(clock)
+    assert due == [9, 28, 85, 256]
 
 
 def test_progress_is_due_several_times_a_second_with_the_speed_of_this_sitting():
     schedule = Schedule(steps=100, earlier=1000.0)
-    schedule.begin(clock=2.0, step=50, save_seconds=0.0)
+    schedule.begin(2.0, at(50), save_seconds=0.0)
     assert schedule.characters_per_second == 0.0
-    schedule.advance(clock=2.15, step=51, learned=300)
+    schedule.advance(2.15, at(51, 300))
     assert not schedule.is_progress_due
-    schedule.advance(clock=2.5, step=52, learned=1_000)
+    schedule.advance(2.5, at(52, 1_000))
     assert schedule.is_progress_due
     assert schedule.characters_per_second == pytest.approx(2_000)
     assert schedule.seconds_spent == 1002.5

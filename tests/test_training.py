@@ -39,6 +39,7 @@ def at(fraction):
     """A schedule that is so far."""
     schedule = Schedule(steps=1)
     schedule.fraction = fraction
+    schedule.step = 1
     return schedule
 
 

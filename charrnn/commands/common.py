@@ -1,5 +1,6 @@
 """What the commands share: options and arguments that stand in several of them, signals, and how a model is opened."""
 
+import contextlib
 import glob
 import os
 import re
@@ -7,7 +8,8 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -19,7 +21,9 @@ from charrnn.errors import CharrnnError, leave
 from charrnn.terminal import output
 
 if TYPE_CHECKING:
+    from charrnn.headers import Counters
     from charrnn.inference.model import Model
+    from charrnn.options import Options
 
 
 Complete = Callable[[str], list[str]]  # the answers to a shell for what has been typed of a word
@@ -49,7 +53,7 @@ ModelArgument = Annotated[Path | None, argument("[MODEL]", help=MODEL, complete=
 ModelOption = Annotated[Path | None, option(MODEL, names="-m --model", complete=complete_model)]
 EncodingOption = Annotated[str, option("The text's encoding. [default: utf-8]")]
 CellOption = Annotated[str, option("lstm, gru or rnn. [default: lstm]")]
-SeedOption = Annotated[int, option("Where all randomness begins. [default: 0]")]
+SeedOption = Annotated[int, option("Random seed. [default: 0]")]
 JsonFlag = Annotated[bool, option("Print one JSON object.", names="--json")]
 
 
@@ -75,6 +79,18 @@ class Signals:
 
 def is_piped() -> bool:
     return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
+
+
+@contextlib.contextmanager
+def say_waiting(name: str, hint: str = "") -> Iterator[None]:
+    """Where it takes more than a second to read `name`, say so: an open standard input, or a named pipe, may send nothing."""
+    timer = threading.Timer(1.0, output.write_line, [f"reading {name} until it ends{hint}"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def require_sources(named: list[str] | None) -> list[str]:
@@ -105,6 +121,19 @@ def pick_model(named: Path | None, model: Path | None) -> Path | None:
     if named is not None and model is not None:
         raise CharrnnError(f"{named} and -m {model} both name a model; leave one out")
     return model if named is None else named
+
+
+def longer(options: "Options", max_epochs: float, counters: "Counters", epochs: float) -> str:
+    """The option that has a run which has ended go on for as long again; it counts from the run's beginning."""
+    if max_epochs and epochs >= max_epochs:
+        return f"--epochs {2 * max_epochs:g}"
+    if options.epochs is not None:
+        return f"--epochs {max(int(epochs), options.epochs) + options.epochs:g}"
+    if options.steps is not None:
+        return f"--steps {max(counters.step, options.steps) + options.steps}"
+    assert options.seconds is not None
+    seconds = max(counters.seconds, options.seconds) + options.seconds
+    return f"--for {output.duration(max(seconds, 1)).removesuffix('00s')}"
 
 
 def suggest_command(word: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charrnn.commands.common import JsonFlag, ModelArgument, ModelOption, as_called, pick_model
+from charrnn.commands.common import JsonFlag, ModelArgument, ModelOption, as_called, longer, pick_model
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output
 from charrnn.text.visible import make_visible
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from charrnn.options import Options
 
 SHOWN = 100  # characters of a vocabulary that are printed; --json has all of them
+PLANNED = ("passes", "most_passes")  # of a recipe: what was planned for the run, not what was done
 
 
 def info(named: ModelArgument = None, model: ModelOption = None, as_json: JsonFlag = False) -> None:
@@ -70,7 +71,7 @@ def _rows(header: "ModelHeader", written: "Json", parameters: int) -> dict[str, 
     metrics = header.training.metrics
     vocabulary = header.vocabulary[:SHOWN] + ("..." if len(header.vocabulary) > SHOWN else "")
     rows = {
-        "network": f"{config.num_layers} x {config.hidden_size} {config.cell}" if config.num_layers else "softmax alone",
+        "network": config.describe(),
         "": f"embedding {config.embedding_size}" if config.embedding_size else "one-hot characters",
         "parameters": f"{parameters:,}",
         "vocabulary": f"{config.vocabulary_size:,} characters: {vocabulary}",
@@ -79,12 +80,14 @@ def _rows(header: "ModelHeader", written: "Json", parameters: int) -> dict[str, 
         rows["records"] = f"each {header.records} a sequence of its own"
     if metrics:
         spent = output.duration(metrics.seconds)
-        rows["trained"] = f"{metrics.step:,} steps, {metrics.characters:,} characters, {spent}, its best figures:"
+        epochs = "" if metrics.epochs is None else f"{output.count_epochs(metrics.epochs)}, "
+        rows["trained"] = f"{epochs}{metrics.step:,} steps, {metrics.characters:,} characters, {spent}, its best figures:"
         figures = {"validation": metrics.validation_bits_per_character, "training": metrics.train_bits_per_character}
         rows |= {f"  {name}": f"{bits:.4f} bits per character" for name, bits in figures.items() if bits is not None}
     if header.training.recipe:
         chosen = written["training"]["recipe"].items()
-        rows["recipe"] = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen if value is not None)
+        said = [f"{name.replace('_', ' ')} {value}" for name, value in chosen if value is not None and name not in PLANNED]
+        rows["recipe"] = ", ".join(said)
     if header.training.origin:
         rows["text"] = ", ".join(header.training.origin.sources)
     return rows
@@ -105,17 +108,17 @@ def _begin_command(origin: "Origin", out: Path | None) -> str:
     return shlex.join(words if out is None else [*words, "-o", str(out)])
 
 
-def _length_flags(options: "Options", times: int = 1) -> list[str]:
-    """The option for the run's length, or so many times that."""
+def _length_flags(options: "Options") -> list[str]:
+    """The option for the run's length."""
     if options.seconds is not None:
-        return [f"--for={times * options.seconds:g}s"]
+        return [f"--for={options.seconds:g}s"]
     if options.epochs is not None:
-        return [f"--epochs={times * options.epochs:g}"]
-    return [] if options.steps is None else [f"--steps={times * options.steps}"]
+        return [f"--epochs={options.epochs:g}"]
+    return [] if options.steps is None else [f"--steps={options.steps}"]
 
 
 def _resume_command(folder: Path) -> tuple[str | None, str | None]:
-    """The command that goes on with the run in `folder`, or why there is none. A run at its end goes on to twice its length."""
+    """The command that goes on with the run in `folder`, or why there is none. A run at its end goes on for as long again."""
     from charrnn.checkpoint import read_state
     from charrnn.run_folder import STATE
     from charrnn.text.reading import STDIN
@@ -130,7 +133,8 @@ def _resume_command(folder: Path) -> tuple[str | None, str | None]:
         words = ["charrnn", "train", "--resume", "-o", str(folder)]
         last = header.history[-1] if header.history else None
         if last and last.step == header.counters.step and not last.learning_rate:  # it has come to its end
-            words += _length_flags(origin.options, times=2)
+            option = longer(origin.options, header.recipe.max_epochs, header.counters, epochs=last.epochs or 0)
+            words.append(option.replace(" ", "="))
         if STDIN in origin.sources:
             return f"{shlex.join([*words, STDIN])} < THE_SAME_TEXT", None
         require_there(origin, f"name it: charrnn train TEXT --resume -o {folder}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charrnn.commands.common import ModelArgument, ModelOption, is_piped, load_model, option, require_extra
+from charrnn.commands.common import ModelArgument, ModelOption, is_piped, load_model, option, require_extra, say_waiting
 from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
 
@@ -112,8 +112,10 @@ def _read_prime(prime: str | None, file: Path | None) -> str:
     if file is None and (prime is not None or not is_piped()):
         return prime or ""
     source = STDIN if file is None else str(file)
+    name, hint = ("standard input", "; for no prompt: --prime ''") if source == STDIN else (source, "")
     try:
-        return read_text([source])[0]
+        with say_waiting(name, hint):
+            return read_text([source])[0]
     except CharrnnError as error:
         if source != STDIN or "empty" not in str(error):
             raise

@@ -4,6 +4,7 @@ import contextlib
 import glob
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,19 +24,19 @@ if TYPE_CHECKING:
 STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
 
 MAX_VOCABULARY = "Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]"
-BY_LINE = "Learn each line as a sequence of its own; held out are whole lines at random."
-BY_PARAGRAPH = "The same for records that blank lines separate, such as conversations."
+BY_LINE = "Learn each line as a sequence of its own; whole lines are held out at random."
+BY_PARAGRAPH = "The same for paragraphs, which blank lines separate, such as conversations."
 VALIDATION = "What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. "
 VALIDATION += "[default: 0.1, and 0 of less than 1,000 characters]"
-FOR = "Train so long (30s, 5m, 1h30m); the learning rate is annealed to fit. [default: 5m]"
-LAYERS = "Stacked recurrent layers; more learn more and slower; 0 is the softmax layer alone. [default: chosen]"
+FOR = "Train for this time (30s, 5m, 1h30m); the learning rate schedule fits it. [default: 5m]"
+LAYERS = "Stacked recurrent layers; more learn more and are slower; 0: only the softmax layer. [default: chosen]"
 HIDDEN_SIZE = "Units in each layer; twice as many take four times the work. [default: chosen]"
-SEQ_LENGTH = "Characters that gradients flow back through; longer learns longer patterns in fewer steps. [default: chosen]"
-BATCH_SIZE = "Streams read side by side; more read faster, in fewer steps. [default: chosen]"
-DROPOUT = "The chance that a unit is silenced; higher where a small text is read often. [default: chosen]"
-LEARNING_RATE = "Adam's highest step size (Muon's: four times it); too high diverges, too low is slow. [default: chosen]"
+SEQ_LENGTH = "Sequence length: the characters that gradients flow back through. [default: chosen]"
+BATCH_SIZE = "Sequences in a batch; more are faster per character, in fewer steps. [default: chosen]"
+DROPOUT = "Dropout rate; higher for a small text and many epochs. [default: chosen]"
+LEARNING_RATE = "Adam's highest learning rate (Muon's is four times it). [default: chosen]"
 PRECISION = "auto, float32 or bfloat16 (faster where the processor has it). [default: auto]"
-THREADS = "Cores to train on; they change the time it takes and nothing else. [default: all that the program may use]"
+THREADS = "CPU threads; they change the speed, not the weights. [default: one for each core that it may use]"
 INIT_FROM = "Fine-tune this model: a run's folder, a model file or `english`; new characters are added to its vocabulary."
 TENSORBOARD = "Write figures and samples for TensorBoard too; takes charrnn[tensorboard]."
 
@@ -48,12 +49,12 @@ def train(
     by_paragraph: Annotated[bool, option(BY_PARAGRAPH, names="--by-paragraph")] = False,
     validation: Annotated[str | None, option(VALIDATION, metavar="FRACTION|FILE")] = None,
     for_: Annotated[str | None, option(FOR, names="--for", metavar="TIME")] = None,
-    epochs: Annotated[float | None, option("Train so many passes over the text instead.")] = None,
-    steps: Annotated[int | None, option("Train so many windows instead; with one seed, runs repeat exactly.")] = None,
+    epochs: Annotated[float | None, option("Train for N epochs, passes over the text, instead.", metavar="N")] = None,
+    steps: Annotated[int | None, option("Train for N steps instead; with one seed, runs repeat exactly.", metavar="N")] = None,
     cell: CellOption = "lstm",
     layers: Annotated[int | None, option(LAYERS)] = None,
     hidden_size: Annotated[int | None, option(HIDDEN_SIZE)] = None,
-    embedding: Annotated[int | None, option("Learned numbers per character; 0 feeds one-hot vectors. [default: 32]")] = None,
+    embedding: Annotated[int | None, option("Size of the character embedding; 0: one-hot vectors. [default: 32]")] = None,
     seq_length: Annotated[int | None, option(SEQ_LENGTH)] = None,
     batch_size: Annotated[int | None, option(BATCH_SIZE)] = None,
     dropout: Annotated[float | None, option(DROPOUT)] = None,
@@ -71,7 +72,7 @@ def train(
 ) -> None:
     """Learn a text and keep the best model by validation loss.
 
-    Options that are not given are chosen from the size of the text and the length of the training.
+    Whatever you leave out is chosen for you, from the size of your text, the time you allow and a quick speed test.
     """
     from charrnn.options import Options, parse_duration, require
 
@@ -96,6 +97,8 @@ def train(
     if tensorboard:
         common.require_extra("tensorboard", "--tensorboard", "tensorboard")
     request = Request(options, sources, out=out, init_from=init_from, resume=resume, force=force)
+    if not quiet and distributed.is_main():
+        output.write_line(f"loading PyTorch, reading {_name_sources(request)}")
     with distributed.join(_abandon) as group:
         _train(request, group, quiet=quiet or group.rank > 0, tensorboard=tensorboard and group.rank == 0)
 
@@ -127,29 +130,21 @@ def _train(request: Request, group: distributed.Group, quiet: bool, tensorboard:
         from charrnn.terminal.tensorboard import Board
     keep_memory()
     run = _open_run(request, group, quiet)
-    folder = run.folder.path
     options = request.options
     if options.seconds is options.epochs is options.steps is None:
         options = run.origin.options  # on to the length that the run had
+    begun = run.step
     interrupted = Signals(again=group.size > 1 or distributed.find_job() is not None)
     display = TrainingDisplay(quiet, run.history)
-    with display, Board(folder, run.step) if tensorboard else contextlib.nullcontext() as board:
+    with display, Board(run.folder.path, run.step) if tensorboard else contextlib.nullcontext() as board:
         for event in run.events(options, started=STARTED, stop=lambda: interrupted.signal != 0):
             if board is not None:
                 board.add(event)
             with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
                 display.show(event)
     signal = max(group.all_gather(interrupted.signal))
-    name = shlex.quote(str(folder))
-    terminal = not quiet and output.on_terminal()
-    if signal and group.rank == 0:
-        advice = "" if terminal else f"; continue with --resume -o {name}"
-        output.write_line(f"stopped at step {run.step}; saved in {folder}{advice}")
-    elif not quiet:
-        advice = "" if terminal else f"; write with: charrnn sample -m {name}"
-        output.write_line(common.as_called(f"saved in {folder}{advice}"))
-    if terminal:
-        _print_next(run, length="" if signal else _double_length(options))
+    if not quiet or (signal and group.rank == 0):
+        _print_end(run, signal=signal, idle=run.step == begun, quiet=quiet)
     if signal:
         raise typer.Exit(128 + signal)
 
@@ -173,34 +168,19 @@ def _open_run(request: Request, group: distributed.Group, quiet: bool) -> "Run":
                 request.sources, options, out=out, init_from=init_from, force=force, watch=reading.progress, group=group
             )
     if not quiet:
-        for said in (*(f"note: {note}" for note in run.notes), _describe(run)):
+        for said in (*(f"note: {note}" for note in run.notes), *_describe(run, options)):
             output.write_wrapped(said)
     return run
 
 
-def _print_next(run: "Run", length: str) -> None:
-    """Print what to type next, for the shell; `length` is the option for how long a run that has ended may go on."""
+def _name_sources(request: Request) -> str:
+    """What is going to be read, for people."""
     from charrnn.text.reading import STDIN
 
-    name = shlex.quote(str(run.folder.path))
-    piped = STDIN in run.origin.sources
-    resume = f"train {'- ' if piped else ''}--resume {length}-o {name}"
-    commands = [(resume, "learn on" + (", with the same text piped in" if piped else ""))]
-    if run.step:
-        commands = [(f"sample -m {name}", "write"), (f"eval TEXT -m {name}", "score a text"), *commands]
-    commands = [(common.as_called(f"  charrnn {command}"), what) for command, what in commands]
-    width = max(len(command) for command, _ in commands)
-    if width + len("  # score a text") > output.terminal_size()[0]:
-        width = 0
-    for command, what in commands:
-        output.write_line(f"{command:<{width}}  # {what}")
-
-
-def _double_length(options: "Options") -> str:
-    """The option that asks for twice the length."""
-    if options.seconds:
-        return f"--for {output.duration(2 * options.seconds).removesuffix('00s')} "
-    return f"--epochs {2 * options.epochs:g} " if options.epochs else f"--steps {2 * (options.steps or 0)} "
+    if request.resume:
+        return f"the run in {request.out}" if request.out is not None else "the newest run"
+    names = ["standard input" if source == STDIN else source for source in request.sources]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 
 def _find_begun(request: Request) -> Path | None:
@@ -227,21 +207,48 @@ def _find_begun(request: Request) -> Path | None:
     return None
 
 
-def _describe(run: "Run") -> str:
-    """One line on the run: its text, and the recipe that was chosen."""
+def _describe(run: "Run", options: "Options") -> Iterator[str]:
+    """Lines on the run: its text, the network and how it is trained, and how far it has come or is to go."""
     from charrnn.training.batches import RecordBatches
 
-    recipe = run.recipe
     dataset = run.dataset
-    shape = f"{recipe.num_layers} x {recipe.hidden_size} {recipe.cell}" if recipe.num_layers else "softmax alone"
-    text = f"{len(dataset.ids):,} characters"
+    text = f"trains on {len(dataset.ids):,} characters"
     if len(dataset.validation_ids):
         text += f", validates on {len(dataset.validation_ids):,}"
-    window = f"{recipe.batch_size} streams, windows of {recipe.seq_length}"
+    text += f"; vocabulary {len(dataset.vocabulary):,}"
     if isinstance(run.batches, RecordBatches):
-        window = f"{recipe.batch_size} {recipe.records}s at a time, padding {run.batches.padding():.1%} of the steps"
-    return (
-        f"{run.folder.path}: {text}, vocabulary {len(dataset.vocabulary):,}; to read it about {recipe.epochs:g} times takes "
-        f"{shape}, embedding {recipe.embedding_size}, {window}, dropout {recipe.dropout:g}, "
-        f"learning rate {recipe.learning_rate:g}, {recipe.precision}"
-    )
+        text += f"; padding {run.batches.padding():.1%}"
+    yield f"{run.folder.path}: {text}"
+    epochs = options.epochs or (options.steps or 0) / run.batches.per_epoch
+    plan = output.count_epochs(epochs) if epochs else f"about {output.count_epochs(run.recipe.epochs)}"
+    if run.step:
+        spent = output.duration(run.counters.seconds)
+        plan = f"continues after {output.count_epochs(run.epochs)} ({run.step:,} steps, {spent})"
+    yield f"model: {run.recipe.describe()}; {plan}"
+
+
+def _print_end(run: "Run", signal: int, idle: bool, quiet: bool) -> None:
+    """Say where the run is saved and what to type next; `idle` says that there was nothing left to train."""
+    from charrnn.text.reading import STDIN
+
+    name = shlex.quote(str(run.folder.path))
+    piped = STDIN in run.origin.sources
+    longer = "" if signal else common.longer(run.origin.options, run.recipe.max_epochs, run.counters, epochs=run.epochs) + " "
+    resume = f"train {'- ' if piped else ''}--resume {longer}-o {name}"
+    terminal = not quiet and output.on_terminal()
+    if longer and idle:
+        begin = f"nothing to train: {name} has that length already; {longer.split()[0]} counts from the beginning"
+        output.write_line(common.as_called(f"{begin}: charrnn {resume}"))
+    advice = f"; continue with: charrnn {resume}" if signal else f"; write with: charrnn sample -m {name}"
+    output.write_line(common.as_called(f"saved in {run.folder.path}{'' if terminal else advice}"))
+    if not terminal:
+        return
+    commands = [(resume, "train on" + (", with the same text piped in" if piped else ""))]
+    if run.step:
+        commands = [(f"sample -m {name}", "write"), (f"eval TEXT -m {name}", "score a text"), *commands]
+    commands = [(common.as_called(f"  charrnn {command}"), what) for command, what in commands]
+    width = max(len(command) for command, _ in commands)
+    if width + len("  # score a text") > output.terminal_size()[0]:
+        width = 0
+    for command, what in commands:
+        output.write_line(f"{command:<{width}}  # {what}")

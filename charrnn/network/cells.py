@@ -61,3 +61,12 @@ def layer_shapes(cell: str, num_layers: int, inputs: int, hidden_size: int) -> d
         for i in range(num_layers)
         for name, shape in CELLS[cell].shapes(hidden_size if i else inputs, hidden_size).items()
     }
+
+
+def describe_layers(cell: str, num_layers: int, hidden_size: int) -> str:
+    """Stacked layers, for people.
+
+    >>> describe_layers("lstm", num_layers=2, hidden_size=256)
+    '2-layer LSTM, 256 units'
+    """
+    return f"{num_layers}-layer {cell.upper()}, {hidden_size} units" if num_layers else "softmax layer alone"

@@ -5,7 +5,7 @@ Letters: V vocabulary, H hidden size, E embedding size.
 
 from dataclasses import dataclass
 
-from charrnn.network.cells import Shape, layer_shapes
+from charrnn.network.cells import Shape, describe_layers, layer_shapes
 
 
 @dataclass(frozen=True)
@@ -26,3 +26,7 @@ class Config:
         layers = layer_shapes(self.cell, num_layers=self.num_layers, inputs=E or V, hidden_size=self.hidden_size)
         outputs = self.hidden_size if self.num_layers else E or V
         return embedding | layers | {"softmax.weight": (V, outputs), "softmax.bias": (V,)}
+
+    def describe(self) -> str:
+        """The layers, for people."""
+        return describe_layers(self.cell, num_layers=self.num_layers, hidden_size=self.hidden_size)

@@ -241,12 +241,15 @@ def _list_training(model: Model, history: Sequence[Metrics]) -> dict[str, Value]
         rows["text"] = ", ".join(os.path.basename(source) or "-" for source in origin.sources)
     if recipe is not None:
         said = {"cell", "layers", "hidden_size", "embedding", "residual", "records", "shards"}
+        said |= {"passes", "most_passes"}  # what was planned, not what was done
         figures = to_json(recipe).items()
         rows |= {key.replace("_", " "): value for key, value in figures if key not in said and value is not None}
     if origin is not None and (held_out := origin.options.validation) is not None:
         rows["held out"] = os.path.basename(held_out) if isinstance(held_out, str) else f"{held_out:.0%}"
     if metrics is not None:
         rows |= {"steps of this model": metrics.step, "characters read": metrics.characters}
+        if metrics.epochs is not None:
+            rows["epochs"] = metrics.epochs
         rows["train bits per character"] = f"{metrics.train_bits_per_character:.4f}"
         if metrics.validation_bits_per_character is not None:
             rows["validation bits per character"] = f"{metrics.validation_bits_per_character:.4f}"

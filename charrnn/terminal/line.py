@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from charrnn.headers import Metrics
 from charrnn.terminal.live import TrainingDisplay
 from charrnn.terminal.output import duration, on_terminal, terminal_size, write_line
-from charrnn.training.events import Event, Validation
+from charrnn.training.events import End, Event, Validation
 
 EVERY = 0.5  # seconds between two drawings, since a notebook may keep them all
 
@@ -38,6 +38,8 @@ class LineDisplay(TrainingDisplay):
             line = self._figures()
             self._write(f"\r{line:<{len(self._line)}}")
             self._line = line
+        if isinstance(event, End):
+            self.say(self._end)
 
     def note(self, line: str) -> None:
         super().note(line)

@@ -15,9 +15,9 @@ from rich.text import Text
 
 from charrnn.headers import Metrics
 from charrnn.terminal.frame import Frame, draw_bar
-from charrnn.terminal.output import draw_dots, duration, on_terminal, write_line
+from charrnn.terminal.output import count_epochs, draw_dots, duration, on_terminal, write_line
 from charrnn.text.visible import make_visible
-from charrnn.training.events import Event, Progress, Replan, Setback, Validation
+from charrnn.training.events import End, Event, Progress, Replan, Sample, Setback, Validation
 
 REDRAW = 0.125  # seconds between two drawings, at least
 STEADY = 0.5  # seconds that a window must have kept its size to be filled
@@ -25,8 +25,16 @@ POINTS = 1000  # of a line, at most
 SPAN = 0.1  # bits between the ends of the curve's scale, at least
 ROWS = 24  # of the table in the summary, about
 WIDE = 110  # columns from which on the sample stands beside the curve
+SILENT = 20.0  # seconds without a line, at most, where there is no frame
 TRAIN, VALIDATION = "dim", "bold magenta"
 START = replace(Progress(**{field.name: 0 for field in fields(Progress)}), train_bits=math.nan)  # nothing is known yet
+WHY = {  # a run ended: what is said before and after how far it came
+    "steps": ("done after", ""),
+    "time": ("time is up after", ""),
+    "max epochs": ("stopped after", ", to avoid overfitting"),
+    "memorized": ("stopped after", ": the text is memorized"),
+    "interrupted": ("interrupted after", ""),
+}
 
 
 class Line:
@@ -65,6 +73,8 @@ class TrainingDisplay:
         self._earlier = list(history)  # validations that are not on the curve yet
         self._frame: Frame | None = None
         self._drawn = self._resized = -math.inf
+        self._said = time.monotonic()  # when the last plain line was written
+        self._end = ""  # why the run ended
         self._size = (0, 0)
         self._curve: tuple[tuple[int, ...], list[Text]] = ((), [])  # what it was drawn for, and the drawing
         self._unicode = True
@@ -79,6 +89,8 @@ class TrainingDisplay:
         if self._frame:
             self._frame.close()
             self._frame.print(self.summary(self._frame.size()[0]))
+        if self._end and not self.quiet:
+            write_line(self._end)
 
     def show(self, event: Event) -> None:
         if isinstance(event, Validation):
@@ -87,14 +99,16 @@ class TrainingDisplay:
             begin = f"the loss diverged at step {event.reached:,}: the run goes on from step {event.step:,}"
             self.note(f"{begin} with the learning rate {event.learning_rate:g}")
         elif isinstance(event, Replan):
-            recipe = event.recipe
+            what = f"model: {event.recipe.describe()}"
             pace = f"{1 / event.ratio:.2g} times slower" if event.ratio < 1 else f"{event.ratio:.2g} times faster"
-            self.note(
-                f"training is {pace} than was measured at first: the run begins again in the rest of its time, with "
-                f"{recipe.num_layers} x {recipe.hidden_size} {recipe.cell}, batch size {recipe.batch_size}, "
-                f"sequence length {recipe.seq_length}"
-            )
+            self.note(f"training is {pace} than the speed test said: the run begins again in the rest of its time; {what}")
             self.train = Line()
+        elif isinstance(event, Sample):
+            self._set_sample(event.step, event.text)
+        elif isinstance(event, End):
+            before, after = WHY[event.why]
+            done = f"{count_epochs(event.epochs)} ({event.step:,} steps, {duration(event.seconds)})"
+            self._end = f"{before} {done}{after}"
         else:
             self.now = event
             if self._frame:
@@ -102,6 +116,8 @@ class TrainingDisplay:
                 self.train.add(event.fraction, event.train_bits)
                 if time.monotonic() - self._drawn >= REDRAW:
                     self._draw()
+            elif time.monotonic() - self._said >= SILENT:
+                self._write_figures(event.step, best=False)
 
     def note(self, line: str) -> None:
         """Show a line that stays."""
@@ -116,19 +132,32 @@ class TrainingDisplay:
         bits = metrics.train_bits_per_character
         self.metrics.append(metrics)
         self.now = replace(self.now, fraction=event.fraction, seconds=metrics.seconds, train_bits=bits)
-        self.sample = (f"sample at step {metrics.step:,}", metrics.sample or "")
         if event.best:
             self.best = (f"sample of the best model, step {metrics.step:,}", metrics.sample or "")
         if self._frame:
             self._add_earlier()
             self._add_points(metrics, event.fraction)
+        else:
+            self._write_figures(metrics.step, best=event.best, validation=metrics.validation_bits_per_character)
+        self._set_sample(metrics.step, metrics.sample or "")
+
+    def _set_sample(self, step: int, text: str) -> None:
+        self.sample = (f"sample at step {step:,}", text)
+        if self._frame:
             self._draw()
-        elif not self.quiet:
-            held_out = metrics.validation_bits_per_character
-            figures = f"train {bits:.3f}" + (f"  validation {held_out:.3f}" if held_out is not None else "")
-            line = f"{event.fraction:4.0%}  {duration(metrics.seconds):>6}  step {metrics.step:,}  {figures} bits per character"
-            speed = self.now.characters_per_second
-            write_line(line + "  best" * event.best + (f"  {speed:,.0f} characters/s" if speed else ""))
+
+    def _write_figures(self, step: int, best: bool, validation: float | None = None) -> None:
+        """Write a plain line."""
+        now = self.now
+        self._said = time.monotonic()
+        figures = f"train {now.train_bits:.3f}" + (f"  validation {validation:.3f}" if validation is not None else "")
+        line = f"{now.fraction:4.0%}  {duration(now.seconds):>6}  step {step:,}  {figures} bits per character" + "  best" * best
+        if now.characters_per_second:
+            line += f"  {now.characters_per_second:,.0f} characters/s"
+        if now.fraction < 1 and now.seconds_left:
+            line += f"  {duration(now.seconds_left)} left"
+        if not self.quiet:
+            write_line(line)
 
     def _add_earlier(self) -> None:
         """Add the validations before this sitting to the curve, where their seconds stand in the run so far."""
@@ -257,7 +286,7 @@ class TrainingDisplay:
     def _draw_sample(self, title: str, text: str, width: int, height: int | None) -> list[Text]:
         """A title and the text's first lines in `height` rows; without one, all of them."""
         written = self._wrap(text.strip("\n"), width - 2)[:height] if title else []
-        lines = [Text(title or "no sample yet: it comes with the first validation", style="dim")]
+        lines = [Text(title or "no sample yet", style="dim")]
         lines += [Text().append("│ " if self._unicode else "| ", style="dim").append_text(line) for line in written]
         return lines + [Text() for _ in range((height or 0) + 1 - len(lines))]
 

@@ -82,6 +82,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def count_epochs(epochs: float) -> str:
+    """A number of epochs for people.
+
+    >>> count_epochs(25.0), count_epochs(1), count_epochs(2.2857)
+    ('25 epochs', '1 epoch', '2.29 epochs')
+    """
+    return f"{float(f'{epochs:.3g}'):,g} epoch{'s' * (epochs != 1)}"
+
+
 def round_number(value: float) -> str:
     """A number with five figures.
 

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it: `Progress`, `Validation`, `Setback`, `Replan`. Plain values; it imports no torch."""
+"""What a run tells whoever watches it, from `Progress` to `End`. Plain values; it imports no torch."""
 
 from dataclasses import dataclass
 
@@ -47,4 +47,22 @@ class Replan:
     step: int = 0  # that it goes back to
 
 
-Event = Progress | Validation | Setback | Replan
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What the model writes between two validations."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """The last event of a sitting: what was done, and why it ended."""
+
+    why: str  # "steps", "time", "max epochs", "memorized" or "interrupted"
+    step: int
+    epochs: float  # over the training text, so far
+    seconds: float  # spent so far
+
+
+Event = Progress | Sample | Validation | Setback | Replan | End

@@ -23,13 +23,15 @@ from charrnn.training.batches import make_batches
 from charrnn.training.data import Dataset, Sources, load_dataset, name_run, name_sources, rebuild_dataset, reload_text
 from charrnn.training.device import Machine, Plan
 from charrnn.training.distributed import ALONE, Group, find_job
-from charrnn.training.events import Event, Progress, Replan, Setback, Validation
+from charrnn.training.events import End, Event, Progress, Replan, Sample, Setback, Validation
 from charrnn.training.learner import DivergedError, Learner, StopError
-from charrnn.training.schedule import Schedule, anneal
+from charrnn.training.schedule import Schedule
 
-KNOWN = 0.02  # bits per character; a text that is learned whole is known by heart then, and a run for a time ends
 SETBACKS = 3  # times that a diverged run goes back to its saved state
 SMALLER = 0.25  # the learning rate after a setback, as a fraction of that before
+
+Stop = Callable[[], bool]  # whether the run is asked to end
+Events = Generator[Event, None, None]
 
 
 class Run:
@@ -55,6 +57,13 @@ class Run:
         self.batches = make_batches(text, recipe=recipe, group=self.group)
         self.learner = Learner(self.dataset, recipe, self.machine)
         self.counters = Counters(train_bits=math.log2(len(self.dataset.vocabulary)))
+        self.header = ModelHeader(
+            config=self.learner.model.config,
+            vocabulary=self.dataset.vocabulary.characters,
+            start=self.dataset.start,
+            unknown=self.dataset.vocabulary.unknown is not None,
+            records=recipe.records,
+        )
 
     @classmethod
     def create(
@@ -80,23 +89,16 @@ class Run:
         machine = Machine.pick(options.device, group, options.threads)
         plan = Plan(options, dataset, base=base, machine=machine)
         recipe, notes = plan.choose()
-        model = (
-            None
-            if base is None or base.path is None
-            else str(base.path.resolve())
-            if base.name == str(base.path)
-            else base.name
-        )
-        origin = Origin(sources=name_sources(sources), corpus_hash=dataset.text.corpus_hash, options=options, init_from=model)
+        origin = Origin(sources=name_sources(sources), corpus_hash=dataset.text.corpus_hash, options=options)
         run = cls(RunFolder(Path()), dataset, recipe=recipe, origin=origin, machine=machine)
         run.plan = plan
         if base is not None and base.path is not None:
             run.learner.begin_from(read_model(base.path)[0], base.vocabulary)
+            name = str(base.path.resolve()) if base.name == str(base.path) else base.name
+            run.origin = replace(origin, init_from=name)
         run.notes = dataset.text.notes + notes + run.batches.notes
         run.notes += run.learner.averaging_notes(run.batches[0].inputs.shape)
-        path = group.broadcast(lambda: run._claim(None if out is None else Path(out), name_run(sources), force))
-        if group.rank:
-            run.folder = RunFolder(path)
+        run.folder.path = group.broadcast(lambda: run._claim(None if out is None else Path(out), name_run(sources), force))
         return run
 
     @classmethod
@@ -114,7 +116,8 @@ class Run:
         The number of ranks may be another one. Raises: CharrnnError where there is no state, or the text is another one.
         """
         folder = RunFolder(out)
-        try:
+        with contextlib.ExitStack() as failing:
+            failing.callback(folder.unlock)
             tensors, header = group.broadcast(folder.open_state)
             text = reload_text(out, header.origin, sources=sources, watch=watch, group=group)
             try:
@@ -124,23 +127,24 @@ class Run:
                 run._restore(tensors, header)
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
                 raise damaged(out / STATE, error) from None
+            failing.pop_all()
             return run
-        except BaseException:
-            folder.unlock()
-            raise
 
     @property
     def step(self) -> int:
         return self.counters.step
 
     @property
+    def epochs(self) -> float:
+        """How often the training text has been read."""
+        return self.step / self.batches.per_epoch
+
+    @property
     def highest_rate(self) -> float:
         """The highest learning rate from now on."""
         return self.recipe.learning_rate * SMALLER**self.counters.setbacks
 
-    def events(
-        self, options: Options, started: float | None = None, stop: Callable[[], bool] = lambda: False
-    ) -> Generator[Event, None, None]:
+    def events(self, options: Options, started: float | None = None, stop: Stop = lambda: False) -> Events:
         """Train to the length that `options` ask for, saving as it goes; `stop` is asked at each step.
 
         `started` is when the clock of `--for` began (`time.monotonic`). A loss that diverges sets the run back to its saved
@@ -154,13 +158,10 @@ class Run:
         finally:
             self.folder.unlock()
 
-    def _train(self, schedule: Schedule, started: float, stop: Callable[[], bool]) -> Iterator[Event]:
+    def _train(self, schedule: Schedule, started: float, stop: Stop) -> Iterator[Event]:
         """The training loop."""
         self.save()  # says at once where nothing can be saved, and completes what a killed run had begun to write
-        seen = self.counters.characters
-        last = (self.history[-1].step, self.history[-1].seconds) if self.history else None
-        clock = self._synchronize(started, stop)
-        schedule.begin(clock=clock, step=self.step, save_seconds=self.save_seconds, last=last)
+        schedule.begin(self._synchronize(started, stop), self.counters, save_seconds=self.save_seconds)
         while True:
             self.counters.seconds = schedule.seconds_spent
             if schedule.is_progress_due:
@@ -176,36 +177,41 @@ class Run:
                     break
                 if schedule.is_plan_due:
                     yield from self._replan(schedule)
+                if schedule.is_sample_due:
+                    yield Sample(step=self.step, text=self._write_sample())
+                    schedule.note_sample(self._synchronize(started, stop))
                 self._learn(schedule)
             except StopError:
                 break
             except DivergedError:
                 yield self._set_back()
-            clock = self._synchronize(started, stop)
-            learned = self.counters.characters - seen
-            memorized = self.counters.train_bits < KNOWN and not len(self.dataset.validation_ids)
-            schedule.advance(clock=clock, step=self.step, learned=learned, memorized=memorized)
+            schedule.advance(self._synchronize(started, stop), self.counters)
         with contextlib.suppress(StopError):
             if schedule.fraction >= 1 and schedule.validated_at != self.step:
                 yield self._validate(schedule, stop)
-        self.counters.seconds = schedule.earlier + self._synchronize(started, stop)
+        clock = self._synchronize(started, stop)
+        self.counters.seconds = schedule.earlier + (clock if schedule.learned else 0.0)  # nothing to learn took no time
         self.save()
         if self.step and not self.history:  # stopped before its first validation, whose model will replace this one
             self.group.broadcast(lambda: self._save_model(self._metrics(schedule, None)))
+        why = "interrupted" if self._stopping else schedule.why
+        yield End(why=why, step=self.step, epochs=self.epochs, seconds=self.counters.seconds)
 
     def _schedule(self, options: Options) -> Schedule:
         """The schedule of a run of the length that `options` ask for, which the run remembers."""
         length: Json = {"seconds": options.seconds, "epochs": options.epochs, "steps": options.steps}
-        if not length.items() <= vars(self.origin.options).items():  # another length is asked for: that is how long it goes on
+        same = length.items() <= vars(self.origin.options).items()
+        if not same:  # another length is asked for: that is how long it goes on
             self.recipe = replace(self.recipe, max_epochs=0.0)
         self.origin = replace(self.origin, options=replace(self.origin.options, **length))
-        return Schedule(
-            seconds=options.seconds,
-            steps=math.ceil(options.epochs * self.batches.per_epoch) if options.epochs else options.steps,
-            max_steps=self.recipe.max_epochs * self.batches.per_epoch or math.inf,
-            validation_size=len(self.dataset.validation_ids),
-            vocabulary_size=len(self.dataset.vocabulary),
+        return Schedule.of(
+            options,
+            self.recipe,
+            self.dataset,
+            per_epoch=self.batches.per_epoch,
             earlier=self.counters.seconds,
+            last=self.history[-1] if self.history else None,
+            same=same,
         )
 
     def _replan(self, schedule: Schedule) -> Iterator[Event]:
@@ -218,7 +224,7 @@ class Run:
         self.save()
         yield Replan(ratio=found[1], recipe=self.recipe)
 
-    def _synchronize(self, started: float, stop: Callable[[], bool]) -> float:
+    def _synchronize(self, started: float, stop: Stop) -> float:
         """Agree on whether a rank was asked to stop and on the mean of the training bits; return rank 0's seconds so far."""
         clock = time.monotonic() - started if self.group.rank == 0 else 0.0
         stopping, train_bits, seconds = self.group.sum(np.array([stop(), self.counters.train_bits / self.group.size, clock]))
@@ -229,14 +235,10 @@ class Run:
     def _learn(self, schedule: Schedule) -> None:
         """One batch, one step of the optimizer."""
         batch = self.batches[self.step]
-        bits = self.learner.step(batch, number=self.step + 1, learning_rate=self._rate(schedule))
+        bits = self.learner.step(batch, number=self.step + 1, learning_rate=schedule.learning_rate(self.highest_rate))
         self.counters.step += 1
         self.counters.characters += batch.characters
         self.counters.train_bits += (bits - self.counters.train_bits) * max(0.02, 1 / self.step)
-
-    def _rate(self, schedule: Schedule) -> float:
-        """The learning rate of the next step."""
-        return anneal(self.highest_rate, fraction=schedule.fraction, step=self.step, begun=schedule.begun)
 
     def _report(self, schedule: Schedule) -> Progress:
         schedule.note_progress()
@@ -248,20 +250,23 @@ class Run:
             seconds_left=schedule.seconds_left,
             characters_per_second=schedule.characters_per_second,
             train_bits=self.counters.train_bits,
-            learning_rate=self._rate(schedule),
+            learning_rate=schedule.learning_rate(self.highest_rate),
         )
 
-    def _validate(self, schedule: Schedule, stop: Callable[[], bool]) -> Validation:
+    def _validate(self, schedule: Schedule, stop: Stop) -> Validation:
         """Score the validation text, let the model write a line, and save. Raises: StopError where a rank is asked to stop."""
         bits = self.learner.validate(stop) if len(self.dataset.validation_ids) else None
         metrics = self._metrics(schedule, bits)
         if not math.isfinite(metrics.bits):
             raise DivergedError(self.step)
-        weights = self._weights()
-        sample = self.group.broadcast(lambda: Model(weights, self._header()).preview(self.step))
-        self.history.append(replace(metrics, sample=sample))
+        self.history.append(replace(metrics, sample=self._write_sample()))
         self.save()
         return Validation(metrics=self.history[-1], best=self._is_best(), fraction=min(schedule.fraction, 1.0))
+
+    def _write_sample(self) -> str:
+        """What the network writes now. Raises: DivergedError."""
+        weights = self._weights()
+        return self.group.broadcast(lambda: Model(weights, self.header).preview(self.step))
 
     def _metrics(self, schedule: Schedule, bits: float | None) -> Metrics:
         """Where the run stands, with `bits` per character of the validation text."""
@@ -269,9 +274,10 @@ class Run:
             step=self.step,
             characters=self.counters.characters,
             seconds=round(self.counters.seconds, 3),
+            epochs=round(self.epochs, 3),
             train_bits_per_character=self.counters.train_bits,
             validation_bits_per_character=bits,
-            learning_rate=self._rate(schedule),
+            learning_rate=schedule.learning_rate(self.highest_rate),
         )
 
     def _set_back(self) -> Setback:
@@ -297,9 +303,13 @@ class Run:
 
     def _write(self, state: Tensors, began: float) -> float:
         """Write all files. Returns: the seconds since the save `began`."""
-        model = self._header()
         header = StateHeader(
-            model=model, origin=self.origin, recipe=self.recipe, counters=self.counters, history=self.history, job=find_job()
+            model=self.header,
+            origin=self.origin,
+            recipe=self.recipe,
+            counters=self.counters,
+            history=self.history,
+            job=find_job(),
         )
         self.folder.save_state(state, header)
         if self._is_best():
@@ -311,21 +321,12 @@ class Run:
         training = Training(origin=self.origin, recipe=self.recipe, metrics=metrics)
         hashes = self.dataset.record_hashes
         tensors = self._weights() | ({} if hashes is None else {RECORD_HASHES: hashes})
-        self.folder.save_model(tensors, replace(self._header(), training=training))
+        self.folder.save_model(tensors, replace(self.header, training=training))
 
     def _is_best(self) -> bool:
         """Whether the run was validated at this very step, and better than ever before."""
         bits = [metrics.bits for metrics in self.history]
         return bool(bits) and self.history[-1].step == self.step and bits[-1] < min(bits[:-1], default=math.inf)
-
-    def _header(self) -> ModelHeader:
-        return ModelHeader(
-            config=self.learner.model.config,
-            vocabulary=self.dataset.vocabulary.characters,
-            start=self.dataset.start,
-            unknown=self.dataset.vocabulary.unknown is not None,
-            records=self.recipe.records,
-        )
 
     def _weights(self) -> Tensors:
         """A copy of the weights. Raises: DivergedError where one is not finite or beyond all bounds."""
