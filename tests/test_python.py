@@ -23,6 +23,7 @@ from charrnn.api import to_python
 from charrnn.options import KEYS, Options
 from charrnn.run_folder import RunFolder
 from charrnn.terminal import line, output
+from charrnn.training import schedule
 from charrnn.training.events import Progress, Validation
 
 SMALL = dict(layers=1, hidden_size=8, embedding=4, batch_size=4, seq_length=8, progress=False)
