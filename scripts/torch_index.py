@@ -26,8 +26,9 @@ def main(index: str = INDEX) -> None:
     try:
         urllib.request.urlopen(f"{index}/torch/", timeout=WAIT).close()
     except OSError as error:
-        found = f"note: {index} can't be reached ({getattr(error, 'reason', error)}), so this may not be torch's CPU build"
-        print(f"{found}; that of PyPI works too, but downloads 2.7 GB", file=sys.stderr)
+        reason = getattr(error, "reason", error)
+        print(f"note: {index} can't be reached ({reason}); pip takes the torch that it finds", end="", file=sys.stderr)
+        print(", which from PyPI is the CUDA build (2.7 GB)", file=sys.stderr)
     else:
         print(f"--extra-index-url {index}")
 
