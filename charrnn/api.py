@@ -97,6 +97,7 @@ def train(
     records: str | None = None,
     validation: str | Path | float | None = None,
     encoding: str = "utf-8",
+    newlines: str = "universal",
     max_vocabulary: int | None = None,
     seconds: float | str | None = None,
     epochs: float | None = None,
@@ -133,6 +134,7 @@ def train(
     - `records`: "line" or "paragraph" makes each of them a sequence of its own, for such texts as a list of names
     - `validation`: what is held out to validate on, as a fraction of the text or a file; 0 trains on all of the text
     - `encoding`: of the files; "bytes" takes each byte for a character
+    - `newlines`: "universal" reads CRLF and CR as line breaks; "keep" leaves them in the text
     - `max_vocabulary`: how many characters are learned, the most frequent ones
 
     How long, one of:

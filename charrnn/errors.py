@@ -2,8 +2,10 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
+
+from collections.abc import Sequence
 
 
 class CharrnnError(Exception):
@@ -26,3 +28,9 @@ def leave(status: int) -> NoReturn:
         if os.isatty(2):
             os.write(2, b"\x1b[?25h")
     os._exit(status)
+
+
+def shorten(names: Sequence[str], most: int = 3) -> str:
+    """A list in words, of at most so many names."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -192,8 +192,9 @@ def parse_state(header: Json) -> StateHeader:
 def parse(kind: type[T], values: Any, complete: bool = False, exact: bool = True) -> T:
     """The dataclass `kind` of a JSON object. Raises: TypeError; KeyError for missing (`complete`) or other keys (`exact`)."""
     hints, keys = typing.get_type_hints(kind), getattr(kind, "KEYS", {})
-    names = {keys.get(name, name): name for name in hints if name != "KEYS"}  # of the fields, by their keys
-    missing, unknown = names.keys() - _object(values).keys(), values.keys() - names.keys()
+    names = {keys.get(name, name): name for name in hints if name not in ("KEYS", "EARLIER")}  # of the fields, by their keys
+    values = getattr(kind, "EARLIER", {}) | _object(values)
+    missing, unknown = names.keys() - values.keys(), values.keys() - names.keys()
     if odd := (missing if complete else set()) | (unknown if exact else set()):
         raise KeyError(min(odd))
     return kind(**{names[key]: _convert(hints[names[key]], value, names[key]) for key, value in values.items() if key in names})

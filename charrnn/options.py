@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from charrnn.errors import CharrnnError
 from charrnn.network.cells import CELLS, describe_layers
+from charrnn.text.decoding import NEWLINES
 from charrnn.text.records import SEPARATORS
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -31,6 +32,7 @@ class Options:
     """What the user asks for; None leaves the choice to `training.recipe.choose`. Raises: CharrnnError for unusable values."""
 
     KEYS: ClassVar = KEYS
+    EARLIER: ClassVar = {"newlines": "keep"}  # in files of earlier versions, which lack it
 
     seconds: float | None = None  # --for
     epochs: float | None = None
@@ -48,6 +50,7 @@ class Options:
     device: str = "auto"
     precision: str = "auto"
     encoding: str = "utf-8"
+    newlines: str = "universal"  # or "keep", see text.decoding
     max_vocabulary: int | None = None  # the most frequent characters that are learned; None: all
     records: str | None = None  # "line" or "paragraph": each of them a sequence of its own; None: the text is one
     threads: int | None = None  # to train on; they change no weight; None: the cores that the process may use
@@ -57,7 +60,8 @@ class Options:
         require(list(lengths.values()).count(None) >= 2, "--for, --epochs and --steps exclude each other")
         for flag, length in lengths.items():
             require(length is None or 0 < length <= LONGEST, f"{flag} {length} is not above 0 and at most {LONGEST:,}")
-        for name, allowed in (("cell", tuple(CELLS)), ("device", DEVICES), ("precision", PRECISIONS)):
+        words = {"cell": tuple(CELLS), "device": DEVICES, "precision": PRECISIONS, "newlines": NEWLINES}
+        for name, allowed in words.items():
             value = getattr(self, name)
             require(value in allowed, f"--{name} must be {one_of(allowed)}, not {value!r}")
         require(self.records in (None, *SEPARATORS), f"records must be {one_of(tuple(SEPARATORS))}, not {self.records!r}")

@@ -12,7 +12,7 @@ from typing import Self
 
 from charrnn import checkpoint
 from charrnn.checkpoint import Tensors, lock, remove_leftovers, write_atomically
-from charrnn.errors import CharrnnError
+from charrnn.errors import CharrnnError, shorten
 from charrnn.headers import Metrics, ModelHeader, StateHeader, model_to_json, parse, state_to_json, to_json
 from charrnn.text.corpus import SourceFile
 from charrnn.text.reading import STDIN
@@ -238,7 +238,7 @@ def find_model(path: str | Path | None) -> Path:
         return BASES / f"{path}.safetensors"
     if str(path) in runs:
         return RUNS / path / MODEL
-    known = [f"runs/ holds: {_shorten(runs)}"] if runs else []
+    known = [f"runs/ holds: {shorten(runs, LISTED)}"] if runs else []
     known += [f"the base models are: {', '.join(bases)}"] if bases else []
     if is_folder and (named / FORECAST).exists():
         raise CharrnnError(f"{path} holds a forecast model; use it with: charrnn forecast TABLE -m {shlex.quote(str(path))}")
@@ -247,8 +247,3 @@ def find_model(path: str | Path | None) -> Path:
     if known and named.suffix != ".safetensors":
         raise CharrnnError("; ".join([f"{path} does not exist", *known]))
     return file
-
-
-def _shorten(names: Sequence[str]) -> str:
-    more = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {more:,} more" if more > 0 else "")

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import ROOT, charrnn
 
 from charrnn import __version__
-from charrnn.text.visible import make_visible
+from charrnn.text.visible import SINGLE_SIGNS, make_visible
 
 PROGRAM = [sys.executable, "-m", "charrnn"]
 COMMANDS = ("train", "sample", "eval", "report", "info", "export", "forecast")
@@ -186,6 +187,39 @@ def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path):
     assert (tmp_path / "runs/stdin-2/model.safetensors").exists()
 
 
+def test_commands_read_line_ends_as_the_model_s_text_was_read(tmp_path):
+    lines = "the lamp is lit\nand the boat is out\n" * 30
+    (tmp_path / "lf.txt").write_bytes(lines.encode())
+    (tmp_path / "crlf.txt").write_bytes(lines.replace("\n", "\r\n").encode())
+    errors = charrnn("train", "crlf.txt", "--steps", 1, "--hidden-size", 8, cwd=tmp_path)[1]
+    assert errors.count("note: its CRLF line ends are read as LF\n") == 1
+    errors = charrnn("train", "crlf.txt", "--newlines", "keep", "--steps", 1, "--hidden-size", 8, "-o", "kept", cwd=tmp_path)[1]
+    assert "CRLF" not in errors
+    lf, crlf, kept = (
+        json.loads(charrnn("eval", text, "-m", model, "--json", cwd=tmp_path)[0])
+        for text, model in (("lf.txt", "crlf"), ("crlf.txt", "crlf"), ("crlf.txt", "kept"))
+    )
+    assert lf == crlf
+    assert kept["characters"] == len(lines) + lines.count("\n")
+    assert kept["unknown_characters"] == 0
+    for model, prime in (("crlf", b"lit\nand"), ("kept", b"lit\r\nand")):
+        assert charrnn("sample", "-m", model, "-n", 0, cwd=tmp_path, text=b"lit\r\nand") == (prime, "")
+        command = json.loads(charrnn("info", model, "--json", cwd=tmp_path)[0])["command"]
+        assert ("--newlines=keep" in command) == (model == "kept")
+    charrnn("report", "kept", cwd=tmp_path)  # finds the text that it was validated on
+
+
+def test_decomposed_text_gets_a_hint(tmp_path):
+    text = "한국어는 아름답다. Zażółć gęślą jaźń.\n" * 30
+    (tmp_path / "nfc.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "nfd.txt").write_text(unicodedata.normalize("NFD", text), encoding="utf-8")
+    charrnn("train", "nfc.txt", "--steps", 1, "--hidden-size", 8, "-q", cwd=tmp_path)
+    hint = "note: the model has learned composed characters (Unicode's NFC); convert the text: uconv -x any-nfc\n"
+    for command in (["eval"], ["sample", "-n", 1, "--prime-file"]):
+        assert hint in charrnn(*command, "nfd.txt", "-m", "nfc", cwd=tmp_path)[1]
+        assert hint not in charrnn(*command, "nfc.txt", "-m", "nfc", cwd=tmp_path)[1]
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_where(tmp_path, number, status):
     (tmp_path / "t.txt").write_text("the quick brown fox jumps over the lazy dog. " * 400)
@@ -220,6 +254,14 @@ def test_control_characters_are_shown_on_a_terminal_and_markup_is_text():
     assert "\u202e" not in shown
     assert "[bold]" in shown
     assert shown.endswith("\n\t")
+
+
+def test_joiners_are_shown_and_what_reorders_text_is_not():
+    words = "می‌خواهم क्‍ष co\u00adoperate 👩‍👩‍👧 ❤\ufe0f 🏴\U000e0067\U000e007f a\u2060b\ufeff"  # Persian, Hindi, emoji
+    assert make_visible(words) == words
+    for character in "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\x85\x7f":
+        assert make_visible(f"a{character}b") == "a" + character.encode("unicode_escape").decode() + "b"
+    assert make_visible("\u200d", signs=SINGLE_SIGNS) == "\\u200d"  # alone it would not be seen
 
 
 BAD = {
@@ -284,6 +326,16 @@ BAD = {
     "one of two missing": (["train", "t.txt", "gone.txt"], 2, "gone.txt does not exist"),
     "encoding that is no text itself": (["train", "t.txt", "--encoding", b"\xff"], 2, "unknown encoding"),
     "encoding of no text": (["train", "t.txt", "--encoding", "rot13"], 2, "rot13"),
+    "unknown line ends": (["train", "t.txt", "--newlines", "dos"], 2, "--newlines must be universal or keep, not 'dos'"),
+    "PDF file": (["train", "a.pdf"], 2, "a.pdf is a PDF file; extract its text first, for example with pdftotext"),
+    "Word document": (["train", "-"], 2, "standard input is a Word document; save it as plain text"),
+    "Word document to score": (["eval", "a.docx", "-m", "used"], 2, "a.docx is a Word document; save it as plain text"),
+    "image as a prime": (["sample", "--prime-file", "a.png", "-m", "used"], 2, "a.png is a PNG image; it holds no text"),
+    "UTF-16 without a mark": (["train", "wide.txt"], 2, "without a byte-order mark; --encoding utf-16-le reads it"),
+    "prime in UTF-16 without a mark": (["sample", "--prime-file", "wide.txt", "-m", "used"], 2, "save it as UTF-8 text"),
+    "prime in another encoding": (["sample", "--prime-file", "latin.txt", "-m", "used"], 2, "at byte 2; save it as UTF-8 text"),
+    "text of Windows": (["train", "latin.txt"], 2, "name its --encoding, perhaps cp1252"),
+    "a run and no text": (["train", "used"], 2, "no text; to go on with one: charrnn train --resume -o used"),
     "halves of characters": (["train", "half.txt", "--encoding", "raw_unicode_escape"], 2, "surrogates"),
     "a run there already": (["train", "t.txt", "-o", "used"], 2, "--resume, or replace it with --force"),
     "nothing saved": (["train", "--resume", "-o", "folder"], 2, "folder has nothing saved to resume"),
@@ -330,6 +382,9 @@ BAD = {
 }
 
 
+DOCX = b"PK\3\4\x14\0\0\0\x08\0" + bytes(20) + b"word/document.xml" + bytes(99)
+
+
 def try_bad(folder, arguments):
     """Run the program in a folder made for it: (status, stdout, stderr, whether any file has changed)."""
     (folder / "t.txt").write_text("some good text, " * 40)
@@ -340,6 +395,10 @@ def try_bad(folder, arguments):
     (folder / "one.txt").write_text("x")
     (folder / "binary.bin").write_bytes(bytes(range(256)))
     (folder / "latin.txt").write_bytes("früh".encode("latin-1"))
+    (folder / "wide.txt").write_bytes("früh am Tag\n".encode("utf-16-le"))
+    (folder / "a.pdf").write_bytes(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n")
+    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    (folder / "a.docx").write_bytes(DOCX)
     for name in ("folder", "used", "broken", "kept"):
         (folder / name).mkdir()
     model = (ROOT / "tests" / "formats" / "format-1.safetensors").read_bytes()
@@ -348,7 +407,9 @@ def try_bad(folder, arguments):
     (folder / "kept" / "forecast.safetensors").write_text("")
     (folder / "broken" / "state.safetensors").write_text("broken")
     before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
-    done = subprocess.run([*PROGRAM, *arguments], cwd=folder, input=b"", capture_output=True, timeout=120)
+    done = subprocess.run(
+        [*PROGRAM, *arguments], cwd=folder, input=DOCX if "-" in arguments else b"", capture_output=True, timeout=120
+    )
     changed = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} != before
     return done.returncode, done.stdout, done.stderr.decode(), changed
 

@@ -1,20 +1,31 @@
 """Reading, the vocabulary, the split and the windows."""
 
+import bz2
+import gzip
+import io
+import lzma
 import math
 import os
+import re
+import tarfile
 import threading
 import time
+import unicodedata
+import zipfile
 from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from charrnn import checkpoint, train
+from charrnn import Model, checkpoint, load, train
 from charrnn.errors import CharrnnError
+from charrnn.headers import ModelHeader, Origin, Training, model_to_json, parse_model
 from charrnn.inference.score import TextBlocks, score
+from charrnn.network.config import Config
 from charrnn.options import Options
-from charrnn.text import reading
+from charrnn.report.page import find_validation_text
+from charrnn.text.decoding import Decoder
 from charrnn.text.reading import read_corpus, read_text
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import AHEAD, BY_HEART, Windows, fit_windows
@@ -28,27 +39,125 @@ def test_a_vocabulary_is_in_code_point_order_and_round_trips():
     assert vocabulary.encode("aя\U0010ffff").tolist()[1:] == [-1, -1]
 
 
-def test_a_byte_order_mark_is_dropped_and_line_ends_are_kept(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
-    assert read_text([tmp_path / "a.txt"])[0] == "one\r\ntwo\rthree\n"
+def put(folder, name, data):
+    (folder / name).write_bytes(data)
+    return folder / name
+
+
+def test_a_byte_order_mark_is_dropped_and_line_ends_are_read_as_line_breaks_or_kept(tmp_path):
+    path = put(tmp_path, "a.txt", b"\xef\xbb\xbfone\r\ntwo\rthree\n\r\r\n\n\r")
+    assert read_text(path) == "one\ntwo\nthree\n\n\n\n\n"
+    assert read_text(path, newlines="keep") == "one\r\ntwo\rthree\n\r\r\n\n\r"
+    assert read_corpus([path], "bytes").text() == path.read_bytes().decode("latin-1")
+    for data, ends in ((b"a\r\nb", "CRLF"), (b"a\rb", "CR"), (b"a\rb\r\n", "CRLF and CR"), (b"a\nb", "")):
+        notes = [f"its {ends} line ends are read as LF"] if ends else []
+        assert read_corpus([put(tmp_path, "b.txt", data)]).notes == notes
+        assert read_corpus([tmp_path / "b.txt"], newlines="keep").notes == []
 
 
 def test_a_folder_gives_its_text_files_in_sorted_order_and_names_the_others(tmp_path):
     (tmp_path / "sub").mkdir()
     for name, data in {"b.txt": b"B", "a.txt": b"A", "sub/c.md": b"C", "x.png": b"\x89PNG\0\xff", ".hidden": b"no"}.items():
         (tmp_path / name).write_bytes(data)
-    text, notes = read_text([tmp_path])
-    assert text == "ABC"
-    assert len(notes) == 1
-    assert "x.png" in notes[0]
+    corpus = read_corpus([tmp_path])
+    assert corpus.text() == "ABC"
+    assert corpus.notes == [f"passed over what is not utf-8 text: {tmp_path / 'x.png'}"]
+
+
+def test_a_folder_is_a_corpus_without_the_runs_in_it(tmp_path):
+    for name in ("a.txt", "runs/one/history.jsonl", "runs/one/mine.txt", "runs/two/state.safetensors", "runs/z.txt", "b/c.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        put(tmp_path, name, name.encode())
+    put(tmp_path / "runs/one", "model.safetensors", b"\0")
+    corpus = read_corpus([tmp_path])
+    assert corpus.text() == "a.txtb/c.txtruns/z.txt"
+    runs = f"{tmp_path}/runs/one, {tmp_path}/runs/two"
+    assert corpus.notes == [f"passed over what charrnn has written in {runs}"]
+    put(tmp_path, "model.safetensors", b"\0")  # a run beside its text
+    put(tmp_path, "history.jsonl", b"{}")
+    corpus = read_corpus([tmp_path])
+    assert corpus.text() == "a.txtb/c.txtruns/z.txt"
+    assert corpus.notes == [f"passed over what charrnn has written in {tmp_path}, {runs}"]
+    for name in ("runs/one", "runs/two"):
+        (tmp_path / name / "mine.txt").unlink(missing_ok=True)
+        with pytest.raises(CharrnnError, match=f"but no text; to go on with one: charrnn train --resume -o {tmp_path}/{name}$"):
+            read_corpus([tmp_path / name])
+
+
+def test_a_folder_can_be_trained_on_again(tmp_path):
+    put(tmp_path, "a.txt", b"the lamp is lit " * 99)
+    options = Options(steps=1, hidden_size=8, num_layers=1, validation=0.1)
+    for name in ("one", "two"):
+        run = Run.create([tmp_path], options, out=tmp_path / "runs" / name)
+        assert f"passed over what charrnn has written in {tmp_path}/runs/one" in run.notes or name == "one"
+        list(run.events(options))
+        put(tmp_path / "runs" / name, "report.html", b"<p>")
+        held_out = find_validation_text(load(tmp_path / "runs" / name)).text()
+        assert held_out == ("the lamp is lit " * 99)[-158:]
+    list(Run.resume(tmp_path / "runs/one").events(Options(steps=2)))
+
+
+def test_a_changed_text_is_named_when_a_run_is_taken_up(tmp_path):
+    text, other = (put(tmp_path, name, b"the lamp is lit " * 99) for name in ("a.txt", "b.txt"))
+    options = Options(steps=1, hidden_size=8, num_layers=1)
+    list(Run.create([text], options, out=tmp_path / "run").events(options))
+    list(Run.resume(tmp_path / "run", [other]).events(options))  # the same text in another file
+    put(tmp_path, "a.txt", b"the lamp is out " * 99)
+    with pytest.raises(CharrnnError, match=rf"trained on \({text} has changed\); to train on another, use --init-from"):
+        Run.resume(tmp_path / "run")
+    (tmp_path / "run/corpus.json").unlink()  # as in runs of earlier versions
+    with pytest.raises(CharrnnError, match="trained on; to train on another"):
+        Run.resume(tmp_path / "run")
+
+
+def test_a_small_archive_needs_no_folder_for_a_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "nowhere")
+    path = put(tmp_path, "t.txt.gz", gzip.compress(b"the lamp is lit"))
+    assert read_text(path) == "the lamp is lit"
+    monkeypatch.setattr("charrnn.text.id_cache.IN_MEMORY", 9)
+    with pytest.raises(CharrnnError, match="set XDG_CACHE_HOME"):
+        read_corpus([path])
+
+
+def softmax_alone(vocabulary):
+    return Config(len(vocabulary), num_layers=0, hidden_size=0, embedding_size=0)
+
+
+def untrained(header):
+    return Model({name: np.zeros(shape, np.float32) for name, shape in header.config.shapes().items()}, header)
+
+
+@pytest.mark.parametrize(("learned", "form"), [("NFC", "NFC"), ("NFD", "NFD"), ("ASCII", None)])
+def test_text_in_another_normal_form_gets_a_hint(learned, form):
+    text = "한국어는 아름답다. Zażółć gęślą jaźń, Việt Nam.\n"
+    vocabulary = Vocabulary("".join(map(chr, range(10, 127))) if form is None else unicodedata.normalize(form, text))
+    model = untrained(ModelHeader(config=softmax_alone(vocabulary), vocabulary=vocabulary.characters, start="\n"))
+    for other in ("NFC", "NFD"):
+        notes = model.hint_at_form(unicodedata.normalize(other, text + "한국어 ☃"))
+        assert [note[-3:] for note in notes] == ([form.lower()] if form not in (None, other) else [])
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "chosen", "newlines"),
+    [("\nab", None, "universal"), ("\n\rab", None, "keep"), ("\n\rab", "universal", "universal"), ("\n\rab", "keep", "keep")],
+)
+def test_a_model_s_texts_are_read_as_its_own_was_also_by_models_of_earlier_versions(vocabulary, chosen, newlines):
+    origin = Origin(sources=["t.txt"], corpus_hash="", options=Options() if chosen is None else Options(newlines=chosen))
+    header = ModelHeader(config=softmax_alone(vocabulary), vocabulary=vocabulary, start="\n", training=Training(origin=origin))
+    written = model_to_json(header) | {"format": 1}
+    if chosen is None:
+        del written["training"]["options"]["newlines"]
+    read = parse_model(written)
+    assert untrained(read).newlines == newlines
+    assert read.training.origin.options.newlines == (chosen or "keep")  # by which the text of a run is read again
 
 
 def test_any_encoding_is_read_and_a_wrong_one_names_the_byte(tmp_path):
     path = tmp_path / "latin.txt"
     path.write_bytes("früh".encode("latin-1"))
-    assert read_text([path], "latin-1")[0] == "früh"
+    assert read_text(path, "latin-1") == "früh"
     with pytest.raises(CharrnnError, match=r"latin\.txt is not utf-8 at byte 2.*--encoding"):
-        read_text([path])
+        read_corpus([path])
 
 
 def parts(folder, text, validation):
@@ -114,7 +223,7 @@ def test_each_step_is_scored_once_and_stretches_come_in_order(length, streams, s
     assert (np.diff(scored // stretch) >= 0).all()
 
 
-LONG = "ab\r\nzażółć gęślą 🦉 " * 3 + "".join(chr(0x4E00 + k) for k in range(300)) + "the end\n"
+LONG = "ab\nzażółć gęślą 🦉 " * 3 + "".join(chr(0x4E00 + k) for k in range(300)) + "the end\n"
 
 
 @pytest.fixture
@@ -122,32 +231,125 @@ def cache(tmp_path, monkeypatch):
     """The folder of the cache, in a world where texts of 50 characters are long and blocks have seven bytes."""
     monkeypatch.setattr("charrnn.text.id_cache.IN_MEMORY", 50)
     monkeypatch.setattr("charrnn.text.id_cache.BLOCK", 7)
+    for module in ("decoding", "reading"):
+        monkeypatch.setattr(f"charrnn.text.{module}.HEAD", 200)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "charrnn"
-
-
-def put(folder, name, data):
-    (folder / name).write_bytes(data)
-    return folder / name
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-32", "utf-7", "gb18030"])
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 20])
 def test_block_borders_do_not_matter(cache, tmp_path, monkeypatch, encoding, block):
     monkeypatch.setattr("charrnn.text.id_cache.BLOCK", block)
-    assert read_text([put(tmp_path, "t.txt", ("\ufeff" + LONG).encode(encoding))], encoding)[0] == LONG
+    assert read_text(put(tmp_path, "t.txt", ("\ufeff" + LONG).encode(encoding)), encoding) == LONG
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 20])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
+def test_a_line_end_split_over_two_blocks_is_one(cache, tmp_path, monkeypatch, encoding, block):
+    monkeypatch.setattr("charrnn.text.id_cache.BLOCK", block)
+    text = "\r\n".join(["one", "", "zwölf", "\r", "🦉"] * 9) + "\r"
+    path = put(tmp_path, "t.txt", text.encode(encoding))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(path.read_bytes(),))
+    writer.start()
+    corpora = [read_corpus([source]) for source in (path, pipe)]  # a mark tells UTF-16 and UTF-32
+    writer.join()
+    for corpus in corpora:
+        assert corpus.text() == text.replace("\r\n", "\n").replace("\r", "\n")
+    kept = read_corpus([path], newlines="keep")
+    assert kept.text() == text
+    assert read_corpus([path]).corpus_hash == corpora[0].corpus_hash != kept.corpus_hash
+    assert len(list(cache.iterdir())) == 2  # the choice belongs to the name of what the cache keeps
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_byte_order_mark_names_the_encoding(tmp_path, encoding, order):
+    path = put(tmp_path, "t.txt", ("\ufeff" + LONG).encode(f"{encoding}-{order}"))
+    assert read_text(path) == LONG
+    put(tmp_path, "u.txt", b"plain")
+    assert read_corpus([tmp_path]).text() == LONG + "plain"  # in a folder, each file has its own
+    (tmp_path / "t.txt.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert read_text(tmp_path / "t.txt.gz") == LONG
+    assert "\0" in read_text(path, "latin-1")  # who names another one means it
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["plain\n", "zażółć gęślą jaźń\r\n", "一丁 道可道,非常道。\n" * 9, "да нет\n", "🦉 owl"])
+def test_utf_16_without_a_mark_is_named(tmp_path, encoding, text):
+    path = put(tmp_path, "t.txt", text.encode(encoding))
+    with pytest.raises(CharrnnError, match=f"t.txt is {encoding} without a byte-order mark; --encoding {encoding} reads it$"):
+        read_corpus([path])
+    assert read_text(path, encoding) == text.replace("\r\n", "\n")
+
+
+def zipped(*names):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, "application/epub+zip" if name == "mimetype" else "x" * 99)
+    return file.getvalue()
+
+
+FORMATS = {  # bytes, what they are called, the advice
+    "pdf": (b"%PDF-1.7\n1 0 obj\n", "a PDF file", "pdftotext"),
+    "doc": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a Word, Excel or PowerPoint file", "save it as plain text"),
+    "docx": (zipped("[Content_Types].xml", "_rels/.rels", "word/document.xml"), "a Word document", "save it as plain text"),
+    "xlsx": (zipped("[Content_Types].xml", "xl/workbook.xml"), "an Excel workbook", "save it as CSV"),
+    "epub": (zipped("mimetype", "a.xhtml"), "an EPUB book", "save it as plain text"),
+    "zip": (zipped("a.txt"), "a ZIP archive", "unpack it and name the folder"),
+    "tar": (tarfile.TarInfo("a.txt").tobuf(), "a tar archive", "unpack it"),
+    "tgz": (gzip.compress(b"x"), "a gzip archive", "a name that ends in .gz"),
+    "xz": (lzma.compress(b"x"), "an xz archive", "unpack it"),
+    "bz2": (bz2.compress(b"x"), "a bzip2 archive", "unpack it"),
+    "png": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a PNG image", "no text"),
+    "jpg": (b"\xff\xd8\xff\xe0\0\x10JFIF", "a JPEG image", "no text"),
+    "webp": (b"RIFF\x24\0\0\0WEBPVP8 ", "a WebP image", "no text"),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_is_no_text_is_named_as_what_it_is(tmp_path, kind):
+    data, name, advice = FORMATS[kind]
+    path = put(tmp_path, f"a.{kind}", data)
+    for read in (lambda: read_corpus([path]), lambda: read_corpus([path], "latin-1"), lambda: read_text(path)):
+        with pytest.raises(CharrnnError, match=re.escape(f"a.{kind} is {name}; ") + ".*" + re.escape(advice)) as error:
+            read()
+        assert "--encoding" not in str(error.value)
+    assert len(read_corpus([path], "bytes")) == len(data)
+    put(tmp_path, "b.txt", b"text")
+    assert read_corpus([tmp_path]).notes == [f"passed over what is not utf-8 text: {path}"]
+
+
+def test_an_encoding_is_suggested_where_one_can_be_named(tmp_path):
+    german, odd, binary = (
+        put(tmp_path, name, data) for name, data in (("g", b"f\xfcr \x80 5"), ("o", b"\x81\x9d"), ("b", bytes(range(256))))
+    )
+    for path, tried, guess in ((german, "utf-8", "cp1252"), (odd, "utf-8", "latin-1"), (odd, "cp1252", "latin-1")):
+        with pytest.raises(CharrnnError, match=f"is not {tried} at byte .; name its --encoding, perhaps {guess}$"):
+            read_corpus([path], tried)
+    with pytest.raises(CharrnnError, match=r"perhaps utf-8$"):
+        read_corpus([put(tmp_path, "u", "für".encode())], "ascii")
+    for path in (german, odd, binary):
+        with pytest.raises(CharrnnError, match=r"; save it as UTF-8 text$") as error:
+            read_text(path)
+        assert "--" not in str(error.value)
+    with pytest.raises(CharrnnError, match=r"NUL bytes, so it is not text; save it as UTF-8 text$"):
+        read_text(binary, "utf-8")
 
 
 @pytest.mark.parametrize(
-    ("encoding", "text"), [("iso2022_jp", "日本 and 語\n" * 9), ("latin-1", "".join(map(chr, range(256))))]
+    ("encoding", "text"), [("iso2022_jp", "日本 and 語\n" * 9), ("latin-1", "".join(map(chr, range(14, 256))))]
 )
 def test_stateful_and_narrow_encodings_are_read_in_blocks(cache, tmp_path, encoding, text):
-    assert read_text([put(tmp_path, "t.txt", text.encode(encoding))], encoding)[0] == text
+    assert read_text(put(tmp_path, "t.txt", text.encode(encoding)), encoding) == text
 
 
 def test_bytes_take_each_byte_for_a_character(tmp_path):
     data = bytes(range(256)) * 3
-    assert read_text([put(tmp_path, "t.bin", data)], "bytes")[0] == data.decode("latin-1")
+    assert read_text(put(tmp_path, "t.bin", data), "bytes") == data.decode("latin-1")
 
 
 def test_a_text_has_one_hash_however_it_is_read(cache, tmp_path, monkeypatch):
@@ -165,7 +367,7 @@ def test_a_long_text_is_found_again_by_its_content(cache, tmp_path, monkeypatch)
     first = read_corpus([path])
     assert "are kept in" in first.notes[0]
     (kept,) = cache.iterdir()
-    monkeypatch.setattr(reading, "_decode", lambda *_: pytest.fail("it was read a second time"))
+    monkeypatch.setattr(Decoder, "decode", lambda *_: pytest.fail("it was read a second time"))
     second = read_corpus([path.rename(tmp_path / "elsewhere.txt")])
     assert (second.text(), second.corpus_hash, second.notes) == (LONG, first.corpus_hash, [])
     assert list(cache.iterdir()) == [kept]
@@ -220,8 +422,8 @@ def test_files_that_turn_out_not_to_be_text_leave_no_trace(cache, tmp_path, monk
     for _ in range(2):  # the second time from the cache
         corpus = read_corpus([folder])
         assert corpus.text() == LONG + "last"
-        assert [note.split()[0] for note in corpus.notes[:2]] == [str(folder / "b.bin"), str(folder / "c.txt")]
-        monkeypatch.setattr(reading, "_decode", lambda *_: pytest.fail("it was read a second time"))
+        assert corpus.notes[0] == f"passed over what is not utf-8 text: {folder / 'b.bin'}, {folder / 'c.txt'}"
+        monkeypatch.setattr(Decoder, "decode", lambda *_: pytest.fail("it was read a second time"))
     assert corpus.corpus_hash == expected
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))

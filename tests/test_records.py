@@ -196,6 +196,29 @@ def test_held_out_lines_are_whole_drawn_by_seed_and_never_in_the_training_text()
     assert hold_out(texts, 0.3, 6) != (training, held_out, dropped)
 
 
+def test_lines_that_are_often_repeated_are_held_out_with_their_copies():
+    texts = NAMES[:40] * 25
+    training, held_out, dropped = hold_out(texts, 0.1, 5)
+    assert sorted(training + held_out) == sorted(texts)
+    assert set(training) == set(NAMES[:40]) - set(held_out)
+    assert len(held_out) == 100
+    assert len(set(held_out)) == 4
+    assert dropped == 0
+    assert hold_out(texts, 0.1, 5) == (training, held_out, dropped)
+    assert set(hold_out(texts, 0.1, 6)[1]) != set(held_out)
+    assert hold_out(["yes", "no"] * 50, 0.1, 5)[1:] == ([], 0)  # either is half of all
+    mostly = ["yes"] * 900 + NAMES[:20] * 5  # the frequent one is left to be learned
+    training, held_out, dropped = hold_out(mostly, 0.05, 5)
+    assert "yes" not in held_out
+    assert len(set(held_out)) == 10
+
+
+def test_a_list_of_few_lines_says_why_nothing_is_held_out(tmp_path):
+    (tmp_path / "t.txt").write_text("yes\nno\n" * 50)
+    errors = charrnn("train", "t.txt", "--by-line", "--steps", 2, "--hidden-size", 8, cwd=tmp_path)[1]
+    assert "note: the text has too few different lines to hold any of it out: " in errors
+
+
 def test_a_run_learns_whole_lines_and_validates_on_others(names, tmp_path):
     run = Run.create([names], options_of(steps=1, records="line"), out=tmp_path / "run")
     data = run.dataset

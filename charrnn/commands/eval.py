@@ -35,6 +35,7 @@ def eval(
     from charrnn.inference.surprisal import InOrder, Top, select_scored_text
     from charrnn.options import require
     from charrnn.terminal.heatmap import Heatmap, JsonHeatmap, terminal_palette
+    from charrnn.text.corpus import PIECE
     from charrnn.text.reading import read_corpus
     from charrnn.text.records import split
 
@@ -46,9 +47,9 @@ def eval(
     kind = loaded.records
     require(kind is not None or not worst, f"--worst: {loaded.path} is not a model of lines or paragraphs")
     with frame.WorkDisplay() as reading:
-        corpus = read_corpus(sources, encoding, reading.progress)
+        corpus = read_corpus(sources, encoding, newlines=loaded.newlines, watch=reading.progress)
     records, notes = split(corpus.text(), kind) if kind else ([], [])
-    common.print_notes(corpus.notes + notes)
+    common.print_notes(corpus.notes + notes + loaded.hint_at_form(corpus.text(0, PIECE)))
     quiet = heatmap and len(corpus) > STRETCH  # then the text comes as it is scored
     in_order = highest = palette = None
     if heatmap or top:
@@ -102,12 +103,12 @@ def format_surprise(surprise: "Surprise", symbol: str | None, width: int, emphas
     `symbol` is the character that stands for all that the model does not know, where it has one.
     """
     from charrnn.terminal.heatmap import RESET, percent
-    from charrnn.text.visible import LINE_SIGNS, make_visible
+    from charrnn.text.visible import LINE_SIGNS, SINGLE_SIGNS, make_visible
 
-    parts = (surprise.before, surprise.character, surprise.after)
-    before, character, after = (make_visible(part, signs=LINE_SIGNS) for part in parts)
+    before, after = (make_visible(part, signs=LINE_SIGNS) for part in (surprise.before, surprise.after))
+    character = make_visible(surprise.character, signs=SINGLE_SIGNS)
     marked = f"\x1b[7m{character}{RESET}" if emphasis else f"[{character}]"
     place = f"{surprise.line}:{surprise.column}"
     names = {symbol: "other", " ": "␣"}
-    guesses = "  ".join(f"{names.get(c) or make_visible(c, signs=LINE_SIGNS)} {percent(p)}" for c, p in surprise.guesses)
+    guesses = "  ".join(f"{names.get(c) or make_visible(c, signs=SINGLE_SIGNS)} {percent(p)}" for c, p in surprise.guesses)
     return f"{surprise.bits:7.2f} {place:>{width}}  {before[-BEFORE:]:>{BEFORE}}{marked}{after[:AFTER]:<{AFTER}}  {guesses}"

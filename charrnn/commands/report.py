@@ -45,7 +45,7 @@ def report(
     require_output("--out", target, [loaded.path, *(texts or (origin.texts if origin else []))])
     with frame.WorkDisplay() as reading:
         if texts:
-            corpus = read_corpus(texts, encoding, reading.progress)
+            corpus = read_corpus(texts, encoding, newlines=loaded.newlines, watch=reading.progress)
             name = ", ".join("standard input" if source == "-" else Path(source).name for source in texts)
         else:
             corpus = find_validation_text(loaded, reading.progress)

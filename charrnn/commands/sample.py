@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charrnn.commands.common import ModelArgument, ModelOption, is_piped, load_model, option, require_extra, say_waiting
+from charrnn.commands.common import (
+    ModelArgument,
+    ModelOption,
+    is_piped,
+    load_model,
+    option,
+    print_notes,
+    require_extra,
+    say_waiting,
+)
 from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
 
@@ -64,11 +73,12 @@ def sample(
         require_extra("prompt_toolkit", "--interactive", "write")
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, greedy=greedy)
     loaded = _load_named(named, model)
-    prime = _read_prime(prime, prime_file)
+    prime = _read_prime(prime, prime_file, loaded.newlines)
     require(loaded.records is not None or not novel, f"--novel: {loaded.path} is not a model of lines or paragraphs")
     if unknown := loaded.unknown(prime):
         fate = "skipped in the prime" if loaded.vocabulary.unknown is None else "read as its unknown symbol"
         output.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
+        print_notes(loaded.hint_at_form(prime))
     if loaded.records:
         prime = prime.removesuffix(SEPARATORS[loaded.records])  # a pipe's last line break
     if interactive:
@@ -105,7 +115,7 @@ def _load_named(named: Path | None, model: Path | None) -> "Model":
         raise
 
 
-def _read_prime(prime: str | None, file: Path | None) -> str:
+def _read_prime(prime: str | None, file: Path | None, newlines: str) -> str:
     """The text to go on from: the one that is named, or else what a pipe holds."""
     from charrnn.text.reading import STDIN, read_text
 
@@ -115,7 +125,7 @@ def _read_prime(prime: str | None, file: Path | None) -> str:
     name, hint = ("standard input", "; for no prompt: --prime ''") if source == STDIN else (source, "")
     try:
         with say_waiting(name, hint):
-            return read_text([source])[0]
+            return read_text(source, newlines=newlines)
     except CharrnnError as error:
         if source != STDIN or "empty" not in str(error):
             raise

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
 
+NEWLINES = "universal reads CRLF and CR as line breaks; keep leaves them in the text. [default: universal]"
 MAX_VOCABULARY = "Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]"
 BY_LINE = "Learn each line as a sequence of its own; whole lines are held out at random."
 BY_PARAGRAPH = "The same for paragraphs, which blank lines separate, such as conversations."
@@ -44,6 +45,7 @@ TENSORBOARD = "Write figures and samples for TensorBoard too; takes charrnn[tens
 def train(
     corpus: Annotated[list[str] | None, argument("[CORPUS]...", help=common.TEXTS)] = None,
     encoding: Annotated[str, option("The text's encoding; bytes takes each byte for a character. [default: utf-8]")] = "utf-8",
+    newlines: Annotated[str, option(NEWLINES)] = "universal",
     max_vocabulary: Annotated[int | None, option(MAX_VOCABULARY, metavar="N")] = None,
     by_line: Annotated[bool, option(BY_LINE, names="--by-line")] = False,
     by_paragraph: Annotated[bool, option(BY_PARAGRAPH, names="--by-paragraph")] = False,
@@ -86,7 +88,7 @@ def train(
         seconds = 300.0
     records = "line" if by_line else "paragraph" if by_paragraph else None
     begin = Options(seconds=seconds, epochs=epochs, steps=steps, device=device, threads=threads)
-    options = replace(begin, cell=cell, precision=precision, encoding=encoding, records=records)
+    options = replace(begin, cell=cell, precision=precision, encoding=encoding, newlines=newlines, records=records)
     options = replace(options, num_layers=layers, hidden_size=hidden_size, embedding_size=embedding, seq_length=seq_length)
     options = replace(options, batch_size=batch_size, seed=seed, max_vocabulary=max_vocabulary)
     options = replace(options, dropout=dropout, learning_rate=learning_rate, validation=held_out)

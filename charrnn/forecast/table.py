@@ -57,7 +57,7 @@ def read_series(
     """
     if str(source) != STDIN and Path(source).is_dir():
         raise CharrnnError(f"{source} is a folder; name a file of comma-separated values")
-    text = read_text([source], encoding)[0]
+    text = read_text(source, encoding)
     table, names, lines, notes = _parse(text, "standard input" if str(source) == STDIN else str(source))
     if reverse:
         table, lines = table[::-1], lines[::-1]

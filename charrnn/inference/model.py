@@ -3,10 +3,12 @@
 Letters: B batch, V vocabulary.
 """
 
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -64,9 +66,29 @@ class Model:
 
     def unknown(self, text: str) -> str:
         """The characters of `text` that the model has never seen, each once."""
+        return "".join(dict.fromkeys(text[k] for k in np.flatnonzero(self._is_unknown(text))))
+
+    def _is_unknown(self, text: str) -> np.ndarray:
         ids = self.vocabulary.encode(text)
-        outside = (-1, self.vocabulary.unknown)
-        return "".join(dict.fromkeys(c for c, i in zip(text, ids, strict=True) if i in outside))
+        outside: np.ndarray = (ids < 0) | (ids == self.vocabulary.unknown)
+        return outside
+
+    @property
+    def newlines(self) -> str:
+        """How files are read for it: "universal" or "keep", as its text was; see `text.decoding`."""
+        origin = self.header.training.origin
+        kept = self.vocabulary.encode("\r")[0] >= 0 and (origin is None or origin.options.newlines == "keep")
+        return "keep" if kept else "universal"
+
+    def hint_at_form(self, text: str) -> list[str]:
+        """A note for the user where most unknown characters of `text` are known in another one of Unicode's normal forms."""
+        unknown = self._is_unknown(text).sum()
+        forms: dict[Literal["NFC", "NFD"], str] = {"NFC": "composed", "NFD": "decomposed"} if unknown else {}
+        for form, known in forms.items():
+            if 2 * self._is_unknown(unicodedata.normalize(form, text)).sum() < unknown:
+                cure = f"convert the text: uconv -x any-{form.lower()}"
+                return [f"the model has learned {known} characters (Unicode's {form}); {cure}"]
+        return []
 
     def generate(
         self, prime: str = "", length: int = 500, sampler: Sampler | None = None, seed: Seed = None, count: int = 1

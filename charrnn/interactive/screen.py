@@ -29,7 +29,7 @@ from prompt_toolkit.utils import get_cwidth
 
 from charrnn.errors import CharrnnError
 from charrnn.interactive.cowriter import CoWriter, Past
-from charrnn.text.visible import make_visible
+from charrnn.text.visible import SINGLE_SIGNS, make_visible
 
 TOKEN = re.compile(r"\n|[^\S\n]{1,200}|\S{1,200}")  # what a row is made of; longer runs are taken in parts
 STYLE = Style.from_dict({"model": "ansicyan", "unknown": "ansired underline", "bar": "reverse", "chosen": "reverse"})
@@ -275,7 +275,7 @@ class Interactive:
     def _suggestions(self) -> StyleAndTextTuples:
         fragments: StyleAndTextTuples = []
         for k, (character, p) in enumerate(self.writer.suggest(self._before(), self.suggest)):
-            name = NAMES.get(character) or show(character)
+            name = NAMES.get(character) or make_visible(character, keep="", signs=SINGLE_SIGNS)
             line = f" {k + 1}  {name}{' ' * (12 - measure(name))}{p:6.1%}  "
             fragments += [("class:chosen" if k == self.chosen else "", line), ("class:model", "█" * round(p * 30)), ("", "\n")]
         return fragments

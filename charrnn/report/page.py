@@ -30,7 +30,7 @@ from charrnn.terminal.output import duration
 from charrnn.text.corpus import Corpus
 from charrnn.text.reading import STDIN, Watch, build_corpus
 from charrnn.text.records import SEPARATORS
-from charrnn.text.visible import LINE_SIGNS, make_visible
+from charrnn.text.visible import LINE_SIGNS, SINGLE_SIGNS, make_visible
 from charrnn.training.data import read_texts, require_there
 from charrnn.version import __version__
 
@@ -186,13 +186,13 @@ def _render_samples(history: Sequence[Metrics]) -> dict[str, str]:
 
 def _render_surprise(surprise: Surprise, model: Model, coloured: int) -> str:
     unknown = model.vocabulary.unknown
-    show = partial(make_visible, signs=LINE_SIGNS)
+    show = partial(make_visible, signs=SINGLE_SIGNS)
     names = NAMES if unknown is None else NAMES | {model.vocabulary.characters[unknown]: "any other"}
     guesses = ", ".join(f"{names.get(c) or f'“{show(c)}”'} {percent(p)}" for c, p in surprise.guesses[:3])
     disabled = "" if surprise.place < coloured else " disabled"
     said = f"expected {guesses}" if guesses else "unknown to the model"
-    parts = (surprise.before[-14:], surprise.character, surprise.after[:12])
-    before, character, after = (escape(show(part)) for part in parts)
+    before, after = (escape(make_visible(part, signs=LINE_SIGNS)) for part in (surprise.before[-14:], surprise.after[:12]))
+    character = escape(show(surprise.character))
     return (
         f'<li><button type="button" data-place="{surprise.place}"{disabled}><span class="mono">{before}'
         f"<mark>{character}</mark>{after}</span><small>{surprise.bits:.1f} bits; {escape(said)}</small></button></li>"

@@ -4,11 +4,9 @@ The ids of a long text are written to a file in the user's cache folder as they 
 the text. That file is found again by the hash of the sources' bytes. Files that end in .gz or .zst are unpacked.
 """
 
-import codecs
 import contextlib
 import functools
 import hashlib
-import io
 import json
 import os
 import shlex
@@ -20,42 +18,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from charrnn.errors import CharrnnError
+from charrnn.errors import CharrnnError, shorten
 from charrnn.text import id_cache
 from charrnn.text.corpus import Corpus, SourceFile
+from charrnn.text.decoding import HEAD, Decoder, NotTextError
 from charrnn.text.id_cache import IdWriter
 
 Watch = Callable[[int, int | None], None]  # told how many bytes have been read, and of how many (None: unknown)
 STDIN = "-"
-HEAD = 8192  # bytes at the beginning of a UTF-8 text in which a NUL says that it is none
+RUN_FILES = ("model.safetensors", "state.safetensors")  # a folder with one of them is that of a run
+WRITTEN = (*RUN_FILES, "history.jsonl", "corpus.json", "report.html", "model.onnx")  # what is in a run's folder
 BINARY = "binary"  # instead of the hash of a file that is skipped for its head
 ARCHIVES = (".gz", ".zst")  # what the names of compressed files end in
 PIECE = 256  # bytes of an archive that are unpacked at a time, to 8 MB at most: zstd makes 128 kB of four bytes
 WINDOW = 1 << 26  # bytes that a .zst may refer back to, since they are held in memory
 
 
-def read_text(sources: Sequence[str | Path], encoding: str = "utf-8") -> tuple[str, list[str]]:
-    """Read all `sources` as one string: the text, and notes for the user. Raises what `read_corpus` raises."""
-    corpus = read_corpus(sources, encoding)
-    return corpus.text(), corpus.notes
+def read_text(source: str | Path, encoding: str | None = None, newlines: str = "universal") -> str:
+    """Read a text as one string. Raises: as `read_corpus`, in words that name no option where no `encoding` is given."""
+    try:
+        return read_corpus([source], encoding or "utf-8", newlines).text()
+    except NotTextError as error:
+        if not error.encoding or (encoding is not None and error.encoding != "bytes"):
+            raise
+        raise CharrnnError(f"{error.fault}; save it as UTF-8 text") from None
 
 
-def read_corpus(sources: Sequence[str | Path], encoding: str = "utf-8", watch: Watch | None = None) -> Corpus:
+def read_corpus(
+    sources: Sequence[str | Path], encoding: str = "utf-8", newlines: str = "universal", watch: Watch | None = None
+) -> Corpus:
     """Read all `sources` (files, folders, '-' for standard input) as one text in one of Python's encodings, or "bytes".
 
-    A folder gives every text file below it in sorted order; hidden files and files that are not text are skipped, and
-    named in the corpus's notes. A byte-order mark is dropped, line ends are kept as they are.
+    A folder gives every text file below it in sorted order; hidden files, runs and files that are not text are skipped, and
+    the latter two named in the corpus's notes. A byte-order mark is dropped; that of UTF-16 or UTF-32 names the encoding of a
+    file that would be UTF-8. `newlines` is one of NEWLINES; bytes are always kept as they are.
 
     Raises: CharrnnError for what is missing, unreadable, a broken archive, not in `encoding`, empty in all, or changes while
     it is read, and (status 1) if there is no room for the ids of a long text.
     """
-    reader = _Reader(sources, encoding=encoding, watch=watch)
+    reader = _Reader(sources, encoding=encoding, newlines=newlines, watch=watch)
     if (corpus := reader.find()) is None:
         corpus = reader.read()
     if not len(corpus):
         raise CharrnnError(f"no text in {', '.join(map(str, sources))}: it is empty")
-    skipped = [f"{file.name} is not {encoding} text; passed over" for file in reader.files if not file.is_text]
-    corpus.notes = reader.notes + skipped + corpus.notes
+    if skipped := [file.name for file in reader.files if not file.is_text]:
+        reader.notes.append(f"passed over what is not {encoding} text: {shorten(skipped)}")
+    corpus.notes = reader.notes + reader.decoder.note() + corpus.notes
     names = [file.name if file.name == STDIN else os.path.abspath(file.name) for file in reader.files]
     corpus.files = [SourceFile(name, bytes=file.size, hash=file.hash) for name, file in zip(names, reader.files, strict=True)]
     return corpus
@@ -83,22 +91,28 @@ class _File:
     def compressed(self) -> bool:
         return self.name.endswith(ARCHIVES)
 
+    @property
+    def shown(self) -> str:
+        return "standard input" if self.name == STDIN else self.name
+
 
 class _Reader:
     """Makes a corpus of files: `find` looks for its ids in the cache, `read` reads the files."""
 
-    def __init__(self, sources: Sequence[str | Path], encoding: str, watch: Watch | None):
-        self.encoding = encoding
-        self.codec = _codec(encoding)
-        self.files = [_File(name, size=_size(name), lenient=lenient) for name, lenient in list(_files(sources))]
+    def __init__(self, sources: Sequence[str | Path], encoding: str, newlines: str, watch: Watch | None):
+        self.decoder = Decoder(encoding, newlines)
+        files, runs = _find_files(sources)
+        self.files = [_File(name, size=_size(name), lenient=lenient) for name, lenient in files]
         sizes = [file.size for file in self.files]
         self.total = None if None in sizes else sum(size or 0 for size in sizes)
         self.done = 0  # bytes, and who is told of them
         self.watch = watch
-        self.notes: list[str] = []
+        self.notes = [f"passed over what charrnn has written in {shorten(runs)}"] if runs else []
         self.stem: Path | None = None  # of the path in the cache, still without its hash; None for what is not kept there
         if self.total is not None and (self.total >= id_cache.IN_MEMORY or any(file.compressed for file in self.files)):
-            self.stem = id_cache.cache_folder() / f"v{id_cache.FORMAT}-{self.total}-{self.codec.name}"
+            with contextlib.suppress(CharrnnError):  # without a folder for the cache only a long text is an error, by then
+                stem = f"v{id_cache.FORMAT}-{self.total}-{self.decoder.codec.name}-{self.decoder.newlines}"
+                self.stem = id_cache.cache_folder() / stem
 
     def find(self) -> Corpus | None:
         """The corpus whose ids the cache keeps; None if it does not."""
@@ -133,14 +147,15 @@ class _Reader:
         length = writer.length
         file.hash = ""
         try:
-            for text in _decode(_unpack(file, blocks), file, codec=self.codec, encoding=self.encoding):
+            for text in self.decoder.decode(_unpack(file, blocks), file.shown):
                 writer.write(text)
-        except _NotTextError:
+        except NotTextError as error:
             if not file.lenient:
                 raise
             writer.roll_back(length)
             file.is_text = False
-            if file.hash == BINARY:
+            if error.by_head and not file.compressed:
+                file.hash = BINARY
                 return
             for _ in blocks:  # the rest belongs to its hash
                 pass
@@ -149,7 +164,7 @@ class _Reader:
     def _hash(self, file: _File) -> str:
         """The hash of a file's bytes, the same as reading it gives."""
         with _reading(file.name), open(file.name, "rb") as opened:
-            if self.codec.name == "utf-8" and not file.compressed and b"\0" in opened.read(HEAD):
+            if not file.compressed and self.decoder.find_fault(opened.read(HEAD), file.name):
                 return BINARY
             hashes = []
             read = functools.partial(os.pread, opened.fileno(), id_cache.BLOCK)  # from a place on
@@ -169,46 +184,44 @@ class _Reader:
         return stem.with_name(f"{stem.name}-{hashlib.sha256(hashes.encode()).hexdigest()}.ids")
 
 
-class _NotTextError(CharrnnError):
-    """A file is not text in the encoding."""
-
-
-def _codec(encoding: str) -> codecs.CodecInfo:
-    try:
-        codec = codecs.lookup("latin-1" if encoding == "bytes" else encoding)
-        io.TextIOWrapper(io.BytesIO(), codec.name)  # refuses what does not decode to text
-    except (LookupError, ValueError) as error:  # ValueError: a name with a NUL or a lone surrogate in it
-        if "not a text encoding" in str(error):
-            raise CharrnnError(f"{encoding} is not an encoding of text") from None
-        raise CharrnnError(f"unknown encoding {encoding!r}; Python's names are meant, such as utf-8 or latin-1") from None
-    if codec.incrementaldecoder is None or codec.name in ("idna", "punycode", "undefined"):
-        raise CharrnnError(f"{encoding} is not an encoding of running text")
-    return codec
-
-
-def _files(sources: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:
-    """The name of each file, and whether it is skipped if it is not text."""
+def _find_files(sources: Sequence[str | Path]) -> tuple[list[tuple[str, bool]], list[str]]:
+    """The name of each file, and whether it is skipped if it is not text; and the folders of runs, which are passed over."""
+    found: list[tuple[str, bool]] = []
+    runs: list[str] = []
     for source in map(str, sources):
         if source == STDIN or not os.path.isdir(source):
-            yield source, False
+            found.append((source, False))
             continue
-        files = sorted(_walk(Path(source)))
+        files, below = _walk(Path(source))
+        runs += below
+        if not files and below:
+            cure = f"to go on with one: charrnn train --resume -o {shlex.quote(below[0])}"
+            raise CharrnnError(f"{source} holds runs of charrnn, but no text; {cure}")
         if not files:
             raise CharrnnError(f"{source} is a folder without files; name one that holds text")
-        yield from ((str(file), True) for file in files)
+        found += [(str(file), True) for file in sorted(files)]
+    return found, runs
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder, however deep, in no order; hidden ones and what links to folders lead to are left out."""
-    folders = [folder]
+def _walk(top: Path) -> tuple[list[Path], list[str]]:
+    """The files below a folder, however deep, in no order; and the folders of runs, `top` if it is one.
+
+    Hidden files, what links to folders lead to and what belongs to a run are left out.
+    """
+    files: list[Path] = []
+    runs: list[str] = []
+    folders = [top]
     while folders:
         folder = folders.pop()
+        paths: list[Path] = []
         with _reading(str(folder)), contextlib.suppress(PermissionError):
-            for path in folder.iterdir():
-                if path.name[0] != "." and path.is_dir() and not path.is_symlink():
-                    folders.append(path)
-                elif path.name[0] != "." and path.is_file():
-                    yield path
+            paths = [path for path in folder.iterdir() if path.name[0] != "."]
+        if is_run := any(path.name in RUN_FILES for path in paths):
+            runs.append(str(folder))
+        if not is_run or folder == top:
+            folders += [path for path in paths if path.is_dir() and not path.is_symlink()]
+            files += [path for path in paths if path.is_file() and not (is_run and path.name in WRITTEN)]
+    return files, sorted(runs)
 
 
 @contextlib.contextmanager
@@ -297,26 +310,3 @@ def _stamp(file: IO[bytes]) -> tuple[int, int] | None:
     except (OSError, ValueError):  # a standard input that is no file
         return None
     return (facts.st_size, facts.st_mtime_ns) if stat.S_ISREG(facts.st_mode) else None
-
-
-def _decode(blocks: Iterator[bytes], file: _File, codec: codecs.CodecInfo, encoding: str) -> Iterator[str]:
-    """The text of a file, piece by piece. Raises: _NotTextError, which names the first byte that is not text."""
-    shown = "standard input" if file.name == STDIN else file.name
-    assert codec.incrementaldecoder is not None
-    decoder = codec.incrementaldecoder()
-    done = 0  # bytes, and whether there was any text
-    begun = False
-    for block in blocks:
-        if codec.name == "utf-8" and done < HEAD and b"\0" in block[: HEAD - done]:
-            file.hash = "" if file.compressed else BINARY
-            raise _NotTextError(f"{shown} holds NUL bytes, so it is not text; for its bytes as they are, --encoding bytes")
-        waiting = len(decoder.getstate()[0])  # bytes of a character that the last block broke off
-        try:
-            text = decoder.decode(block, final=not block)
-        except UnicodeError as error:
-            where = f" at byte {done - waiting + error.start}" if isinstance(error, UnicodeDecodeError) else ""
-            raise _NotTextError(f"{shown} is not {encoding}{where}; name its --encoding") from None
-        done += len(block)
-        if text:
-            yield text if begun else text.removeprefix("\ufeff")
-            begun = True

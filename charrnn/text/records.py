@@ -5,6 +5,7 @@ A record is read after a line break and ends with its separator. Letters: N char
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -69,14 +70,25 @@ def join(records: Iterable[str], kind: str) -> str:
 def hold_out(records: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str], int]:
     """Draw `fraction` of the records for validation, at random by `seed`, but leave out those that training has as well.
 
+    Where this leaves out most, as of records that are often repeated, each is drawn with all of its copies instead.
     Returns: the training part, the records held out in the order drawn, and how many were left out.
     """
-    order = np.random.default_rng(seed).permutation(len(records))
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(records))
     n = int(len(records) * fraction)
     training = [records[i] for i in np.sort(order[n:])]
     seen = set(training)
     held_out = [records[i] for i in order[:n] if records[i] not in seen]
-    return training, held_out, len(records) - len(training) - len(held_out)
+    if 2 * len(held_out) >= n:
+        return training, held_out, n - len(held_out)
+    copies = Counter(records)
+    distinct = list(copies)
+    drawn: set[str] = set()
+    for k in generator.permutation(len(distinct)):
+        if copies[distinct[k]] <= n:
+            n -= copies[distinct[k]]
+            drawn.add(distinct[k])
+    return [record for record in records if record not in drawn], [records[i] for i in order if records[i] in drawn], 0
 
 
 def hash_records(records: Iterable[str]) -> np.ndarray:

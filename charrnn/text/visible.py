@@ -3,18 +3,27 @@
 import unicodedata
 from collections.abc import Mapping
 
-OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of controls, bidirectional marks, surrogates and line ends
+OBEYED = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of controls, surrogates and line ends
+REORDERING = {*map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))}  # bidirectional marks
+INVISIBLE = map(chr, (0x00AD, *range(0x200B, 0x200E), *range(0x2060, 0x2065), *range(0xFE00, 0xFE10), 0xFEFF))  # as joiners
+
+
+def _number(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
 LINE_SIGNS = {"\n": "↵", "\t": "⇥"}  # for a text that must stay on one line
+SINGLE_SIGNS = LINE_SIGNS | {c: _number(c) for c in INVISIBLE}  # for a character that stands alone
 
 
 def make_visible(text: str, keep: str = "\n\t", signs: Mapping[str, str] = {}) -> str:
-    """Replace each character that a terminal would obey: by its sign where `signs` has one, else by its number.
+    """Replace each character that a terminal would obey or that reorders text: by its sign in `signs`, else by its number.
 
     Characters in `keep` stay as they are.
 
     >>> make_visible("a\\x1b[31mb"), make_visible("to be,\\n\\x07or", signs=LINE_SIGNS)
     ('a\\\\x1b[31mb', 'to be,↵\\\\x07or')
     """
-    obeyed = (c for c in set(text) - set(keep) if unicodedata.category(c) in OBEYED)
-    shown = {c: c.encode("unicode_escape").decode("ascii") for c in obeyed} | dict(signs)
+    obeyed = (c for c in set(text) - set(keep) if unicodedata.category(c) in OBEYED or c in REORDERING)
+    shown = {c: _number(c) for c in obeyed} | dict(signs)
     return "".join(shown.get(c, c) for c in text)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from charrnn.checkpoint import read_model
-from charrnn.errors import CharrnnError
+from charrnn.errors import CharrnnError, shorten
 from charrnn.headers import Origin, StateHeader
 from charrnn.inference.score import RecordBlocks, TextBlocks
 from charrnn.options import Options, require
 from charrnn.run_folder import BASES, list_bases, read_manifest
 from charrnn.text import id_cache, records
-from charrnn.text.corpus import Corpus, Sliced, SourceFile, count_ids
+from charrnn.text.corpus import PIECE, Corpus, Sliced, SourceFile, count_ids
 from charrnn.text.reading import ARCHIVES, STDIN, Watch, build_corpus, read_corpus
 from charrnn.text.records import RecordText, find_records, hash_records
 from charrnn.text.vocabulary import Ids, Vocabulary
@@ -85,7 +85,8 @@ def load_dataset(sources: Sources, options: Options, base: "Model | None", watch
     text = read_texts(sources, options=options, watch=watch, group=group)
     group.require_same({"the text": text.corpus_hash})
     if text.validation and not len(text.held_out):
-        text.notes.append("the text is too short to hold any of it out: the best model is that of the lowest training loss")
+        reason = f"has too few different {options.records}s" if options.records else "is too short"
+        text.notes.append(f"the text {reason} to hold any of it out: the best model is that of the lowest training loss")
     vocabulary, start = choose_vocabulary(text.training, options=options, group=group)
     if base is None:
         text.notes.extend(suggest_base(text.training, options))
@@ -97,6 +98,7 @@ def load_dataset(sources: Sources, options: Options, base: "Model | None", watch
             text.notes.append(
                 f"{what} that {base.name} has never seen {'is' if len(added) == 1 else 'are'} added: {added[:40]!r}"
             )
+            text.notes.extend(base.hint_at_form(text.training.text(0, PIECE)))
     return Dataset(text, kind=options.records, vocabulary=vocabulary, start=start)
 
 
@@ -176,11 +178,11 @@ def choose_start(text: Corpus, vocabulary: Vocabulary) -> str:
 
 def read_texts(sources: Sources, options: Options, watch: Watch | None = None, group: Group = ALONE) -> SplitText:
     """Read the text of `sources`, and hold out what `options` say. Raises: CharrnnError for what can't be used."""
-    corpus = _read(sources, encoding=options.encoding, watch=watch, group=group)
+    corpus = _read(sources, options=options, watch=watch, group=group)
     read = [corpus]
     validation = options.validation
     if isinstance(validation, str):
-        read.append(_read([validation], encoding=options.encoding, watch=watch, group=group))
+        read.append(_read([validation], options=options, watch=watch, group=group))
     notes = [note for part in read for note in part.notes]
     if validation is None:
         tiny = options.records is None and len(corpus) < TINY
@@ -206,20 +208,22 @@ def require_there(origin: Origin, cure: str) -> None:
             raise CharrnnError(f"the text {name} is not there any more; {cure}")
 
 
-def _read(sources: Sources, encoding: str, watch: Watch | None, group: Group) -> Corpus:
+def _read(sources: Sources, options: Options, watch: Watch | None, group: Group) -> Corpus:
     """Read a text: on each machine its first rank does, and the others open the ids that it has cached, where they are many."""
     if isinstance(sources, Corpus):
         require(len(sources) > 0, "no text: it is empty")
+        if options.newlines == "universal" and "\r" in sources.alphabet:
+            return build_corpus(sources.text().replace("\r\n", "\n").replace("\r", "\n"))
         return sources
     if group.size > 1 and STDIN in map(str, sources):
         raise CharrnnError("several ranks can't share standard input; name files or folders")
     with group.wait_for_all():
-        corpus = read_corpus(sources, encoding, watch) if group.local_rank == 0 else None
+        corpus = read_corpus(sources, options.encoding, options.newlines, watch) if group.local_rank == 0 else None
     path = group.all_gather(corpus.path if corpus is not None else None)[group.rank - group.local_rank]
     if corpus is not None:
         return corpus
     kept = id_cache.load(path, checked=True) if path is not None else None
-    return kept[0] if kept is not None else read_corpus(sources, encoding)
+    return kept[0] if kept is not None else read_corpus(sources, options.encoding, options.newlines)
 
 
 def _split_records(read: Sequence[Corpus], options: Options) -> tuple[Corpus, Corpus, list[str]]:
@@ -260,8 +264,10 @@ def name_run(sources: Sources) -> str:
 
 
 def describe_changes(then: Sequence[SourceFile], now: Sequence[SourceFile]) -> str:
-    """Which files of a corpus are not what they were, in words; empty where none is known to have changed."""
+    """Which files of a corpus are not what they were, in words; empty where it is not known what they were."""
+    if not then:
+        return ""
     old, new = ({file.file: file.hash for file in files} for files in (then, now))
     found = [f"{name} has changed" for name in new if name in old and new[name] != old[name]]
     found += [f"{name} is gone" for name in old if name not in new] + [f"{name} is new" for name in new if name not in old]
-    return ", ".join(found[:3]) + (f" and {len(found) - 3:,} more" if len(found) > 3 else "")
+    return shorten(found)

@@ -345,6 +345,5 @@ class Run:
         """Make and lock the run's folder."""
         files = self.dataset.text.files
         self.folder = RunFolder.claim(out, name=name, force=force, texts=files)
-        if len(files) > 1:  # else it is known which one has changed
-            self.folder.save_manifest(self.dataset.text.corpus_hash, files)
+        self.folder.save_manifest(self.dataset.text.corpus_hash, files)
         return self.folder.path

@@ -1,0 +1,184 @@
+"""Bytes into text: encodings, byte-order marks and line ends; and what a file is that is no text."""
+
+import codecs
+import io
+import unicodedata
+from collections.abc import Iterator
+from itertools import chain
+
+from charrnn.errors import CharrnnError
+
+HEAD = 8192  # bytes at the beginning of a file that tell what it is
+NEWLINES = ("universal", "keep")  # whether CRLF and CR are read as line breaks, or stay as they are
+LINE_ENDS = {"\r\n": "CRLF", "\r": "CR"}
+BYTE_ORDER_MARKS = {  # UTF-32's first: its little-endian one begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+SAVE = "save it as plain text"
+UNPACK = "unpack it and name the folder"
+IMAGE = "it holds no text"
+FORMATS = (  # the place of some bytes in a file, these bytes, what the file is then, and what to do about it
+    (0, b"%PDF-", "a PDF file", "extract its text first, for example with pdftotext"),
+    (0, b"\xd0\xcf\x11\xe0", "a Word, Excel or PowerPoint file", SAVE),
+    (0, b"\x89PNG", "a PNG image", IMAGE),
+    (0, b"\xff\xd8\xff", "a JPEG image", IMAGE),
+    (0, b"GIF87a", "a GIF image", IMAGE),
+    (0, b"GIF89a", "a GIF image", IMAGE),
+    (0, b"II*\0", "a TIFF image", IMAGE),
+    (0, b"MM\0*", "a TIFF image", IMAGE),
+    (8, b"WEBPVP8", "a WebP image", IMAGE),
+    (4, b"ftyphei", "a HEIC image", IMAGE),
+    (0, b"\x1f\x8b\x08", "a gzip archive", "give it a name that ends in .gz"),
+    (0, b"\x28\xb5\x2f\xfd", "a Zstandard archive", "give it a name that ends in .zst"),
+    (0, b"BZh91AY&SY", "a bzip2 archive", UNPACK),
+    (0, b"\xfd7zXZ\0", "an xz archive", UNPACK),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", UNPACK),
+    (0, b"Rar!\x1a\x07", "a RAR archive", UNPACK),
+    (257, b"ustar", "a tar archive", UNPACK),
+)
+ZIP = b"PK\3\4"
+ZIPPED = (  # what stands near the beginning of a document that is a ZIP archive of its parts
+    (b"word/", "a Word document", SAVE),
+    (b"xl/", "an Excel workbook", "save it as CSV or plain text"),
+    (b"ppt/", "a PowerPoint presentation", SAVE),
+    (b"vnd.oasis.opendocument", "an OpenDocument file", SAVE),
+    (b"epub+zip", "an EPUB book", SAVE),
+    (ZIP, "a ZIP archive", UNPACK),
+)
+NO_TEXT = {"Cc", "Cn", "Co", "Cs"}  # Unicode's categories of what hardly comes in a text
+CONTROLS = "\t\n\f\r"  # but for these
+
+
+class NotTextError(CharrnnError):
+    """A file is not text in the encoding: `fault`, and what to do about it, which may be to name an `encoding`."""
+
+    by_head = False  # whether its first bytes tell
+
+    def __init__(self, fault: str, cure: str, encoding: str = ""):
+        super().__init__(f"{fault}; {cure}")
+        self.fault = fault
+        self.encoding = encoding
+
+
+class Decoder:
+    """Decodes files in one of Python's encodings, or "bytes". Raises: CharrnnError where it is none of text."""
+
+    def __init__(self, encoding: str, newlines: str):
+        self.encoding = encoding
+        self.codec = find_codec(encoding)
+        self.newlines = "keep" if encoding == "bytes" else newlines  # one of NEWLINES
+        self.line_ends: set[str] = set()  # that were read as line breaks
+
+    def find_fault(self, head: bytes, name: str) -> NotTextError | None:
+        """Why a file that begins with `head`, HEAD bytes or all, is not text, where these tell. `name` is shown to the user."""
+        if self.encoding == "bytes":
+            return None
+        if found := find_format(head):
+            return NotTextError(f"{name} is {found[0]}", cure=found[1])
+        if self.codec.name != "utf-8" or b"\0" not in head or find_mark(head):
+            return None
+        if wide := guess_wide_encoding(head):
+            return NotTextError(f"{name} is {wide} without a byte-order mark", f"--encoding {wide} reads it", wide)
+        return NotTextError(
+            f"{name} holds NUL bytes, so it is not text", "for its bytes as they are, --encoding bytes", "bytes"
+        )
+
+    def decode(self, blocks: Iterator[bytes], name: str) -> Iterator[str]:
+        """The text of a file, piece by piece; the last block is empty. Raises: NotTextError, which names the first bad byte."""
+        head, blocks = _peek(blocks)
+        if fault := self.find_fault(head, name):
+            fault.by_head = True
+            raise fault
+        encoding = (self.codec.name == "utf-8" and find_mark(head)) or self.encoding
+        make_decoder = find_codec(encoding).incrementaldecoder
+        assert make_decoder is not None
+        decoder = make_decoder()
+        reader = io.IncrementalNewlineDecoder(decoder, translate=self.newlines == "universal")
+        done = 0  # bytes, and whether there was any text
+        begun = False
+        for block in blocks:
+            waiting = len(decoder.getstate()[0])  # bytes of a character that the last block broke off
+            try:
+                text = reader.decode(block, final=not block)
+            except UnicodeError as error:
+                where = f" at byte {done - waiting + error.start}" if isinstance(error, UnicodeDecodeError) else ""
+                guess = guess_narrow_encoding(block, self.codec.name)
+                raise NotTextError(f"{name} is not {encoding}{where}", f"name its --encoding, perhaps {guess}", guess) from None
+            done += len(block)
+            if text:
+                yield text if begun else text.removeprefix("\ufeff")
+                begun = True
+        if self.newlines == "universal":
+            seen = reader.newlines or ()  # one string or several
+            self.line_ends.update({seen} if isinstance(seen, str) else seen)
+
+    def note(self) -> list[str]:
+        """For the user: which line ends were read as line breaks."""
+        found = [name for end, name in LINE_ENDS.items() if end in self.line_ends]
+        return [f"its {' and '.join(found)} line ends are read as LF"] if found else []
+
+
+def find_codec(encoding: str) -> codecs.CodecInfo:
+    """The codec of an encoding. Raises: CharrnnError where it is none of text."""
+    try:
+        codec = codecs.lookup("latin-1" if encoding == "bytes" else encoding)
+        io.TextIOWrapper(io.BytesIO(), codec.name)  # refuses what does not decode to text
+    except (LookupError, ValueError) as error:  # ValueError: a name with a NUL or a lone surrogate in it
+        if "not a text encoding" in str(error):
+            raise CharrnnError(f"{encoding} is not an encoding of text") from None
+        raise CharrnnError(f"unknown encoding {encoding!r}; Python's names are meant, such as utf-8 or latin-1") from None
+    if codec.incrementaldecoder is None or codec.name in ("idna", "punycode", "undefined"):
+        raise CharrnnError(f"{encoding} is not an encoding of running text")
+    return codec
+
+
+def _peek(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first HEAD bytes of a file, or all; and its blocks."""
+    first = [next(blocks)]
+    while first[-1] and sum(map(len, first)) < HEAD:
+        first.append(next(blocks))
+    return b"".join(first)[:HEAD], chain(first, blocks)
+
+
+def find_format(head: bytes) -> tuple[str, str] | None:
+    """What a file that begins with `head` is, if that is a known format and no text; and how to have a text from it."""
+    if head.startswith(ZIP):
+        return next((name, cure) for part, name, cure in ZIPPED if part in head)
+    return next((found[2:] for found in FORMATS if head.startswith(found[1], found[0])), None)
+
+
+def find_mark(head: bytes) -> str | None:
+    """The encoding that a byte-order mark names, UTF-16 or UTF-32."""
+    return next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
+
+
+def guess_wide_encoding(head: bytes) -> str | None:
+    """The encoding of a text in UTF-16 without a byte-order mark, where `head`, with NUL bytes, begins one.
+
+    >>> guess_wide_encoding("zażółć\\n".encode("utf-16-le")), guess_wide_encoding(bytes(range(256)))
+    ('utf-16-le', None)
+    """
+    for name in ("utf-16-le", "utf-16-be"):
+        try:
+            text = codecs.getincrementaldecoder(name)().decode(head)
+        except UnicodeDecodeError:
+            continue
+        plain = all(c in CONTROLS or unicodedata.category(c) not in NO_TEXT for c in text)
+        if plain and 2 * sum(c.isascii() for c in text) >= head.count(0):  # most NULs are halves of such characters
+            return name
+    return None
+
+
+def guess_narrow_encoding(block: bytes, tried: str) -> str:
+    """An encoding other than the one `tried` that a part of a text may have: most that is not UTF-8 is of Windows."""
+    for name in ("utf-8", "cp1252"):
+        try:
+            if name != tried:
+                block.decode(name)
+                return name
+        except UnicodeDecodeError:
+            pass
+    return "latin-1"
