@@ -26,7 +26,7 @@ from charrnn.network.config import Config
 from charrnn.options import Options
 from charrnn.report.page import find_validation_text
 from charrnn.text.decoding import Decoder
-from charrnn.text.reading import read_corpus, read_text
+from charrnn.text.reading import build_corpus, read_corpus, read_text
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import AHEAD, BY_HEART, Windows, fit_windows
 from charrnn.training.run import Run
@@ -108,6 +108,13 @@ def test_a_changed_text_is_named_when_a_run_is_taken_up(tmp_path):
     (tmp_path / "run/corpus.json").unlink()  # as in runs of earlier versions
     with pytest.raises(CharrnnError, match="trained on; to train on another"):
         Run.resume(tmp_path / "run")
+
+
+def test_line_ends_of_a_text_in_memory_are_read_as_those_of_files_are(tmp_path):
+    text = "the lamp is lit\r\n" * 99
+    for newlines, expected in (("universal", text.replace("\r", "")), ("keep", text)):
+        run = Run.create(build_corpus(text), Options(steps=1, validation=0.1, newlines=newlines), out=tmp_path / newlines)
+        assert run.dataset.text.training.text() + run.dataset.text.held_out.text() == expected
 
 
 def test_a_small_archive_needs_no_folder_for_a_cache(tmp_path, monkeypatch):
@@ -332,7 +339,10 @@ def test_an_encoding_is_suggested_where_one_can_be_named(tmp_path):
             read_corpus([path], tried)
     with pytest.raises(CharrnnError, match=r"perhaps utf-8$"):
         read_corpus([put(tmp_path, "u", "für".encode())], "ascii")
-    for path in (german, odd, binary):
+    cut = put(tmp_path, "c", "für".encode("utf-16")[:-1])
+    with pytest.raises(CharrnnError, match=r"is not utf-16 at byte 6; name its --encoding$"):
+        read_corpus([cut])
+    for path in (german, odd, binary, cut):
         with pytest.raises(CharrnnError, match=r"; save it as UTF-8 text$") as error:
             read_text(path)
         assert "--" not in str(error.value)

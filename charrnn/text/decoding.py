@@ -106,7 +106,8 @@ class Decoder:
             except UnicodeError as error:
                 where = f" at byte {done - waiting + error.start}" if isinstance(error, UnicodeDecodeError) else ""
                 guess = guess_narrow_encoding(block, self.codec.name)
-                raise NotTextError(f"{name} is not {encoding}{where}", f"name its --encoding, perhaps {guess}", guess) from None
+                cure = "name its --encoding" + (f", perhaps {guess}" if guess else "")
+                raise NotTextError(f"{name} is not {encoding}{where}", cure, guess or encoding) from None
             done += len(block)
             if text:
                 yield text if begun else text.removeprefix("\ufeff")
@@ -173,7 +174,9 @@ def guess_wide_encoding(head: bytes) -> str | None:
 
 
 def guess_narrow_encoding(block: bytes, tried: str) -> str:
-    """An encoding other than the one `tried` that a part of a text may have: most that is not UTF-8 is of Windows."""
+    """An encoding, other than the one `tried`, that a part of a text may have, most often of Windows; empty for no text."""
+    if not block or b"\0" in block:
+        return ""
     for name in ("utf-8", "cp1252"):
         try:
             if name != tried:

@@ -267,7 +267,7 @@ def describe_changes(then: Sequence[SourceFile], now: Sequence[SourceFile]) -> s
     """Which files of a corpus are not what they were, in words; empty where it is not known what they were."""
     if not then:
         return ""
-    old, new = ({file.file: file.hash for file in files} for files in (then, now))
+    old, new = ({"the pipe" if file.file == STDIN else file.file: file.hash for file in files} for files in (then, now))
     found = [f"{name} has changed" for name in new if name in old and new[name] != old[name]]
     found += [f"{name} is gone" for name in old if name not in new] + [f"{name} is new" for name in new if name not in old]
     return shorten(found)
