@@ -55,12 +55,14 @@ CONTROLS = "\t\n\f\r"  # but for these
 class NotTextError(CharrnnError):
     """A file is not text in the encoding: `fault`, and what to do about it, which may be to name an `encoding`."""
 
-    by_head = False  # whether its first bytes tell
-
     def __init__(self, fault: str, cure: str, encoding: str = ""):
         super().__init__(f"{fault}; {cure}")
         self.fault = fault
         self.encoding = encoding
+
+
+class WrongHeadError(NotTextError):
+    """A file is not text, as its first bytes tell."""
 
 
 class Decoder:
@@ -72,26 +74,23 @@ class Decoder:
         self.newlines = "keep" if encoding == "bytes" else newlines  # one of NEWLINES
         self.line_ends: set[str] = set()  # that were read as line breaks
 
-    def find_fault(self, head: bytes, name: str) -> NotTextError | None:
-        """Why a file that begins with `head`, HEAD bytes or all, is not text, where these tell. `name` is shown to the user."""
+    def check_head(self, head: bytes, name: str) -> None:
+        """Raise WrongHeadError where a file that begins with `head`, HEAD bytes or all, is not text. `name` is shown."""
         if self.encoding == "bytes":
-            return None
+            return
         if found := find_format(head):
-            return NotTextError(f"{name} is {found[0]}", cure=found[1])
+            raise WrongHeadError(f"{name} is {found[0]}", cure=found[1])
         if self.codec.name != "utf-8" or b"\0" not in head or find_mark(head):
-            return None
+            return
         if wide := guess_wide_encoding(head):
-            return NotTextError(f"{name} is {wide} without a byte-order mark", f"--encoding {wide} reads it", wide)
-        return NotTextError(
-            f"{name} holds NUL bytes, so it is not text", "for its bytes as they are, --encoding bytes", "bytes"
-        )
+            raise WrongHeadError(f"{name} is {wide} without a byte-order mark", f"--encoding {wide} reads it", wide)
+        cure = "for its bytes as they are, --encoding bytes"
+        raise WrongHeadError(f"{name} holds NUL bytes, so it is not text", cure, "bytes")
 
     def decode(self, blocks: Iterator[bytes], name: str) -> Iterator[str]:
         """The text of a file, piece by piece; the last block is empty. Raises: NotTextError, which names the first bad byte."""
         head, blocks = _peek(blocks)
-        if fault := self.find_fault(head, name):
-            fault.by_head = True
-            raise fault
+        self.check_head(head, name)
         encoding = (self.codec.name == "utf-8" and find_mark(head)) or self.encoding
         make_decoder = find_codec(encoding).incrementaldecoder
         assert make_decoder is not None

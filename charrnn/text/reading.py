@@ -21,7 +21,7 @@ from typing import IO, Any
 from charrnn.errors import CharrnnError, shorten
 from charrnn.text import id_cache
 from charrnn.text.corpus import Corpus, SourceFile
-from charrnn.text.decoding import HEAD, Decoder, NotTextError
+from charrnn.text.decoding import HEAD, Decoder, NotTextError, WrongHeadError
 from charrnn.text.id_cache import IdWriter
 
 Watch = Callable[[int, int | None], None]  # told how many bytes have been read, and of how many (None: unknown)
@@ -154,7 +154,7 @@ class _Reader:
                 raise
             writer.roll_back(length)
             file.is_text = False
-            if error.by_head and not file.compressed:
+            if isinstance(error, WrongHeadError) and not file.compressed:
                 file.hash = BINARY
                 return
             for _ in blocks:  # the rest belongs to its hash
@@ -164,7 +164,10 @@ class _Reader:
     def _hash(self, file: _File) -> str:
         """The hash of a file's bytes, the same as reading it gives."""
         with _reading(file.name), open(file.name, "rb") as opened:
-            if not file.compressed and self.decoder.find_fault(opened.read(HEAD), file.name):
+            try:
+                if not file.compressed:
+                    self.decoder.check_head(opened.read(HEAD), file.name)
+            except WrongHeadError:
                 return BINARY
             hashes = []
             read = functools.partial(os.pread, opened.fileno(), id_cache.BLOCK)  # from a place on
