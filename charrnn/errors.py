@@ -5,8 +5,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from collections.abc import Sequence
-
 
 class CharrnnError(Exception):
     """Something the user can mend. `exit_status` is 2 for unusable input, 1 for what failed while running."""
