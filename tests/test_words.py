@@ -19,6 +19,9 @@ INSTEAD = {  # what readers have to read twice: the field's own term, or a plain
     r"\bis none of\b": "must be one of",
     r"\basks nothing of\b": "needs no",
     r"\ball else\b": "the rest",
+    r"\bso long\b": "for that time",
+    r"\brandomness begins\b": "random seed",
+    r"\bstreams?\b(?! *[=.])|windows of \d": "batch size, sequence length",
 }
 ABOUT_MEMORY = ("docs/lessons.md", "corpora/README.md")  # a lesson is about learning a word by heart
 

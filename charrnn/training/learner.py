@@ -247,11 +247,11 @@ class Learner:
             return []
         self.seed(step)  # saved by another number of ranks: dropout draws anew
         now = "one process" if self.group.size == 1 else f"{self.group.size} ranks"
-        silenced = ", and what dropout silences" if self.recipe.dropout or self.recipe.recurrent_dropout else ""
-        return [
-            f"the run was saved by {size} and goes on with {now}: the text's streams, their order and their states are the "
-            f"same as they would have been; how sums are rounded{silenced}, is not"
-        ]
+        same = (
+            "rounding and what dropout silences are" if self.recipe.dropout or self.recipe.recurrent_dropout else "rounding is"
+        )
+        was = "batches and states are the same as they would have been"
+        return [f"the run was saved by {size} and goes on with {now}: {was}; {same} not"]
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """All tensors of this rank, under their names in the state file."""
