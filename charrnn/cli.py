@@ -82,7 +82,8 @@ def main() -> None:
 
 def _describe_fault(error: Exception) -> str:
     """One line for an exception that nobody foresaw: what it is and where it arose."""
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error).lower():
+    starved = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment", "bad_alloc")
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in starved):
         return "out of memory; take a smaller text, network or batch"
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(where.filename).name}, line {where.lineno}"

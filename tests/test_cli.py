@@ -312,6 +312,8 @@ BAD = {
     "eons": (["train", "t.txt", "--for", "9999999d"], 2, "ten years"),
     "epochs that are none": (["train", "t.txt", "--epochs", "nan"], 2, "--epochs"),
     "endless epochs": (["train", "t.txt", "--epochs", "inf"], 2, "--epochs"),
+    "epochs beyond all numbers": (["train", "t.txt", "--epochs", "1e308"], 2, "--epochs 1e+308 is not above 0 and at most"),
+    "steps beyond all numbers": (["train", "t.txt", "--steps", "1" + "0" * 400], 2, "is not above 0 and at most"),
     "half a step": (["train", "t.txt", "--steps", "1.5"], 2, "--steps"),
     "too many layers": (["train", "t.txt", "--layers", "65"], 2, "--layers 65"),
     "negative embedding": (["train", "t.txt", "--embedding", "-1"], 2, "--embedding"),

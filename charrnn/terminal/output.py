@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from charrnn.text.visible import make_visible
 
 FLUSH_EVERY = 0.02  # seconds, at most, until what a `TextWriter` writes is seen
+WIDEST = 1000  # columns of a terminal that are drawn; a curve over 60,000 takes seconds
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character, by column and row
 
 
@@ -61,13 +62,13 @@ def write_wrapped(line: str) -> None:
 
 
 def terminal_size() -> tuple[int, int]:
-    """Columns and rows of the terminal that standard error is; the variable COLUMNS overrides them."""
+    """Columns, of WIDEST at most, and rows of the terminal that standard error is; COLUMNS in the environment overrides them."""
     columns = rows = 0
     with contextlib.suppress(OSError, ValueError, AttributeError):
         columns, rows = os.get_terminal_size(sys.stderr.fileno())
     with contextlib.suppress(KeyError, ValueError):
         columns = int(os.environ["COLUMNS"])
-    return columns if columns > 0 else 80, rows if rows > 0 else 24
+    return min(columns, WIDEST) if columns > 0 else 80, rows if rows > 0 else 24
 
 
 def duration(seconds: float) -> str:

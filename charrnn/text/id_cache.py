@@ -182,7 +182,7 @@ class Stored:
         read = b"".join(pieces)
         if len(read) < end - begin:
             cure = "run the command again, a training with --resume"
-            raise CharrnnError(f"{self.file.name} was cut short while it was read; {cure}", 1)
+            raise CharrnnError(f"the ids of the text in {cache_folder()} were cut short while they were read; {cure}", 1)
         return np.frombuffer(read, self.width)
 
     def __del__(self) -> None:
