@@ -62,7 +62,7 @@ def write_wrapped(line: str) -> None:
 
 
 def terminal_size() -> tuple[int, int]:
-    """Columns, of WIDEST at most, and rows of the terminal that standard error is; COLUMNS in the environment overrides them."""
+    """Columns, WIDEST at most, and rows of the terminal that standard error is; the variable COLUMNS overrides them."""
     columns = rows = 0
     with contextlib.suppress(OSError, ValueError, AttributeError):
         columns, rows = os.get_terminal_size(sys.stderr.fileno())
