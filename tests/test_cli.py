@@ -220,6 +220,23 @@ def test_decomposed_text_gets_a_hint(tmp_path):
         assert hint not in charrnn(*command, "nfc.txt", "-m", "nfc", cwd=tmp_path)[1]
 
 
+def test_training_says_what_it_does_before_it_imports_torch(tmp_path):
+    (tmp_path / "t.txt").write_text("to be or not to be, " * 20)
+    code = "import sys; sys.modules['torch'] = None; sys.argv[1:] = ['train', 't.txt', '--steps', '1']; "
+    code += "from charrnn.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines()[0] == "loading PyTorch, reading t.txt"
+    assert done.returncode == 1
+
+
+def test_a_prompt_that_does_not_come_is_not_waited_for_in_silence(book_run, tmp_path):
+    command = [*PROGRAM, "sample", "-m", book_run / "runs" / "book", "-n", "5"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline() == "reading standard input until it ends; for no prompt: --prime ''\n"
+    out, errors = process.communicate("NELL", timeout=60)
+    assert (len(out), errors, process.returncode) == (9, "", 0)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_where(tmp_path, number, status):
     (tmp_path / "t.txt").write_text("the quick brown fox jumps over the lazy dog. " * 400)

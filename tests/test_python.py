@@ -24,7 +24,7 @@ from charrnn.options import KEYS, Options
 from charrnn.run_folder import RunFolder
 from charrnn.terminal import line, output
 from charrnn.training import schedule
-from charrnn.training.events import Progress, Validation
+from charrnn.training.events import End, Progress, Sample, Validation
 
 SMALL = dict(layers=1, hidden_size=8, embedding=4, batch_size=4, seq_length=8, progress=False)
 RHYMES = (CORPORA / "if-you.txt").read_text() * 20
@@ -372,7 +372,8 @@ def test_notes_are_in_the_words_of_python_and_an_interrupt_says_where_it_stopped
 def test_each_event_is_given_to_the_watcher():
     events = []
     train("rhymes.txt", steps=5, watch=events.append, **SMALL)
-    assert {type(event) for event in events} == {Progress, Validation}
+    assert {type(event) for event in events} - {Progress, Sample} == {Validation, End}
+    assert isinstance(events[-1], End)
 
 
 @pytest.mark.parametrize(

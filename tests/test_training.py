@@ -17,7 +17,7 @@ from charrnn.errors import CharrnnError
 from charrnn.headers import model_to_json
 from charrnn.network.optimizer import Optimizer
 from charrnn.options import Options, parse_duration
-from charrnn.run_folder import MODEL, STATE
+from charrnn.run_folder import MODEL, STATE, read_history
 from charrnn.training import learner
 from charrnn.training.data import validation_length
 from charrnn.training.events import Setback
@@ -43,6 +43,12 @@ def at(fraction):
     return schedule
 
 
+@pytest.fixture
+def often(monkeypatch):
+    """Runs of few steps validate at each twentieth, as long ones do."""
+    monkeypatch.setattr("charrnn.training.schedule.VALIDATING", 1e9)
+
+
 def finish(run, options, stop=lambda: False):
     list(run.events(options, stop=stop))
 
@@ -59,7 +65,7 @@ def test_two_runs_with_one_seed_give_byte_identical_tensors(corpus, tmp_path, ce
 
 
 @pytest.mark.parametrize("hidden_size", [12, 64])  # with Adam alone, and with Muon for the recurrent matrices
-def test_a_run_stopped_and_resumed_ends_as_one_that_never_stopped(corpus, tmp_path, hidden_size):
+def test_a_run_stopped_and_resumed_ends_as_one_that_never_stopped(corpus, tmp_path, often, hidden_size):
     options = options_of(steps=40, **{**SMALL, "hidden_size": hidden_size})
     finish(Run.create([corpus], options, tmp_path / "whole"), options)
     stopped = Run.create([corpus], options, tmp_path / "parts")
@@ -68,9 +74,12 @@ def test_a_run_stopped_and_resumed_ends_as_one_that_never_stopped(corpus, tmp_pa
     resumed = Run.resume(tmp_path / "parts", [])
     assert resumed.step == 17
     finish(resumed, options)
-    whole, parts = (read(tmp_path / name / STATE)[0] for name in ("whole", "parts"))
-    assert whole.keys() == parts.keys()
-    assert all(whole[key].tobytes() == parts[key].tobytes() for key in whole)
+    for file in (STATE, MODEL):
+        whole, parts = (read(tmp_path / name / file)[0] for name in ("whole", "parts"))
+        assert whole.keys() == parts.keys()
+        assert all(whole[key].tobytes() == parts[key].tobytes() for key in whole)
+    steps = [[metrics.step for metrics in read_history(tmp_path / name)] for name in ("whole", "parts")]
+    assert steps == [list(range(2, 41, 2))] * 2
 
 
 def test_muon_moves_every_gate_by_a_nearly_orthogonal_matrix():
@@ -170,18 +179,20 @@ def test_init_from_begins_with_the_weights_and_vocabulary_of_a_model(corpus, tmp
     assert load(tmp_path / "second").header.config.hidden_size == 12
 
 
-def test_the_model_kept_is_the_best_by_validation(corpus, tmp_path):
+def test_the_model_kept_is_the_best_by_validation(corpus, tmp_path, often):
     model = train(corpus, out=tmp_path / "run", steps=200, learning_rate=0.3, **{**SMALL, "dropout": 0.0})
     history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert set(history[0]) == {
         "step",
         "characters",
         "seconds",
+        "epochs",
         "train_bits_per_character",
         "validation_bits_per_character",
         "learning_rate",
         "sample",
     }
+    assert len(history) == 20
     best = min(history, key=lambda line: line["validation_bits_per_character"])
     assert model.header.training.metrics.step == best["step"]
 
