@@ -229,12 +229,25 @@ def test_training_says_what_it_does_before_it_imports_torch(tmp_path):
     assert done.returncode == 1
 
 
-def test_a_prompt_that_does_not_come_is_not_waited_for_in_silence(book_run, tmp_path):
-    command = [*PROGRAM, "sample", "-m", book_run / "runs" / "book", "-n", "5"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr.readline() == "reading standard input until it ends; for no prompt: --prime ''\n"
-    out, errors = process.communicate("NELL", timeout=60)
-    assert (len(out), errors, process.returncode) == (9, "", 0)
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["sample", "-n", "5"], "reading standard input until it ends; for no prompt: --prime ''\n"),
+        (["sample", "-n", "5", "--prime-file", "pipe"], "reading pipe until it ends\n"),
+        (["eval"], "reading standard input until it ends\n"),
+    ],
+)
+def test_an_input_that_does_not_come_is_not_waited_for_in_silence(book_run, tmp_path, command, said):
+    os.mkfifo(tmp_path / "pipe")
+    piped = subprocess.PIPE if "pipe" not in command else subprocess.DEVNULL
+    command = [*PROGRAM, *command, "-m", book_run / "runs" / "book"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdin=piped, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline() == said
+    if "--prime-file" in command:
+        (tmp_path / "pipe").write_text("NELL")
+    out, errors = process.communicate(None if "--prime-file" in command else "NELL", timeout=60)
+    assert (errors, process.returncode) == ("", 0)
+    assert len(out) == 9 or "bits per character" in out
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

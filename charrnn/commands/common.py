@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -82,11 +82,15 @@ def is_piped() -> bool:
 
 
 @contextlib.contextmanager
-def say_waiting(name: str, hint: str = "") -> Iterator[None]:
-    """Where it takes more than a second to read `name`, say so: an open standard input, or a named pipe, may send nothing."""
-    timer = threading.Timer(1.0, output.write_line, [f"reading {name} until it ends{hint}"])
+def say_waiting(sources: Iterable[str], hint: str = "") -> Iterator[None]:
+    """Say after a second what is read: standard input, or a named pipe, may stay open and send nothing."""
+    from charrnn.text.reading import STDIN
+
+    names = ["standard input" if source == STDIN else source for source in sources if source == STDIN or Path(source).is_fifo()]
+    timer = threading.Timer(1.0, output.write_line, [f"reading {', '.join(names)} until it ends{hint}"])
     timer.daemon = True
-    timer.start()
+    if names:
+        timer.start()
     try:
         yield
     finally:
@@ -132,7 +136,8 @@ def longer(options: "Options", max_epochs: float, counters: "Counters", epochs: 
     if options.steps is not None:
         return f"--steps {max(counters.step, options.steps) + options.steps}"
     assert options.seconds is not None
-    seconds = max(counters.seconds, options.seconds) + options.seconds
+    done = counters.seconds if counters.seconds > 1.5 * options.seconds else options.seconds  # a run hardly ends on the second
+    seconds = done + options.seconds
     return f"--for {output.duration(max(seconds, 1)).removesuffix('00s')}"
 
 

@@ -46,7 +46,7 @@ def eval(
     loaded = common.load_model(model)
     kind = loaded.records
     require(kind is not None or not worst, f"--worst: {loaded.path} is not a model of lines or paragraphs")
-    with frame.WorkDisplay() as reading:
+    with frame.WorkDisplay() as reading, common.say_waiting(sources):
         corpus = read_corpus(sources, encoding, newlines=loaded.newlines, watch=reading.progress)
     records, notes = split(corpus.text(), kind) if kind else ([], [])
     common.print_notes(corpus.notes + notes + loaded.hint_at_form(corpus.text(0, PIECE)))

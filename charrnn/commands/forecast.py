@@ -70,7 +70,8 @@ def forecast(
         require(not chosen, "--model keeps its own columns and settings; of the options, only those of files go with it")
         network = Forecaster.load(model)
         target, inputs = network.header.target, network.header.columns
-    series = read_series(table or STDIN, target=target, columns=inputs, reverse=reverse, encoding=encoding)
+    with common.say_waiting([table or STDIN]):
+        series = read_series(table or STDIN, target=target, columns=inputs, reverse=reverse, encoding=encoding)
     if model is None:
         network = Forecaster.create(series, settings)
     if not quiet:

@@ -122,9 +122,8 @@ def _read_prime(prime: str | None, file: Path | None, newlines: str) -> str:
     if file is None and (prime is not None or not is_piped()):
         return prime or ""
     source = STDIN if file is None else str(file)
-    name, hint = ("standard input", "; for no prompt: --prime ''") if source == STDIN else (source, "")
     try:
-        with say_waiting(name, hint):
+        with say_waiting([source], "; for no prompt: --prime ''" if source == STDIN else ""):
             return read_text(source, newlines=newlines)
     except CharrnnError as error:
         if source != STDIN or "empty" not in str(error):
