@@ -134,12 +134,14 @@ def interrupt_on_terminals(wanted: int, seed: int) -> str:
         text.write_text(BOOK * 20)
         table.write_text("x\n" + "".join(f"{k % 7}\n" for k in range(3000)))
         long.write_text("a long text\n" * 5_000_000)
+        pid, _ = start(f"train {text} --steps 9 --hidden-size 64 -q -o {place}/model".split())
+        assert os.waitpid(pid, 0)[1] == 0
         commands = [
             f"train {text} --for 20s --hidden-size 8 -o {place}/run --force",
             f"train {long} --for 20s --hidden-size 8 -o {place}/run --force",
-            f"eval {text} -m english",
-            f"eval {long} -m english",
-            "sample -m english -n 1000000",
+            f"eval {text} -m {place}/model",
+            f"eval {long} -m {place}/model",
+            f"sample -m {place}/model -n 1000000",
             f"forecast {table} --steps 100000",
         ]
         for k in range(wanted):

@@ -103,7 +103,7 @@ def wait_until(condition, seconds=60):
 
 
 def children(process):
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True)
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]
 
 
@@ -320,7 +320,16 @@ def test_a_place_that_is_none_is_an_error_of_one_line(corpus, tmp_path):
 def test_a_rank_that_reaches_no_other_says_so_in_time(corpus, tmp_path):
     where = dict(RANK="1", WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="1", CHARRNN_TIMEOUT="1")
     _, errors = charrnn("train", corpus, "--steps", 1, cwd=tmp_path, env=where, status=1)
-    assert errors.splitlines()[-1].startswith("error: rank 1 of 2 did not meet the others at localhost:1 within 1 s")
+    (line,) = errors.splitlines()  # and no backtrace of torch's
+    assert line.startswith("error: rank 1 of 2 did not meet the others at localhost:1 within 1 s")
+
+
+def test_ranks_whose_torchrun_is_killed_before_they_meet_end_with_one_line(corpus, tmp_path, begin):
+    elastic = ("-m", "torch.distributed.run", "--nproc-per-node", 2)
+    agent = begin((*elastic, "-m", "charrnn", "train", corpus, "--steps", 9, *SIZES, "-o", "run"), tmp_path)
+    wait_until(lambda: len(children(agent)) == 2)
+    agent.kill()
+    assert agent.communicate(timeout=60)[1] == "error: torchrun was killed before its ranks had met; start it again\n"
 
 
 def test_without_torchrun_nothing_of_its_engine_is_begun(corpus, tmp_path):

@@ -88,7 +88,7 @@ class Ranks(Group):
     """Several processes: gloo between processors, NCCL between GPUs. Raises: CharrnnError where the others can't be reached."""
 
     def __init__(self, rank: int, size: int, local_rank: int):
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what its warnings tell, our error line does
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # what it tells, with backtraces, our error line does
         import torch
         import torch.distributed as dist
         from torch.distributed.rendezvous import rendezvous
@@ -108,7 +108,7 @@ class Ranks(Group):
             self._store = dist.PrefixStore(name, store)  # type: ignore[attr-defined]
             dist.init_process_group(backends, store=self._store, rank=rank, world_size=size, timeout=timeout)
         except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            reason = str(error).splitlines()[0][:200].rstrip(".") if str(error) else type(error).__name__
             missed = f"rank {rank} of {size} did not meet the others at {where} within {_seconds():g} s: {reason}"
             raise CharrnnError(f"{missed}; are all of them started, and can this machine reach that one?", 1) from None
         _joined.add(rank)
