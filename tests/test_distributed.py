@@ -324,12 +324,16 @@ def test_a_rank_that_reaches_no_other_says_so_in_time(corpus, tmp_path):
     assert line.startswith("error: rank 1 of 2 did not meet the others at localhost:1 within 1 s")
 
 
-def test_ranks_whose_torchrun_is_killed_before_they_meet_end_with_one_line(corpus, tmp_path, begin):
-    elastic = ("-m", "torch.distributed.run", "--nproc-per-node", 2)
-    agent = begin((*elastic, "-m", "charrnn", "train", corpus, "--steps", 9, *SIZES, "-o", "run"), tmp_path)
-    wait_until(lambda: len(children(agent)) == 2)
-    agent.kill()
-    assert agent.communicate(timeout=60)[1] == "error: torchrun was killed before its ranks had met; start it again\n"
+def test_a_rank_whose_torchrun_is_killed_before_the_ranks_meet_ends_soon(monkeypatch):
+    env = dict(RANK="1", WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="1", TORCHELASTIC_RUN_ID="none")
+    for name, value in (env | dict(TORCHELASTIC_USE_AGENT_STORE="True", CHARRNN_TIMEOUT="60")).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "MISSED", 3)
+    monkeypatch.setattr(distributed, "AGENT", 0)  # another process than the parent of today
+    said = []
+    with pytest.raises(CharrnnError, match="did not meet the others at localhost:1 within 3 s"):  # where nobody was told
+        distributed.join(said.append)
+    assert said == ["torchrun was killed before its ranks had met; start it again"]
 
 
 def test_without_torchrun_nothing_of_its_engine_is_begun(corpus, tmp_path):

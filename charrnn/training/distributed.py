@@ -102,14 +102,19 @@ class Ranks(Group):
             torch.cuda.set_device(local_rank)
         backends = "cpu:gloo,cuda:nccl" if has_gpu else "cpu:gloo"
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        waited = _seconds()
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun began the store before the ranks
+            waited = min(waited, MISSED)
         try:
-            store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
+            store, _, _ = next(rendezvous("env://", rank, size, timeout=timedelta(seconds=waited)))
+            store.set_timeout(timeout)
+            waited = _seconds()
             name = _agree_on_a_round(store, rank, size)
             self._store = dist.PrefixStore(name, store)  # type: ignore[attr-defined]
             dist.init_process_group(backends, store=self._store, rank=rank, world_size=size, timeout=timeout)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0][:200].rstrip(".") if str(error) else type(error).__name__
-            missed = f"rank {rank} of {size} did not meet the others at {where} within {_seconds():g} s: {reason}"
+            missed = f"rank {rank} of {size} did not meet the others at {where} within {waited:g} s: {reason}"
             raise CharrnnError(f"{missed}; are all of them started, and can this machine reach that one?", 1) from None
         _joined.add(rank)
 
