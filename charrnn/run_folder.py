@@ -189,9 +189,9 @@ def list_bases() -> list[str]:
     return sorted(path.stem for path in BASES.glob("*.safetensors"))
 
 
-def list_runs() -> list[str]:
-    """The names of the runs under `runs/` that have a model, the newest first."""
-    found = sorted(RUNS.glob(f"*/{MODEL}"), key=lambda path: path.stat().st_mtime, reverse=True)
+def list_runs(file: str = MODEL) -> list[str]:
+    """The names of the runs under `runs/` that have this file, by default a model, the newest first."""
+    found = sorted(RUNS.glob(f"*/{file}"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [path.parent.name for path in found]
 
 
@@ -201,6 +201,11 @@ def is_model(name: str | Path) -> bool:
     if os.path.exists(path):
         return path.suffix == ".safetensors" or (path / MODEL).exists()
     return str(name) in list_bases() or str(name) in list_runs()
+
+
+def is_forecast(name: str | Path) -> bool:
+    """Whether this names a folder, maybe under `runs/`, with a model that `charrnn forecast` keeps."""
+    return any((folder / FORECAST).exists() for folder in (Path(name), RUNS / name))
 
 
 def is_text(path: str | Path) -> bool:
@@ -240,10 +245,33 @@ def find_model(path: str | Path | None) -> Path:
         return RUNS / path / MODEL
     known = [f"runs/ holds: {shorten(runs, LISTED)}"] if runs else []
     known += [f"the base models are: {', '.join(bases)}"] if bases else []
-    if is_folder and (named / FORECAST).exists():
+    if (is_folder or not os.path.exists(named)) and is_forecast(named):
         raise CharrnnError(f"{path} holds a forecast model; use it with: charrnn forecast TABLE -m {shlex.quote(str(path))}")
     if is_folder:
         raise CharrnnError("; ".join([f"{path} holds no model: {file} does not exist", *known]))
     if known and named.suffix != ".safetensors":
         raise CharrnnError("; ".join([f"{path} does not exist", *known]))
     return file
+
+
+def find_forecast(path: Path) -> Path:
+    """The file of the forecast model that `path` means: its folder, maybe under `runs/`, or that file.
+
+    Raises: CharrnnError where there is none, or `path` is another model or a text.
+    """
+    for folder in (path, RUNS / path):
+        if (folder / FORECAST).exists():
+            return folder / FORECAST
+    if is_model(path) and path.suffix != ".safetensors":
+        raise CharrnnError(
+            f"{path} is a model of text, not of numbers; to write with it: charrnn sample {shlex.quote(str(path))}"
+        )
+    if is_text(path):
+        raise CharrnnError(f"{path} is text, not a charrnn file; to forecast it: charrnn forecast {shlex.quote(str(path))}")
+    if os.path.isfile(path):
+        return path
+    runs = list_runs(FORECAST)
+    known = f"; runs/ holds these forecast models: {shorten(runs, LISTED)}" if runs else ""
+    if os.path.isdir(path):
+        raise CharrnnError(f"{path} holds no forecast model: {path / FORECAST} does not exist{known}")
+    raise CharrnnError(f"{path} does not exist{known}")

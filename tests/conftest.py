@@ -1,5 +1,6 @@
 """What the tests share: the real program, the project's corpora, and data that may lie beside the checkout."""
 
+import io
 import os
 import subprocess
 import sys
@@ -42,13 +43,14 @@ def options_of(**asked):
 
 @pytest.fixture
 def inside(monkeypatch, capsys):
-    """Runs the program within the tests, which is quicker: (stdout, stderr). For what ends in an error."""
+    """Runs the program within the tests, which is quicker: (stdout, stderr). `text` is piped in; without it, stdin is empty."""
 
-    def run(folder, arguments, status):
+    def run(folder, arguments, status=0, text=""):
         from charrnn.cli import main
 
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", ["charrnn", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
         with pytest.raises(SystemExit) as left:
             main()
         out, errors = capsys.readouterr()

@@ -330,7 +330,7 @@ BAD = {
     "missing model": (["sample", "-m", "nowhere"], 2, "nowhere"),
     "model that is text": (["sample", "-m", "t.txt"], 2, "to train a model on it: charrnn train t.txt"),
     "model that is empty": (["eval", "t.txt", "-m", "empty.txt"], 2, "not a charrnn file"),
-    "negative length": (["sample", "-n", "-1"], 2, "--length"),
+    "negative length": (["sample", "-n", "-2"], 2, "--length -2 is below -1, which writes without end"),
     "no samples": (["sample", "--count", "0"], 2, "--count"),
     "empty until": (["sample", "--until", ""], 2, "--until"),
     "temperature below 0": (["sample", "-t", "-1"], 2, "temperature"),

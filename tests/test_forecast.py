@@ -476,7 +476,7 @@ BAD = {
     "nearly all held out": (ROWS, ["t.csv", "--validation", "0.9"], "too few"),
     "a folder that is a file": (ROWS, ["t.csv", "--out", "t.csv"], "--out t.csv is a file"),
     "a model there already": (ROWS, ["t.csv", "--out", "used"], "replace it with --force"),
-    "a model that is none": (ROWS, ["t.csv", "--model", "t.csv"], "t.csv is not a charrnn file"),
+    "a model that is none": (ROWS, ["t.csv", "--model", "t.csv"], "t.csv is text, not a charrnn file"),
     "a model that is missing": (ROWS, ["t.csv", "--model", "gone"], "gone does not exist"),
     "a kept model with settings": (ROWS, ["t.csv", "--model", "used", "--window", "3"], "--model keeps its own"),
     "a plot of no kind": (ROWS, ["t.csv", "--plot", "plot.xls"], ".png, .svg or .pdf"),

@@ -26,7 +26,7 @@ ARROWS = {  # each room and the rooms that it imports; no other arrows are allow
     "export": "checkpoint errors headers network version",
     "terminal": "errors headers text training",
     "interactive": "errors inference text",
-    "report": "errors headers inference options terminal text training version",
+    "report": "headers inference options terminal text training version",
     "commands": "checkpoint errors export forecast headers inference interactive options report run_folder terminal text "
     "training",
     "cli": "commands errors terminal training version",

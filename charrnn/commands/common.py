@@ -38,11 +38,22 @@ def argument(metavar: str, help: str, complete: Complete | None = None) -> Any:
     return typer.Argument(metavar=metavar, help=help, autocompletion=complete, show_default=False)
 
 
+def complete_forecast(incomplete: str) -> list[str]:
+    """The forecast models under `runs/` that begin so, and paths beside them; else nothing: then the shell offers paths."""
+    from charrnn.run_folder import FORECAST, list_runs
+
+    return _complete(list_runs(FORECAST), incomplete)
+
+
 def complete_model(incomplete: str) -> list[str]:
     """The base models and runs that begin so, and paths beside them; else nothing: then the shell offers paths."""
     from charrnn.run_folder import list_bases, list_runs
 
-    names = [name for name in (*list_bases(), *list_runs()) if name.startswith(incomplete)]
+    return _complete([*list_bases(), *list_runs()], incomplete)
+
+
+def _complete(known: list[str], incomplete: str) -> list[str]:
+    names = [name for name in known if name.startswith(incomplete)]
     return names + (sorted(glob.glob(glob.escape(incomplete) + "*")) if names else [])
 
 
@@ -108,7 +119,7 @@ def require_sources(named: list[str] | None) -> list[str]:
 
 def require_texts(texts: list[str], model: Path | None, command: str) -> None:
     """Raise CharrnnError where a model stands among the texts: with the command that was meant."""
-    from charrnn.run_folder import is_model, is_text
+    from charrnn.run_folder import STATE, find_model, is_model, is_text
 
     models = [text for text in texts if is_model(text)]
     if not models:
@@ -116,8 +127,11 @@ def require_texts(texts: list[str], model: Path | None, command: str) -> None:
     meant = [text for text in texts if text not in models]
     if model is not None and is_text(model):
         meant.append(str(model))
-    words = [*(meant or ["TEXT"]), "-m", models[0]]
-    raise CharrnnError(f"{models[0]} is a model, not a text; did you mean: charrnn {command} {shlex.join(words)}")
+    words = [*(meant or ["TEXT"]), "--init-from" if command == "train" else "-m", models[0]]
+    resume = ""
+    if command == "train" and (find_model(models[0]).parent / STATE).exists():
+        resume = f"; to go on with that run: charrnn train --resume -o {shlex.quote(str(find_model(models[0]).parent))}"
+    raise CharrnnError(f"{models[0]} is a model, not a text; did you mean: charrnn {command} {shlex.join(words)}{resume}")
 
 
 def pick_model(named: Path | None, model: Path | None) -> Path | None:
@@ -143,9 +157,11 @@ def longer(options: "Options", max_epochs: float, counters: "Counters", epochs: 
 
 def suggest_command(word: str) -> str:
     """What may have been meant by a word in place of a command, to end an error with; nothing for other words."""
-    from charrnn.run_folder import is_model
+    from charrnn.run_folder import is_forecast, is_model
 
     name = shlex.quote(word)
+    if is_forecast(word):
+        return f"; to forecast with this model: charrnn forecast TABLE -m {name}"
     if is_model(word):
         return f"; to write with this model: charrnn sample {name}"
     return f"; to train a model on it: charrnn train {name}" if os.path.exists(word) else ""

@@ -1,6 +1,7 @@
 """`charrnn forecast`."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from charrnn.terminal import frame, output
 
 TABLE = "Comma-separated values (or semicolons, tabs), a row for each moment; '-' or a pipe for standard input."
 TARGET = "The column to forecast. [default: the last one of numbers]"
+KEPT = "Forecast with this kept model, a folder or its name under runs/; all rows are scored."
 STEPS = "Steps of learning; the one that forecasts the last fifth of the training rows best is kept. [default: 500]"
 
 
@@ -35,7 +37,7 @@ def forecast(
     learning_rate: Annotated[float, option("Adam's step size. [default: 0.01]")] = 0.01,
     validation: Annotated[float, option("The share of rows held out, the last ones. [default: 0.3]", metavar="FRACTION")] = 0.3,
     seed: SeedOption = 0,
-    model: Annotated[Path | None, option("Forecast with this kept model; all rows are scored.", names="-m --model")] = None,
+    model: Annotated[Path | None, option(KEPT, names="-m --model", complete=common.complete_forecast)] = None,
     out: Annotated[Path | None, option("Keep the model in this folder.", names="-o --out")] = None,
     force: Annotated[bool, option("Replace the model in that folder.", names="--force")] = False,
     save: Annotated[Path | None, option("Write truth, forecast and naive forecast as a table.", metavar="FILE")] = None,
@@ -45,8 +47,12 @@ def forecast(
 ) -> None:
     """Forecast a column of numbers, and say how well beside the naive forecast: the value stays as it is."""
     from charrnn.options import require
+    from charrnn.run_folder import find_forecast, is_forecast, is_text
     from charrnn.text.reading import STDIN
 
+    if table and is_forecast(table):
+        words = [str(model) if model is not None and is_text(model) else "TABLE", "-m", table]
+        raise CharrnnError(f"{table} is a forecast model, not a table; did you mean: charrnn forecast {shlex.join(words)}")
     require(bool(table) or common.is_piped(), "no table: name a file, or pipe one in")
     if plot is not None:
         require(plot.suffix in (".png", ".svg", ".pdf"), f"--plot {plot}: name a file that ends in .png, .svg or .pdf")
@@ -68,7 +74,7 @@ def forecast(
     if model is not None:
         chosen = settings != Settings() or target is not None or columns is not None or out is not None
         require(not chosen, "--model keeps its own columns and settings; of the options, only those of files go with it")
-        network = Forecaster.load(model)
+        network = Forecaster.load(find_forecast(model))
         target, inputs = network.header.target, network.header.columns
     with common.say_waiting([table or STDIN]):
         series = read_series(table or STDIN, target=target, columns=inputs, reverse=reverse, encoding=encoding)

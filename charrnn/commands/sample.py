@@ -1,10 +1,14 @@
 """`charrnn sample`."""
 
-import io
+import contextlib
+import json
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,14 +28,21 @@ from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
 
 if TYPE_CHECKING:
-    from charrnn.inference.model import Model
+    from charrnn.inference.model import Model, Sample
     from charrnn.inference.sampler import Sampler
 
-TRIES = 20  # records that are drawn at most for each that is asked for, where only novel ones are printed
+    Write = Callable[[list[str]], list[Sample]]
+
+TRIES = 20  # texts that are written at most for each that is asked for, where only novel ones are printed
+TOGETHER = 64  # texts that are written side by side at most
+MOST_AT_ONCE = 4_000_000  # characters that these have at most
 PRIME = "Text to go on from; it is printed first. A pipe does the same."
-LENGTH = "Characters to write; of a line or paragraph at most. [default: 500 or 1000]"
+PRIME_LINES = "Write a text for each line of this file, after the line; '-' for standard input."
+LENGTH = "Characters to write, of a line or paragraph at most; -1 writes without end. [default: 500 or 1000]"
 TEMPERATURE = "Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]"
-NOVEL = "Of a model of lines or paragraphs: only those that its text did not hold."
+NOVEL = "Only lines or paragraphs that are not in the training text; of running text, only texts without a copied passage of "
+NOVEL += "50 characters."
+JSON = "Print a JSON object for each text: its prime, the text without it, its bits per character."
 INTERACTIVE = "Write together with the model on this terminal; takes charrnn[write]."
 SUGGEST = "With --interactive: offer the N likeliest next characters, 9 at most. [default: 0]"
 
@@ -41,6 +52,7 @@ def sample(
     model: ModelOption = None,
     prime: Annotated[str | None, option(PRIME, names="-p --prime")] = None,
     prime_file: Annotated[Path | None, option("The same from a file.")] = None,
+    prime_lines: Annotated[Path | None, option(PRIME_LINES, metavar="FILE")] = None,
     length: Annotated[int | None, option(LENGTH, names="-n --length")] = None,
     temperature: Annotated[float, option(TEMPERATURE, names="-t --temperature")] = 1.0,
     top_k: Annotated[int, option("Draw from the K likeliest characters only; 0 is all. [default: 0]")] = 0,
@@ -50,6 +62,7 @@ def sample(
     count: Annotated[int, option("Texts to write, separated by a line of dashes. [default: 1]")] = 1,
     until: Annotated[str | None, option("End a text after it has written this.")] = None,
     novel: Annotated[bool, option(NOVEL, names="--novel")] = False,
+    as_json: Annotated[bool, option(JSON, names="--json")] = False,
     interactive: Annotated[bool, option(INTERACTIVE, names="--interactive")] = False,
     suggest: Annotated[int, option(SUGGEST, metavar="N")] = 0,
 ) -> None:
@@ -58,44 +71,46 @@ def sample(
 
     from charrnn.inference.sampler import Sampler
     from charrnn.options import require
-    from charrnn.text.records import SEPARATORS
 
-    require(prime is None or prime_file is None, "--prime and --prime-file exclude each other")
-    require(length is None or length >= 0, f"--length {length} is below 0")
+    primes_given = [prime is not None, prime_file is not None, prime_lines is not None]
+    require(sum(primes_given) <= 1, "--prime, --prime-file and --prime-lines exclude each other")
+    require(length is None or length >= -1, f"--length {length} is below -1, which writes without end")
     require(1 <= count <= 100_000, f"--count {count} is not between 1 and 100000")
     require(until != "", "--until is empty; name the text that ends a sample")
     require(seed is None or seed >= 0, f"--seed {seed} is below 0")
     require(0 <= suggest <= 9, f"--suggest {suggest} is not between 0 and 9")
     require(interactive or not suggest, "--suggest goes with --interactive")
+    whole = {"--count": count > 1, "--prime-lines": prime_lines is not None, "--novel": novel, "--json": as_json}
     if interactive:
-        for name, given in (("--length", length is not None), ("--count", count > 1), ("--until", until), ("--novel", novel)):
+        for name, given in ({"--length": length is not None, "--until": until} | whole).items():
             require(not given, f"{name} and --interactive exclude each other: you end the text yourself")
         require_extra("prompt_toolkit", "--interactive", "write")
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, greedy=greedy)
     loaded = _load_named(named, model)
-    prime = _read_prime(prime, prime_file, loaded.newlines)
-    require(loaded.records is not None or not novel, f"--novel: {loaded.path} is not a model of lines or paragraphs")
-    if unknown := loaded.unknown(prime):
-        fate = "skipped in the prime" if loaded.vocabulary.unknown is None else "read as its unknown symbol"
-        output.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
-        print_notes(loaded.hint_at_form(prime))
-    if loaded.records:
-        prime = prime.removesuffix(SEPARATORS[loaded.records])  # a pipe's last line break
+    primes = _read_primes(loaded, prime, prime_file, prime_lines)
+    require(not loaded.records or until is None, f"--until: {loaded.path} ends each {loaded.records} itself")
+    if length == -1:  # each line or paragraph of a model of such has an end, the text of another has none
+        whole |= {"--novel": novel and not loaded.records, "--json": as_json and not loaded.records}
+        for name, given in whole.items():
+            require(not given, f"{name} and --length -1 exclude each other: a text without end is never whole")
     if interactive:
-        _write_together(loaded, prime, sampler=sampler, seed=seed, suggest=suggest)
-    elif loaded.records:
-        require(until is None, f"--until: {loaded.path} ends each {loaded.records} itself")
-        length = 1000 if length is None else length
-        together = min(count, 64, loaded.most_together)
-        records = loaded.write_records(prime, length=length, sampler=sampler, seed=seed, together=together)
-        _print_records(loaded, records, count=count, novel=novel)
+        _write_together(loaded, primes[0], sampler=sampler, seed=seed, suggest=suggest)
+    elif not loaded.records and not any(whole.values()):
+        with _ended_by_ctrl_c():
+            _print_as_written(loaded, primes[0], 500 if length is None else length, sampler=sampler, seed=seed, until=until)
     else:
-        length = 500 if length is None else length
-        most = loaded.most_together
-        sizes = [min(most, count - first) for first in range(0, count, most)]
-        seeds = SeedSequence(seed)
-        groups = [(n, loaded.generate(prime, length=length, sampler=sampler, seed=seeds, count=n)) for n in sizes]
-        _print_texts(prime, groups, until)
+        most = length if length not in (None, -1) else 1000 if loaded.records else 500
+        write = partial(loaded.write, length=most, sampler=sampler, seed=SeedSequence(seed), until=until or "")
+        asked = repeat(primes[0]) if length == -1 else primes
+        novelty = _Novelty(loaded) if novel else None
+        together = max(1, min(TOGETHER, loaded.most_together, MOST_AT_ONCE // max(most, 1)))
+        samples = _write_samples(write, asked, count, together)
+        if novelty:
+            samples = _write_novel_samples(write, asked, count, together, novelty)
+        with _ended_by_ctrl_c():
+            printed = _print_samples(loaded, samples, as_json=as_json)
+        if novelty:
+            novelty.report(printed, len(primes) * count)
 
 
 def _load_named(named: Path | None, model: Path | None) -> "Model":
@@ -115,6 +130,22 @@ def _load_named(named: Path | None, model: Path | None) -> "Model":
         raise
 
 
+def _read_primes(model: "Model", prime: str | None, file: Path | None, lines: Path | None) -> list[str]:
+    """The texts to go on from; a warning where `model` has never seen some of their characters."""
+    from charrnn.text.records import SEPARATORS
+
+    primes = [_read_prime(prime, file if lines is None else lines, model.newlines)]
+    if lines is not None:
+        primes = primes[0].removesuffix("\n").split("\n")
+    if unknown := model.unknown("".join(primes)):
+        fate = "skipped in the prime" if model.vocabulary.unknown is None else "read as its unknown symbol"
+        output.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
+        print_notes(model.hint_at_form("".join(primes)))
+    if model.records:
+        primes = [prime.removesuffix(SEPARATORS[model.records]) for prime in primes]  # a pipe's last line break
+    return primes
+
+
 def _read_prime(prime: str | None, file: Path | None, newlines: str) -> str:
     """The text to go on from: the one that is named, or else what a pipe holds."""
     from charrnn.text.reading import STDIN, read_text
@@ -131,55 +162,113 @@ def _read_prime(prime: str | None, file: Path | None, newlines: str) -> str:
     return ""
 
 
-def _print_texts(prime: str, groups: Iterable[tuple[int, Iterable[list[str]]]], until: str | None) -> None:
-    """Print the texts of each group, which has so many, each up to `until`; the first of a group as it is written.
-
-    A step of a group has a character of each of its texts.
-    """
+def _print_as_written(model: "Model", prime: str, length: int, sampler: "Sampler", seed: int | None, until: str | None) -> None:
+    """Print one text as it is written, up to `until`; a length of -1 has no end."""
     writer = output.TextWriter()
-    line = "\n" + "-" * 20 + "\n"
-    for number, (count, steps) in enumerate(groups):
-        rest = [io.StringIO() for _ in range(count)]  # texts 2, 3, ... wait until the first has been written
-        ends = [""] * count  # the last characters of each, in which `until` is looked for
-        writer.write(line * (number > 0) + prime)
-        for characters in steps:
-            for k, character in enumerate(characters):
-                if until is not None:
-                    if ends[k] == until:
-                        continue
-                    ends[k] = (ends[k] + character)[-len(until) :]
-                if k == 0:
-                    writer.write(character)
-                else:
-                    rest[k].write(character)
-            if until is not None and all(end == until for end in ends):
-                break
-        for text in rest[1:]:
-            writer.write(line + prime + text.getvalue())
-    if sys.stdout.isatty():
-        writer.write("\n")
+    writer.write(prime)
+    end = ""  # the last characters, in which `until` is looked for
+    try:
+        for (character,) in model.generate(prime, None if length == -1 else length, sampler=sampler, seed=seed):
+            writer.write(character)
+            if until is not None:
+                end = (end + character)[-len(until) :]
+                if end == until:
+                    break
+    finally:
+        if sys.stdout.isatty():
+            writer.write("\n")
 
 
-def _print_records(model: "Model", records: Iterable[str], count: int, novel: bool) -> None:
-    """Print `count` of the records, only novel ones where asked, out of at most TRIES times as many."""
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the program only once all that was written is out, with status 130."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _write_samples(write: "Write", primes: Iterable[str], count: int, together: int) -> "Iterator[Sample]":
+    """Write `count` texts after each of `primes`, so many `together`."""
+    left = (prime for prime in primes for _ in range(count))
+    while batch := list(islice(left, together)):
+        yield from write(batch)
+
+
+def _write_novel_samples(
+    write: "Write", primes: Iterable[str], count: int, together: int, novelty: "_Novelty"
+) -> "Iterator[Sample]":
+    """Write `count` novel texts after each of `primes`, or as many as are found in TRIES times as many texts."""
+    for prime in primes:
+        missing, tries, size = count, TRIES * count, min(count, together)
+        while missing and tries:
+            samples = write([prime] * min(size, tries))
+            tries -= len(samples)
+            size = min(2 * size, together)
+            for sample, novel in zip(samples, novelty.test(samples), strict=True):
+                if novel and missing:
+                    yield sample
+                novelty.copied += bool(missing and not novel)
+                missing -= bool(missing and novel)
+
+
+def _print_samples(model: "Model", samples: "Iterable[Sample]", as_json: bool) -> int:
+    """Print the samples as they come. Returns: how many."""
     from charrnn.text.records import SEPARATORS
 
-    assert model.records is not None
     writer = output.TextWriter()
-    printed = dropped = 0
-    for record in records:
-        if novel and not model.is_novel(record):
-            dropped += 1
+    printed = 0
+    for printed, sample in enumerate(samples, 1):
+        text = sample.prime + sample.text
+        if as_json:
+            writer.write(json.dumps(vars(sample)) + "\n")
+        elif model.records:
+            writer.write(("" if printed == 1 else SEPARATORS[model.records][1:]) + text + "\n")
         else:
-            writer.write(("" if not printed else SEPARATORS[model.records][1:]) + record + "\n")
-            printed += 1
-        if printed == count or printed + dropped == TRIES * count:
-            break
-    if novel:
-        kind = f"{model.records} that is" if dropped == 1 else f"{model.records}s that are"
-        output.write_line(f"skipped {dropped:,} {kind} in the training file")
-    if printed < count:
-        output.write_line(f"warning: {printed:,} of {count:,}: the model repeats its text; it was asked {TRIES} times as often")
+            writer.write(("" if printed == 1 else "\n" + "-" * 20 + "\n") + text)
+    if sys.stdout.isatty() and not (as_json or model.records):
+        writer.write("\n")
+    return printed
+
+
+class _Novelty:
+    """Tells texts that a model made up from those that it copies; `copied` counts these."""
+
+    def __init__(self, model: "Model"):
+        self.model = model
+        self.copied = 0
+        if model.records is None:
+            from charrnn.training.data import reread_texts
+
+            cure = "to compare a sample with another text: charrnn eval --copied TRAINING_TEXT SAMPLE"
+            with frame.WorkDisplay() as reading:
+                self.training = reread_texts(model, cure, watch=reading.progress).training
+
+    def test(self, samples: "list[Sample]") -> list[bool]:
+        """Whether each of `samples` is novel."""
+        from charrnn.text.copying import CopyFinder
+
+        if self.model.records:
+            return [self.model.is_novel(sample.prime + sample.text) for sample in samples]
+        found = CopyFinder([sample.text for sample in samples], self.training).copied()
+        return [not characters.any() for characters in found]
+
+    def report(self, printed: int, asked: int) -> None:
+        """Say how many texts were skipped, and whether too few are left."""
+        from charrnn.text.copying import PASSAGE
+
+        one = self.copied == 1
+        kind = (self.model.records or "text") + "s" * (not one)
+        fate = f"{'copies' if one else 'copy'} {PASSAGE} characters or more in a row from the training text"
+        if self.model.records:
+            fate = f"{'is' if one else 'are'} in the training file"
+        output.write_line(f"skipped {self.copied:,} {kind} that {fate}")
+        if printed < asked:
+            output.write_line(
+                f"warning: {printed:,} of {asked:,}: the model repeats its text; it was asked {TRIES} times as often"
+            )
 
 
 def _write_together(model: "Model", prime: str, sampler: "Sampler", seed: int | None, suggest: int) -> None:

@@ -96,6 +96,7 @@ def train(
     if resume:
         same = (options, init_from, force) == (begin, None, False)
         require(same, "--resume keeps the run's own options; only --for, --epochs, --steps, --device and --threads go with it")
+    common.require_texts(sources, None, "train")
     if tensorboard:
         common.require_extra("tensorboard", "--tensorboard", "tensorboard")
     request = Request(options, sources, out=out, init_from=init_from, resume=resume, force=force)

@@ -3,10 +3,12 @@
 Letters: B batch, V vocabulary.
 """
 
+import math
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Literal
 
@@ -17,15 +19,25 @@ from charrnn.checkpoint import Tensors
 from charrnn.errors import CharrnnError
 from charrnn.headers import ModelHeader
 from charrnn.inference.sampler import Sampler
-from charrnn.inference.score import Observe, RecordBlocks, Score, TextBlocks, score
-from charrnn.network.engine import Network
+from charrnn.inference.score import Observe, RecordBlocks, Score, TextBlocks, escape_costs, score, surprisals
+from charrnn.network.engine import Network, Stepper
 from charrnn.text.corpus import Corpus
 from charrnn.text.records import SEPARATORS, find_records, hash_records, join, split
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import Vocabulary, code_points, text_of
 
+Array = np.ndarray
 Seed = int | np.random.SeedSequence | None
 NOISE = 1 << 18  # random numbers that are drawn at a time
 SIDE_BY_SIDE = 1 << 22  # numbers that texts written side by side may take
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that a model has written."""
+
+    prime: str
+    text: str  # without the prime and, of a model of records, without the separator
+    bits_per_character: float | None  # of what was drawn, as `Model.score` counts them; None of an empty text
 
 
 class Model:
@@ -91,44 +103,103 @@ class Model:
         return []
 
     def generate(
-        self, prime: str = "", length: int = 500, sampler: Sampler | None = None, seed: Seed = None, count: int = 1
+        self, prime: str = "", length: int | None = 500, sampler: Sampler | None = None, seed: Seed = None, count: int = 1
     ) -> Iterator[list[str]]:
         """Generate `count` texts side by side, step by step: yields, `length` times, a list of the next character of each.
 
         The network first reads `prime`; its unknown characters are skipped. Without a prime it begins as after a line
         break (or, where there is none in its vocabulary, after the most frequent character). Text k depends on the seed
         and on k alone, not on `count` (but for the rounding of the products, which can tip a rare near-tie).
-        Raises: CharrnnError for a negative length or no texts.
+        A `length` of None has no end. Raises: CharrnnError for a negative length or no texts.
 
         >>> for [character] in load("runs/the-lamp").generate("NELL:", length=200):  # doctest: +SKIP
         ...     print(character, end="", flush=True)
         """
+        characters = self.vocabulary.characters
+        for ids, _ in self._draw([prime] * count, length, sampler=sampler, seed=seed):
+            yield [characters[i] for i in ids.tolist()]
+
+    def _draw(
+        self, primes: Sequence[str], length: int | None, sampler: Sampler | None, seed: Seed
+    ) -> Iterator[tuple[Array, Array]]:
+        """Draw the next character of each text: yields their ids (B,) and the logits (B, V), both good until the next."""
         sampler = sampler or Sampler()
-        if length < 0 or count < 1:
-            raise CharrnnError(f"can't write {count} texts of {length} characters")
+        B, V = len(primes), len(self.vocabulary)
+        if B < 1 or (length is not None and length < 0):
+            raise CharrnnError(f"can't write {B} texts of {length} characters")
         seeds = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-        generators = [np.random.default_rng(child) for child in seeds.spawn(count)]
-        ids = self.vocabulary.encode_known(prime).tolist()
-        first = self.network.initial_state(1)
-        for i in ids if ids and not self.records else [self.start, *ids]:
-            first.step([i])
-        state = self.network.initial_state(count)
-        state.logits[:] = first.logits
-        for part, read in zip(chain.from_iterable(state), chain.from_iterable(first), strict=True):
-            part[:] = read
-        V, characters = len(self.vocabulary), self.vocabulary.characters
-        block = max(1, min(64, NOISE // (count * V)))  # steps
-        noise = np.empty((block, count, V), np.float32)
-        for n in range(length):
+        generators = [np.random.default_rng(child) for child in seeds.spawn(B)]
+        state = self._read(primes)
+        block = max(1, min(64, NOISE // (B * V)))  # steps
+        noise = np.empty((block, B, V), np.float32)
+        for n in count() if length is None else range(length):
             if n % block == 0:
                 for k, generator in enumerate(generators):
                     noise[:, k] = sampler.noise(generator, (block, V))
             if n:
                 state.advance()
+            logits = state.logits
             if self.vocabulary.unknown is not None:
-                state.logits[:, self.vocabulary.unknown] = -np.inf  # the symbol is not a character to write
-            sampler.draw(state.logits, noise[n % block], state.ids)
-            yield [characters[i] for i in state.ids.tolist()]
+                logits = logits.copy()
+                logits[:, self.vocabulary.unknown] = -np.inf  # the symbol is not a character to write
+            sampler.draw(logits, noise[n % block], state.ids)
+            yield state.ids, state.logits
+
+    def _read(self, primes: Sequence[str]) -> Stepper:
+        """The network's state after each of `primes`."""
+        state, one = self.network.initial_state(len(primes)), self.network.initial_state(1)
+        for k, prime in enumerate(primes):
+            if not k or prime != primes[k - 1]:
+                one = self.network.initial_state(1)
+                ids = self.vocabulary.encode_known(prime).tolist()
+                for i in ids if ids and not self.records else [self.start, *ids]:
+                    one.step([i])
+            state.logits[k] = one.logits[0]
+            for part, read in zip(chain.from_iterable(state), chain.from_iterable(one), strict=True):
+                part[k] = read[0]
+        return state
+
+    def write(
+        self,
+        primes: Sequence[str],
+        length: int = 500,
+        sampler: Sampler | None = None,
+        seed: Seed = None,
+        until: str = "",
+    ) -> list[Sample]:
+        """Write a text after each of `primes`, side by side: `length` characters, or fewer where one ends with `until`.
+
+        A model of records ends each with its record. Text k depends on its prime, the seed and k alone, as in `generate`.
+        Raises: CharrnnError for a negative length, no primes, or one that is more than the beginning of a record.
+        """
+        separator = SEPARATORS[self.records] if self.records else ""
+        for prime in primes if self.records else ():
+            if separator in prime or prime.startswith("\n"):
+                raise CharrnnError(f"the prime {prime!r} is more than the beginning of one {self.records}")
+        end = self.vocabulary.encode(separator or until)[:, None]  # (E, 1)
+        last = np.full((len(end), len(primes)), -1)  # (E, B), the last characters of each text
+        if len(separator) > 1:  # the first of them may be the prime's
+            last[-1] = [self.vocabulary.encode(prime[-1:] or " ")[0] for prime in primes]
+        lengths, running = np.full(len(primes), length), np.ones(len(primes), bool)
+        nats = np.zeros(len(primes))
+        drawn = np.empty((max(length, 0), len(primes)), np.int32)
+        for n, (ids, logits) in enumerate(self._draw(primes, length, sampler=sampler, seed=seed), 1):
+            drawn[n - 1] = ids
+            nats += np.where(running, surprisals(logits, ids)[0], 0.0)
+            if len(end):
+                last = np.concatenate([last[1:], ids[None]])
+                ended = running & (last == end).all(axis=0)
+                lengths[ended] = n
+                running &= ~ended
+                if not running.any():
+                    break
+        codes = code_points(self.vocabulary.characters)
+        bits = (nats / np.maximum(lengths, 1) + escape_costs(self.vocabulary)[0]) / math.log(2)
+        samples = []
+        for k, prime in enumerate(primes):
+            text = (prime + text_of(codes[drawn[: lengths[k], k]])).removesuffix(separator)[len(prime) :]
+            samples.append(Sample(prime, text, bits_per_character=float(bits[k]) if lengths[k] else None))
+        return samples
 
     def sample(
         self,
@@ -156,9 +227,7 @@ class Model:
         'ihello'
         """
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, greedy=greedy)
-        if self.records:
-            return next(self.write_records(prime, length, sampler=sampler, seed=seed, together=1))[len(prime) :]
-        return "".join(step[0] for step in self.generate(prime, length, sampler=sampler, seed=seed))
+        return self.write([prime], length, sampler=sampler, seed=seed)[0].text
 
     def write_records(
         self, prime: str = "", length: int = 1000, sampler: Sampler | None = None, seed: int | None = None, together: int = 64
@@ -171,21 +240,10 @@ class Model:
         """
         if self.records is None:
             raise CharrnnError(f"{self.path} is not a model of lines or paragraphs")
-        separator = SEPARATORS[self.records]
-        if separator in prime or prime.startswith("\n"):
-            raise CharrnnError(f"the prime {prime!r} is more than the beginning of one {self.records}")
         seeds = np.random.SeedSequence(seed)
         while True:
-            texts, unfinished = [prime] * together, set(range(together))
-            for characters in self.generate(prime, length, sampler=sampler, seed=seeds, count=together):
-                for k in list(unfinished):
-                    texts[k] += characters[k]
-                    if texts[k].endswith(separator):
-                        unfinished.remove(k)
-                        texts[k] = texts[k].removesuffix(separator)
-                if not unfinished:
-                    break
-            yield from texts
+            for sample in self.write([prime] * together, length, sampler=sampler, seed=seeds):
+                yield sample.prime + sample.text
 
     def is_novel(self, record: str) -> bool:
         """Whether a record was not in the training text; of n there, one in 2^40 / n is missed. Raises: as `write_records`."""

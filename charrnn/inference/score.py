@@ -208,10 +208,10 @@ def score(
         chosen = slice(None) if block.counts.all() else block.counts  # a slice copies nothing
         logits = logits[chosen].reshape(-1, V)
         targets = block.targets[chosen].reshape(-1)
-        surprisals, right = _surprisals(logits, targets)
+        nats_each, right = surprisals(logits, targets)
         if observe is not None:
-            observe(block.places[chosen].reshape(-1), logits, targets, surprisals)
-        block.add(surprisals, nats)
+            observe(block.places[chosen].reshape(-1), logits, targets, nats_each)
+        block.add(nats_each, nats)
         block.add(np.ones_like(targets), known)
         if vocabulary.unknown is not None:
             symbols = targets == vocabulary.unknown
@@ -232,7 +232,7 @@ def escape_costs(vocabulary: Vocabulary) -> tuple[float, float]:
     return -math.log1p(-ESCAPE), math.log(UNICODE - len(vocabulary)) - math.log(ESCAPE)
 
 
-def _surprisals(logits: Array, targets: Array) -> tuple[Array, Array]:
+def surprisals(logits: Array, targets: Array) -> tuple[Array, Array]:
     """The surprisal of each of `targets` (n,) in nats under `logits` (n, V), and whether it was the top guess: (n,), (n,)."""
     rows, best = np.arange(len(targets)), logits.argmax(axis=1)
     top = logits[rows, best]

@@ -5,7 +5,6 @@ Letters: N characters of a text, n of them at a time, V vocabulary, K guesses.
 """
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -150,7 +149,7 @@ class Top(_Observer):
         places = self._places([k for _, k, _ in known])
         found += [(-minus, place, guesses) for (minus, _, guesses), place in zip(known, places, strict=True)]
         found = sorted(found, key=lambda entry: (-entry[0], entry[1]))[: self.n]
-        lines = self._lines([place for _, place, _ in found])
+        lines = self.text.lines([place for _, place, _ in found])
         surprises = []
         for bits, place, guesses in found:
             before, after = self.text.text(max(0, place - BEFORE), place), self.text.text(place + 1, place + 1 + AFTER)
@@ -174,21 +173,6 @@ class Top(_Observer):
             places += [begin + int(known[i - before]) for i in mine]
             before += len(known)
         return places
-
-    def _lines(self, places: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """The line and the column of each of `places`."""
-        line_break = self.text.alphabet.find("\n")
-        where: dict[int, tuple[int, int]] = {}
-        line, start = 1, 0  # that the block begins in, and its first character
-        for begin in range(0, len(self.text), BLOCK):
-            breaks = begin + np.flatnonzero(self.text[begin : begin + BLOCK] == line_break)
-            starts = [start, *(breaks + 1).tolist()]  # of the block's lines
-            for place in places:
-                if begin <= place < begin + BLOCK:
-                    n = bisect_right(starts, place) - 1
-                    where[place] = line + n, place - starts[n] + 1
-            line, start = line + len(breaks), starts[-1]
-        return where
 
 
 class Details(_Observer):

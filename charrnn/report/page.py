@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from charrnn.errors import CharrnnError
 from charrnn.headers import Metrics, to_json
 from charrnn.inference.model import Model
 from charrnn.inference.score import Observe, Score
@@ -28,10 +27,10 @@ from charrnn.report.packing import NAMES, pack_to_fit
 from charrnn.terminal.heatmap import LEVELS, ink, magma, percent
 from charrnn.terminal.output import duration
 from charrnn.text.corpus import Corpus
-from charrnn.text.reading import STDIN, Watch, build_corpus
+from charrnn.text.reading import Watch, build_corpus
 from charrnn.text.records import SEPARATORS
 from charrnn.text.visible import LINE_SIGNS, SINGLE_SIGNS, make_visible
-from charrnn.training.data import read_texts, require_there
+from charrnn.training.data import reread_texts
 from charrnn.version import __version__
 
 Array = np.ndarray
@@ -50,14 +49,8 @@ def find_validation_text(model: Model, watch: Watch | None = None) -> Corpus:
     folder = model.path.parent if model.path is not None else Path()
     name = f"name the text to colour: charrnn report {folder} TEXT"
     origin = model.header.training.origin
-    if origin is None:
-        raise CharrnnError(f"{model.path} does not say which text it was validated on; {name}")
-    require(bool(origin.options.validation), f"{folder} was not validated on any text; {name}")
-    require(STDIN not in origin.sources, f"{folder} was trained on a pipe; {name}")
-    require_there(origin, cure=name)
-    texts = read_texts(origin.sources, origin.options, watch=watch)
-    same = texts.corpus_hash == origin.corpus_hash
-    require(same, f"the text {origin.sources[0]} is not the one that {folder} was trained on; {name}")
+    require(origin is None or bool(origin.options.validation), f"{folder} was not validated on any text; {name}")
+    texts = reread_texts(model, name, watch=watch)
     require(len(texts.held_out) > 0, f"{folder} held no text out; {name}")
     return texts.held_out
 

@@ -1,6 +1,8 @@
 """Texts as ids: a `Corpus` holds one of any length. Letters: N characters, V vocabulary."""
 
 import copy
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -64,6 +66,21 @@ class Corpus:
     def text(self, start: int = 0, stop: int | None = None) -> str:
         """The characters from `start` to `stop`."""
         return text_of(self._codes[self[slice(start, stop)]])
+
+    def lines(self, places: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """The line and the column of each of `places`, both from 1 on."""
+        line_break = self.alphabet.find("\n")
+        where: dict[int, tuple[int, int]] = {}
+        line, start = 1, 0  # that the block begins in, and its first character
+        for begin in range(0, len(self) if places else 0, PIECE):
+            breaks = begin + np.flatnonzero(self[begin : begin + PIECE] == line_break)
+            starts = [start, *(breaks + 1).tolist()]  # of the block's lines
+            for place in places:
+                if begin <= place < begin + PIECE:
+                    n = bisect_right(starts, place) - 1
+                    where[place] = line + n, place - starts[n] + 1
+            line, start = line + len(breaks), starts[-1]
+        return where
 
     def counts(self) -> np.ndarray:
         """How often it has each character of the alphabet."""

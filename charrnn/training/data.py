@@ -137,6 +137,20 @@ def reload_text(out: Path, origin: Origin, sources: Sources, watch: Watch | None
     return text
 
 
+def reread_texts(model: "Model", cure: str, watch: Watch | None = None) -> SplitText:
+    """Read the texts that `model` was trained on again. Raises: CharrnnError, ended by `cure`, where they are not there."""
+    folder = model.path.parent if model.path is not None else Path()
+    origin = model.header.training.origin
+    if origin is None:
+        raise CharrnnError(f"{model.path} does not say which text it was trained on; {cure}")
+    require(STDIN not in origin.sources, f"{folder} was trained on a pipe; {cure}")
+    require_there(origin, cure=cure)
+    texts = read_texts(origin.sources, origin.options, watch=watch)
+    same = texts.corpus_hash == origin.corpus_hash
+    require(same, f"the text {origin.sources[0]} is not the one that {folder} was trained on; {cure}")
+    return texts
+
+
 def rebuild_dataset(text: SplitText, header: StateHeader) -> Dataset:
     """The dataset of a saved run. Raises: ValueError where the run's batches don't fit the text."""
     vocabulary = Vocabulary(header.model.vocabulary, header.model.unknown)
