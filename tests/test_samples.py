@@ -224,7 +224,7 @@ BAD = {
     "copied by a model": (["eval", "t.txt", "--copied", "t.txt", "-m", "t"], "--model and --copied exclude each other"),
     "copied from nothing": (["eval", "t.txt", "--copied", "gone.txt"], "gone.txt does not exist"),
     "copied from a pipe": (["eval", "-", "--copied", "-"], "--copied -: the sample is read from standard input already"),
-    "train on a run": (["train", "runs/t"], "did you mean: charrnn train TEXT --init-from runs/t"),
+    "train on a run": (["train", "runs/t"], "to go on with one: charrnn train --resume -o runs/t"),
     "train on a run's name": (["train", "t.txt", "t"], "did you mean: charrnn train t.txt --init-from t"),
     "a model of text for a table": (["forecast", "t.csv", "-m", "t"], "t is a model of text, not of numbers"),
     "a table for a model": (["forecast", "t.csv", "-m", "t.txt"], "t.txt is text, not a charrnn file"),

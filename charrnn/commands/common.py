@@ -122,6 +122,8 @@ def require_texts(texts: list[str], model: Path | None, command: str) -> None:
     from charrnn.run_folder import STATE, find_model, is_model, is_text
 
     models = [text for text in texts if is_model(text)]
+    if command == "train":  # what is beside a run in its folder is a text
+        models = [name for name in models if not os.path.isdir(name)]
     if not models:
         return
     meant = [text for text in texts if text not in models]
