@@ -110,7 +110,8 @@ class Model:
         The network first reads `prime`; its unknown characters are skipped. Without a prime it begins as after a line
         break (or, where there is none in its vocabulary, after the most frequent character). Text k depends on the seed
         and on k alone, not on `count` (but for the rounding of the products, which can tip a rare near-tie).
-        A `length` of None has no end. Raises: CharrnnError for a negative length or no texts.
+        A `length` of None has no end.
+        Raises: CharrnnError for a negative length or no texts.
 
         >>> for [character] in load("runs/the-lamp").generate("NELL:", length=200):  # doctest: +SKIP
         ...     print(character, end="", flush=True)
