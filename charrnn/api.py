@@ -7,8 +7,9 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from types import FrameType, NoneType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, get_args, get_type_hints
@@ -170,14 +171,17 @@ def train(
     >>> model = train("corpora/if-you.txt", seconds="10s", out="runs/rhymes")  # doctest: +SKIP
     >>> model = train(text=["Anna", "Berta", "Clara"], records="line", steps=100)  # doctest: +SKIP
     """
+    options = _choose_options(locals())
+    sources = _find_sources(corpus, text, end="\n\n" if records == "paragraph" else "\n", resume=resume)
     from charrnn.run_folder import find_resumable
     from charrnn.terminal.frame import WorkDisplay
     from charrnn.training.data import name_run
     from charrnn.training.distributed import join
-    from charrnn.training.run import Run
 
-    options = _choose_options(locals())
-    sources = _find_sources(corpus, text, end="\n\n" if records == "paragraph" else "\n", resume=resume)
+    with Interrupt() as early:  # an import of torch that is broken off can't be repeated
+        from charrnn.training.run import Run
+    if early.came:
+        raise KeyboardInterrupt
     base = init_from.path if isinstance(init_from, Model) else init_from
     folder = None if out is None else Path(out).expanduser()
     with join() as group:
@@ -211,9 +215,9 @@ def _follow(run: "Run", options: "Options", quiet: bool, watch: "Callable[[Event
         stopped = any(run.group.all_gather(interrupt.came))
         if stopped and not run.step:
             raise KeyboardInterrupt
-        name = str(run.folder.path)
-        go_on = f"stopped at step {run.step:,}; to continue: charrnn.train(out={name!r}, resume=True); " if stopped else ""
-        display.say(f"{go_on}saved in {name}")
+        folder = str(run.folder.path)
+        stop = f"stopped at step {run.step:,}; " if stopped else ""
+        display.say(f"{stop}saved in {folder}" + f"; to continue: charrnn.train(out={folder!r}, resume=True)" * stopped)
 
 
 class Interrupt:
@@ -281,7 +285,11 @@ def _find_sources(corpus: Any, text: Any, end: str, resume: bool) -> "Sources":
 
     if text is not None:
         require(corpus is None, "corpus and text exclude each other: corpus names files, text is the text itself")
-        return build_corpus(_strings(text, end))
+        if isinstance(text, str):
+            return build_corpus(text)
+        pieces = text if isinstance(text, Iterable) and not isinstance(text, bytes) else [text]
+        strings = (_end_string(string, end) for string in pieces)
+        return build_corpus(iter(lambda: "".join(islice(strings, 1000)), ""))  # many at a time, which is quicker
     several = isinstance(corpus, Iterable) and not isinstance(corpus, (str, bytes))
     names = list(corpus) if several else [] if corpus is None else [corpus]
     for name in names:
@@ -292,12 +300,8 @@ def _find_sources(corpus: Any, text: Any, end: str, resume: bool) -> "Sources":
     return [os.path.expanduser(name) for name in names]
 
 
-def _strings(text: Any, end: str) -> Iterator[str]:
-    """The strings of a text, each with this end if there may be several."""
-    if isinstance(text, str):
-        yield text
-        return
-    for piece in text if isinstance(text, Iterable) and not isinstance(text, bytes) else [text]:
-        if not isinstance(piece, str):
-            raise CharrnnError(f"text must be a string, or several, not {piece!r:.60}")
-        yield piece if piece.endswith(end) else piece + end
+def _end_string(string: Any, end: str) -> str:
+    """One of a text's strings, with this end. Raises: CharrnnError where it is no string."""
+    if not isinstance(string, str):
+        raise CharrnnError(f"text must be a string, or several, not {string!r:.60}")
+    return string if string.endswith(end) else string + end

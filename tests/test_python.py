@@ -259,6 +259,26 @@ def test_an_interrupt_before_the_first_step_is_one(monkeypatch):
         train("rhymes.txt", steps=5, **SMALL)
 
 
+def test_an_interrupt_while_torch_is_imported_comes_after_it():
+    script = f"""
+import signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+import charrnn
+try:
+    charrnn.train("rhymes.txt", steps=1, **{SMALL})
+except KeyboardInterrupt:
+    charrnn.train("rhymes.txt", steps=1, **{SMALL})
+else:
+    raise AssertionError("not interrupted")
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120)
+
+
 def test_a_watcher_that_fails_leaves_nothing_behind():
     threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
     kept = []
@@ -364,7 +384,7 @@ def test_notes_are_in_the_words_of_python_and_an_interrupt_says_where_it_stopped
     out, _ = streams(NotebookStream(), NotebookStream())
     train(text=RHYMES[:5000], seconds=600, watch=interrupt_at(9), out="run")
     said = out.getvalue().split("\n")
-    assert re.fullmatch(r"stopped at step \d+; to continue: charrnn.train\(out='run', resume=True\); saved in run", said[-2])
+    assert re.fullmatch(r"stopped at step \d+; saved in run; to continue: charrnn.train\(out='run', resume=True\)", said[-2])
     assert any(line.startswith("note: ") and "epochs" in line for line in said), said
     assert "--" not in out.getvalue()
 

@@ -161,8 +161,8 @@ class Interactive:
         self.page.on_cursor_position_changed += lambda _: self._unmark()
         self._faults: list[BaseException] = []  # that ended the session
         self._files = contextlib.ExitStack()
-        if os.environ.get("TERM") == "dumb":
-            raise CharrnnError("--interactive needs a terminal whose cursor can be moved; TERM=dumb is none")
+        if os.environ.get("TERM") == "dumb" or "JPY_PARENT_PID" in os.environ:
+            raise CharrnnError("--interactive needs a terminal whose cursor can be moved; TERM=dumb or a notebook is none")
         source = self._open_terminal("r", sys.stdin)
         target = self._open_terminal("w", sys.stderr, sys.stdout)
         suggestions = [Window(FormattedTextControl(self._suggestions), height=suggest)] if suggest else []
