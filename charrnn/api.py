@@ -216,8 +216,7 @@ def _follow(run: "Run", options: "Options", quiet: bool, watch: "Callable[[Event
         if stopped and not run.step:
             raise KeyboardInterrupt
         folder = str(run.folder.path)
-        stop = f"stopped at step {run.step:,}; " if stopped else ""
-        display.say(f"{stop}saved in {folder}" + f"; to continue: charrnn.train(out={folder!r}, resume=True)" * stopped)
+        display.say(f"saved in {folder}" + f"; to continue: charrnn.train(out={folder!r}, resume=True)" * stopped)
 
 
 class Interrupt:
