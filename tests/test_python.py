@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import fields
 from inspect import Parameter, signature
 from itertools import pairwise
 from pathlib import Path
@@ -48,9 +49,8 @@ def test_every_option_is_an_argument_with_a_type_and_the_default_of_the_command_
     arguments = signature(train).parameters
     assert all(argument.kind is not Parameter.VAR_KEYWORD for argument in arguments.values())
     assert all(argument.annotation is not Parameter.empty for argument in arguments.values())
-    for name, field in Options.__dataclass_fields__.items():
-        if name != "KEYS":
-            assert arguments[KEYS.get(name, name)].default == field.default
+    for field in fields(Options):
+        assert arguments[KEYS.get(field.name, field.name)].default == field.default
     described = re.findall(r"\w+", " ".join(re.findall(r"^ +- (`.*?`):", train.__doc__, re.M)))
     assert sorted(described) == sorted(arguments), "the docstring says what each argument is, once"
 
