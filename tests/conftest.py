@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,3 +77,16 @@ def shakespeare():
     if not path.exists():
         pytest.skip(f"{path} is not here")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; without one, tests in it are skipped."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium here to open a page with")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is opened")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=120_000)
+        yield chromium
+        chromium.close()

@@ -22,9 +22,9 @@ V, T, B = 11, 7, 3
 EXPORTED = [name for name, cell in CELLS.items() if cell.onnx_gates]
 
 
-def made_up(cell, layers, embedding, residual, seed=0):
+def made_up(cell, layers, embedding, residual, seed=0, hidden=6):
     """The tensors and header of a model with random weights."""
-    config = Config(V, cell, num_layers=layers, hidden_size=6, embedding_size=embedding, residual=residual)
+    config = Config(V, cell, num_layers=layers, hidden_size=hidden, embedding_size=embedding, residual=residual)
     header = ModelHeader(config=config, vocabulary="".join(map(chr, range(97, 97 + V))), start="a")
     generator = np.random.default_rng(seed)
     return {name: generator.normal(0, 0.7, shape).astype(np.float32) for name, shape in config.shapes().items()}, header

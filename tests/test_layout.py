@@ -23,10 +23,10 @@ ARROWS = {  # each room and the rooms that it imports; no other arrows are allow
     "inference": "checkpoint errors headers network run_folder text",
     "training": "checkpoint errors headers inference network options run_folder text version",
     "forecast": "checkpoint errors headers network options text",
-    "export": "checkpoint errors headers network version",
+    "export": "checkpoint errors headers inference network text version",
     "terminal": "errors headers text training",
     "interactive": "errors inference text",
-    "report": "headers inference options terminal text training version",
+    "report": "export headers inference options terminal text training version",
     "commands": "checkpoint errors export forecast headers inference interactive options report run_folder terminal text "
     "training",
     "cli": "commands errors terminal training version",

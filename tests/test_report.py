@@ -7,7 +7,6 @@ import html
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 import zlib
@@ -32,6 +31,28 @@ from charrnn.training.data import read_texts
 MANY = "".join(chr(0x4E00 + k) for k in range(700))
 LONG = (BOOK * 2)[:120_000]
 HOSTILE = "</script><script>hacked = 1</script><img src=x onerror='hacked = 2'>&lt;\u202e\x07\"'`{{facts}}\n"
+CONTRASTS = """() => {
+    const light = c => c.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+    const parsed = text => text.match(/[\\d.]+/g).map(Number);
+    const behind = element => {
+        for (let e = element; e; e = e.parentElement) {
+            const c = parsed(getComputedStyle(e).backgroundColor);
+            if (c.length < 4 || c[3] > 0) return c.slice(0, 3);
+        }
+    };
+    const found = [];
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const e = walker.currentNode.parentElement;
+        if (!walker.currentNode.data.trim() || !e.getClientRects().length) continue;
+        const style = getComputedStyle(e);
+        const ink = parsed(e instanceof SVGElement ? style.fill : style.color).slice(0, 3);
+        const [a, b] = [light(ink), light(behind(e))];
+        found.push((Math.max(a, b) + .05) / (Math.min(a, b) + .05));
+    }
+    return [found.length, Math.min(...found)];
+}"""  # of all words on a page with what is behind them: how many, the worst
 METRICS = Metrics(
     step=1,
     characters=100,
@@ -232,10 +253,10 @@ def test_each_kind_of_validation_text_is_found_again(tmp_path, monkeypatch, opti
     origin = Origin(sources=["birds.txt"], corpus_hash=texts.corpus_hash, options=options)
     header = dataclasses.replace(header_of(LINES, records=options.records), training=Training(origin=origin))
     model = Model(tensors_of(header), header, tmp_path / "model.safetensors")
-    assert find_validation_text(model).text() == texts.held_out.text()
+    assert find_validation_text(model, "name one").text() == texts.held_out.text()
     (tmp_path / "birds.txt").write_text(LINES + "!")
     with pytest.raises(CharrnnError, match="is not the one that"):
-        find_validation_text(model)
+        find_validation_text(model, "name one")
 
 
 def test_a_pipe_can_be_named_and_another_place(bad_folder, tmp_path):
@@ -302,18 +323,6 @@ def test_a_damaged_history_is_told_and_left_out(bad_folder):
 
 
 # In a browser.
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-    if found is None:
-        pytest.skip("there is no Chromium here to open a report with")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no report is opened")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=120_000)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -408,30 +417,7 @@ def test_all_words_stand_out_from_what_is_behind_them(opened, scheme):
     history = [METRICS, dataclasses.replace(METRICS, characters=300)]
     tab = opened(page_of(model_of(BOOK), BOOK[:3000], history), color_scheme=scheme)
     tab.locator("#text span").nth(3).hover()
-    worst = tab.evaluate(
-        """() => {
-            const light = c => c.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-                .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-            const parsed = text => text.match(/[\\d.]+/g).map(Number);
-            const behind = element => {
-                for (let e = element; e; e = e.parentElement) {
-                    const c = parsed(getComputedStyle(e).backgroundColor);
-                    if (c.length < 4 || c[3] > 0) return c.slice(0, 3);
-                }
-            };
-            const found = [];
-            const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-            while (walker.nextNode()) {
-                const e = walker.currentNode.parentElement;
-                if (!walker.currentNode.data.trim() || !e.getClientRects().length) continue;
-                const style = getComputedStyle(e);
-                const ink = parsed(e instanceof SVGElement ? style.fill : style.color).slice(0, 3);
-                const [a, b] = [light(ink), light(behind(e))];
-                found.push((Math.max(a, b) + .05) / (Math.min(a, b) + .05));
-            }
-            return [found.length, Math.min(...found)];
-        }"""
-    )
+    worst = tab.evaluate(CONTRASTS)
     assert worst[0] > 2000
     assert worst[1] >= 4.5
 

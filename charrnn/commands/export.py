@@ -1,37 +1,79 @@
 """`charrnn export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from charrnn.commands.common import ModelArgument, ModelOption, option, pick_model, require_extra
+from charrnn.commands.common import ModelArgument, ModelOption, option, pick_model, print_notes, require_extra
 from charrnn.commands.outputs import require_output, write_output
 from charrnn.errors import CharrnnError
-from charrnn.terminal import output
+from charrnn.terminal import frame, output
 
-OUT = "The file to write. [default: model.onnx beside the model]"
+if TYPE_CHECKING:
+    from charrnn.checkpoint import Tensors
+    from charrnn.headers import ModelHeader
+
+FORMATS = ("onnx", "html")  # each also the ending of its files
+TO = "onnx, for other programs, or html, a page that writes in any browser. [default: the ending of --out, else onnx]"
+OUT = "The file to write. [default: model.onnx or model.html beside the model]"
+ABOUT = "Of a page: a sentence about what the model learned from."
 
 
 def export(
     named: ModelArgument = None,
     model: ModelOption = None,
+    to: Annotated[str | None, option(TO, metavar="FORMAT")] = None,
     out: Annotated[Path | None, option(OUT, names="-o --out", metavar="FILE")] = None,
+    title: Annotated[str, option("Of a page: its title.")] = "",
+    about: Annotated[str, option(ABOUT)] = "",
 ) -> None:
-    """Write a model as an ONNX file.
+    """Write a model as one file that runs without charrnn: for other programs, or as a web page.
 
-    Other programs run it: ONNX Runtime, browsers, phones. Takes charrnn[onnx].
+    ONNX Runtime runs the ONNX file; writing it takes charrnn[onnx]. The page works offline and sends nothing.
     """
     from charrnn.checkpoint import read_model
     from charrnn.run_folder import find_model
 
     path = find_model(pick_model(named, model))
-    out = out or path.with_suffix(".onnx")
-    if out.suffix != ".onnx":
-        raise CharrnnError(f"--out {out}: name a file that ends in .onnx")
+    if to is None:
+        to = out.suffix[1:] if out is not None else "onnx"
+        if to not in FORMATS:
+            raise CharrnnError(f"--out {out}: name a file that ends in .onnx or .html")
+    elif to not in FORMATS:
+        raise CharrnnError(f"--to must be onnx or html, not {to!r}")
+    out = out or path.with_suffix(f".{to}")
+    if out.suffix != f".{to}":
+        raise CharrnnError(f"--out {out}: name a file that ends in .{to}")
+    if (title or about) and to != "html":
+        raise CharrnnError("--title and --about are for pages: add --to html")
     require_output("--out", out, [path])
     tensors, header = read_model(path)
-    require_extra("onnx", "export", "onnx")
-    from charrnn.export.onnx import to_onnx
+    if to == "onnx":
+        require_extra("onnx", "export", "onnx")
+        from charrnn.export.onnx import to_onnx
 
-    data = to_onnx(tensors, header)
+        data = to_onnx(tensors, header)
+    else:
+        data = _render_page(path, tensors, header, title=title, about=about)
     write_output(out, data)
     output.write_line(f"{path} is written as {out}, {len(data):,} bytes")
+
+
+def _render_page(path: Path, tensors: "Tensors", header: "ModelHeader", title: str, about: str) -> bytes:
+    """The page, once it has been said what the rounding of its weights costs."""
+    from charrnn.export.html import measure_rounding, render_page, require_page
+    from charrnn.inference.model import Model
+    from charrnn.report.page import find_validation_text
+
+    require_page(header)
+    metrics = header.training.metrics
+    bits = metrics.validation_bits_per_character if metrics is not None else None
+    try:
+        with frame.WorkDisplay() as reading:
+            text = find_validation_text(Model(tensors, header, path), "the cost of rounding is not measured", reading.progress)
+    except CharrnnError as error:
+        print_notes([str(error)])
+    else:
+        with frame.WorkDisplay("scoring", "million characters") as scoring:
+            exact, bits = measure_rounding(tensors, header, text, watch=scoring.progress)
+        output.write_line(f"rounding to 8 bits costs {bits - exact:.4f} bits per character: {bits:.4f} instead of {exact:.4f}")
+    return render_page(tensors, header, title=title, about=about, bits=bits).encode("utf-8", "backslashreplace")

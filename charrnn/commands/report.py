@@ -11,6 +11,7 @@ from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
 
 TEXT = "The text to colour: files, folders or '-'. [default: the one that the run was validated on]"
+WITH_MODEL = "Put the model into the page, to write with it there."
 OUT = "Where to write it. [default: report.html in the run's folder]"
 
 
@@ -20,11 +21,14 @@ def report(
     model: ModelOption = None,
     out: Annotated[Path | None, option(OUT, names="-o --out", metavar="FILE")] = None,
     encoding: EncodingOption = "utf-8",
+    with_model: Annotated[bool, option(WITH_MODEL, names="--with-model")] = False,
 ) -> None:
     """Write one HTML file about a run to share: its curves, its samples and a text coloured by surprise.
 
     The file needs no network. Of a text the first 100,000 characters are coloured.
     """
+    from charrnn.checkpoint import read_model
+    from charrnn.export.html import render_box
     from charrnn.report.page import find_validation_text, render_page
     from charrnn.run_folder import is_text, read_history
     from charrnn.text.reading import read_corpus
@@ -48,15 +52,18 @@ def report(
             corpus = read_corpus(texts, encoding, newlines=loaded.newlines, watch=reading.progress)
             name = ", ".join("standard input" if source == "-" else Path(source).name for source in texts)
         else:
-            corpus = find_validation_text(loaded, reading.progress)
+            advice = f"name the text to colour: charrnn report {folder} TEXT"
+            corpus = find_validation_text(loaded, advice, reading.progress)
             name = "the text that it was validated on"
     print_notes(corpus.notes)
+    box = render_box(*read_model(loaded.path)) if with_model else None
     try:
         history = read_history(folder)
     except CharrnnError as error:
         history = []
         print_notes([str(error)])
     with frame.WorkDisplay("scoring", "million characters") as scoring:
-        data = render_page(loaded, history, corpus, name=name, watch=scoring.progress).encode("utf-8", "backslashreplace")
+        page = render_page(loaded, history, corpus, name=name, watch=scoring.progress, box=box)
+    data = page.encode("utf-8", "backslashreplace")
     write_output(target, data)
     output.write_line(f"wrote {target}, {len(data) / 1000:,.0f} kB; open it in a browser")

@@ -4,8 +4,6 @@
 is text in the page, never markup.
 """
 
-import base64
-import hashlib
 import json
 import math
 import os
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from charrnn.export.html import fill_page
 from charrnn.headers import Metrics, to_json
 from charrnn.inference.model import Model
 from charrnn.inference.score import Observe, Score
@@ -41,22 +40,31 @@ SURPRISES = 8  # that are listed
 SAMPLES = 6  # that are shown at once
 
 
-def find_validation_text(model: Model, watch: Watch | None = None) -> Corpus:
+def find_validation_text(model: Model, advice: str, watch: Watch | None = None) -> Corpus:
     """Read the text that the run was validated on, from the files that its model names.
 
-    Raises: CharrnnError that says what to name, where it can't be found again or there was none.
+    Raises: CharrnnError that ends with `advice`, where it can't be found again or there was none.
     """
     folder = model.path.parent if model.path is not None else Path()
-    name = f"name the text to colour: charrnn report {folder} TEXT"
     origin = model.header.training.origin
-    require(origin is None or bool(origin.options.validation), f"{folder} was not validated on any text; {name}")
-    texts = reread_texts(model, name, watch=watch)
-    require(len(texts.held_out) > 0, f"{folder} held no text out; {name}")
+    require(origin is None or bool(origin.options.validation), f"{folder} was not validated on any text; {advice}")
+    texts = reread_texts(model, advice, watch=watch)
+    require(len(texts.held_out) > 0, f"{folder} held no text out; {advice}")
     return texts.held_out
 
 
-def render_page(model: Model, history: Sequence[Metrics], corpus: Corpus, name: str, watch: Watch = lambda *_: None) -> str:
-    """The report, a whole HTML document, on at most LIMIT characters of `corpus`, which the page calls `name`."""
+def render_page(
+    model: Model,
+    history: Sequence[Metrics],
+    corpus: Corpus,
+    name: str,
+    watch: Watch = lambda *_: None,
+    box: Mapping[str, str] | None = None,
+) -> str:
+    """The report, a whole HTML document, on at most LIMIT characters of `corpus`, which the page calls `name`.
+
+    With the `box` of `export.html` it has the model itself, to write with.
+    """
     text = select_scored_text(model, corpus)
     given = len(text)
     if given > LIMIT:
@@ -82,28 +90,24 @@ def render_page(model: Model, history: Sequence[Metrics], corpus: Corpus, name: 
         "light": _render_colours("ffffff", first=1.0, last=0.12),
         "dark": _render_colours("1a1522", first=0.1, last=1.0),
         "levels": "\n".join(f".l{k} {{ background: var(--l{k}); color: var(--t{k}); }}" for k in range(LEVELS)),
+        "worker": " 'wasm-unsafe-eval'; worker-src blob:" if box else "",
+        "box_style": "",
+        "box_script": "",
         "steps": "".join(f'<li class="l{k}">{"" if k % 2 else k // 2}{"+" * (k == LEVELS - 1)}</li>' for k in range(LEVELS)),
     }
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     curves, samples, calibration = _render_curves(history), _render_samples(history), _render_calibration(details)
-    for section, filled in {"learning": curves, "samples": samples, "calibration": calibration}.items():
+    sections = {"write": box, "learning": curves, "samples": samples, "calibration": calibration}
+    for section, filled in sections.items():
         if not filled:
             template = re.sub(f'<section id="{section}">.*\n', "", template)
-        values |= filled
-    for tag in ("style", "script"):
-        source = template.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
-        digest = hashlib.sha256(_fill(source, values).encode()).digest()
-        values[f"{tag}_hash"] = "sha256-" + base64.b64encode(digest).decode()  # for the page's Content-Security-Policy
-    return _fill(template, values)
+        values |= filled or {}
+    return fill_page(template, values)
 
 
 def _tell(observers: Sequence[Observe], *block: Array) -> None:
     for observe in observers:
         observe(*block)
-
-
-def _fill(template: str, values: Mapping[str, str]) -> str:
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
 
 
 def _render_colours(paper: str, first: float, last: float) -> str:
