@@ -48,8 +48,11 @@ docs: .venv/tested  ## run all commands of the README and of docs/ and write dow
 reference: .venv/installed  ## make the generated parts of docs/ anew: commands, Python, results
 	$(BIN)/python scripts/reference.py
 
-site: .venv/tested  ## build docs/ as a site in site/
+site: .venv/tested build/the-lamp/model.safetensors  ## build docs/ as a site in site/, with a model to try
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
+build/the-lamp/model.safetensors: | .venv/installed
+	$(BIN)/charrnn train corpora/the-lamp.txt --for 3m --out build/the-lamp --force --quiet
+
 clean:
-	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv site build .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,7 @@
 """README.md and docs/: their commands run, what they show is what is printed, and the site builds."""
 
 import html
+import os
 import re
 import subprocess
 import sys
@@ -121,12 +122,18 @@ def test_make_train_runs_what_the_tutorial_begins_with():
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(tmp_path_factory, book_run):
     folder = tmp_path_factory.mktemp("site")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
-    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    env = {**os.environ, "CHARRNN_SITE_MODEL": str(book_run / "runs/book")}
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def test_the_site_has_a_page_to_try_a_model_on(site):
+    assert '<script type="text/plain" id="write-weights">' in (site / "try.html").read_text()
+    assert re.search(r'href="?try.html"?[ >]', (site / "index.html").read_text())
 
 
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(site):

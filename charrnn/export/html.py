@@ -111,7 +111,7 @@ def fill_page(template: str, values: Mapping[str, str]) -> str:
         source = template.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
         digest = hashlib.sha256(fill(source, values).encode()).digest()
         hashes[f"{tag}_hash"] = "sha256-" + base64.b64encode(digest).decode()
-    return fill(template, values | hashes)
+    return fill(template, {**values, **hashes})
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
