@@ -79,7 +79,7 @@ def test_export_never_imports_torch_and_takes_its_own_ending(book_run):
     done = subprocess.run([sys.executable, "-c", code], cwd=book_run, capture_output=True, timeout=60)
     assert done.stdout == b"False\n"
     _, errors = charrnn("export", "-o", "model.safetensors", cwd=book_run, status=2)
-    assert errors == "error: --out model.safetensors: name a file that ends in .onnx\n"
+    assert errors == "error: --out model.safetensors: name a file that ends in .onnx or .html\n"
     _, errors = charrnn("export", "nowhere", cwd=book_run, status=2)
     assert errors.startswith("error: nowhere does not exist; runs/ holds: ")
     _, errors = charrnn("export", "runs/book", "-o", "no/such.onnx", cwd=book_run, status=1)

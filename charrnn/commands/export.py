@@ -45,8 +45,9 @@ def export(
         raise CharrnnError(f"--out {out}: name a file that ends in .{to}")
     if (title or about) and to != "html":
         raise CharrnnError("--title and --about are for pages: add --to html")
-    require_output("--out", out, [path])
     tensors, header = read_model(path)
+    origin = header.training.origin
+    require_output("--out", out, [path, *(origin.texts if origin else [])])
     if to == "onnx":
         require_extra("onnx", "export", "onnx")
         from charrnn.export.onnx import to_onnx
