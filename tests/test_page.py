@@ -108,7 +108,7 @@ def test_the_ending_chooses_too_and_without_the_text_the_cost_is_not_measured(tm
     write(tmp_path / "model.safetensors", tensors_of(header), model_to_json(header))
     _, errors = charrnn("export", "model.safetensors", "-o", "mine.html", cwd=tmp_path)
     first, last = errors.splitlines()
-    assert first == "note: model.safetensors does not say which text it was validated on; the cost of rounding is not measured"
+    assert first == "note: model.safetensors does not say which text it was trained on; the cost of rounding is not measured"
     assert last.startswith("model.safetensors is written as mine.html, ")
     assert "bits per character on" not in (tmp_path / "mine.html").read_text()
 
@@ -151,7 +151,7 @@ def test_bad_input_gets_one_line_and_writes_nothing(bad_folder, case, inside):
     out, errors = inside(bad_folder, ["export", *arguments], status)
     assert out == ""
     errors = errors.removeprefix(
-        "note: used does not say which text it was validated on; the cost of rounding is not measured\n"
+        "note: used does not say which text it was trained on; the cost of rounding is not measured\n"
     )
     assert len([line for line in errors.splitlines() if not line.startswith("note: ")]) == 1
     assert words in errors
