@@ -150,9 +150,7 @@ def test_bad_input_gets_one_line_and_writes_nothing(bad_folder, case, inside):
     before = sorted(bad_folder.rglob("*"))
     out, errors = inside(bad_folder, ["export", *arguments], status)
     assert out == ""
-    errors = errors.removeprefix(
-        "note: used does not say which text it was trained on; the cost of rounding is not measured\n"
-    )
+    errors = errors.removeprefix("note: used does not say which text it was trained on; the cost of rounding is not measured\n")
     assert len([line for line in errors.splitlines() if not line.startswith("note: ")]) == 1
     assert words in errors
     assert sorted(bad_folder.rglob("*")) == before
