@@ -329,18 +329,20 @@ def test_a_line_of_a_model_of_lines_ends(names_run, terminal):
 
 
 def test_what_goes_not_with_it_gets_one_line(book_run):
-    for arguments, words in (
-        (["--interactive"], "needs a terminal; there is none"),
-        (["--interactive", "--count", "2"], "--count and --interactive exclude each other"),
-        (["--interactive", "-n", "2"], "--length and --interactive"),
-        (["--interactive", "--suggest", "10"], "--suggest 10 is not between 0 and 9"),
-        (["--suggest", "3"], "--suggest goes with --interactive"),
+    for arguments, words, env in (
+        (["--interactive"], "needs a terminal; there is none", {}),
+        (["--interactive"], "a notebook is none", {"JPY_PARENT_PID": "7"}),  # as in its cells
+        (["--interactive", "--count", "2"], "--count and --interactive exclude each other", {}),
+        (["--interactive", "-n", "2"], "--length and --interactive", {}),
+        (["--interactive", "--suggest", "10"], "--suggest 10 is not between 0 and 9", {}),
+        (["--suggest", "3"], "--suggest goes with --interactive", {}),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "charrnn", "sample", "-m", "runs/book", *arguments],
             cwd=book_run,
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            env={**os.environ, **env},
             start_new_session=True,  # no terminal behind the streams either
             timeout=60,
         )
