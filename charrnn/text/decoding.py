@@ -95,25 +95,27 @@ class Decoder:
         make_decoder = find_codec(encoding).incrementaldecoder
         assert make_decoder is not None
         decoder = make_decoder()
-        reader = io.IncrementalNewlineDecoder(decoder, translate=self.newlines == "universal")
-        done = 0  # bytes, and whether there was any text
-        begun = False
+        line_ends = io.IncrementalNewlineDecoder(None, translate=True)
+        done = 0  # bytes, whether there was any text, and whether it ended with a CR, which waits for what follows
+        begun = waits = False
         for block in blocks:
             waiting = len(decoder.getstate()[0])  # bytes of a character that the last block broke off
             try:
-                text = reader.decode(block, final=not block)
+                text = decoder.decode(block, final=not block)
             except UnicodeError as error:
                 where = f" at byte {done - waiting + error.start}" if isinstance(error, UnicodeDecodeError) else ""
                 guess = guess_narrow_encoding(block, self.codec.name)
                 cure = "name its --encoding" + (f", perhaps {guess}" if guess else "")
                 raise NotTextError(f"{name} is not {encoding}{where}", cure, guess or encoding) from None
             done += len(block)
+            if self.newlines == "universal" and (waits or "\r" in text):  # most texts have none
+                waits = text.endswith("\r") if text else waits
+                text = line_ends.decode(text, final=not block)
             if text:
                 yield text if begun else text.removeprefix("\ufeff")
                 begun = True
-        if self.newlines == "universal":
-            seen = reader.newlines or ()  # one string or several
-            self.line_ends.update({seen} if isinstance(seen, str) else seen)
+        seen = line_ends.newlines or ()  # one string or several
+        self.line_ends.update({seen} if isinstance(seen, str) else seen)
 
     def note(self) -> list[str]:
         """For the user: which line ends were read as line breaks."""
