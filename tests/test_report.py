@@ -271,7 +271,7 @@ BAD = {
     "an empty text": (["used", "empty.txt"], 2, "empty"),
     "a binary text": (["used", "binary.bin"], 2, "NUL"),
     "a text in another encoding": (["used", "t.txt", "--encoding", "klingon"], 2, "klingon"),
-    "nothing said of a text": (["used"], 2, "does not say which text it was validated on; name the text"),
+    "nothing said of a text": (["used"], 2, "does not say which text it was trained on; name the text"),
     "trained on a pipe": (["pipe"], 2, "pipe was trained on a pipe; name the text to colour: charrnn report pipe TEXT"),
     "a text that has gone": (["moved"], 2, "the text /nowhere/x.txt is not there any more; name the text to colour"),
     "a text that has changed": (["changed"], 2, "is not the one that changed was trained on; name the text to colour"),
