@@ -18,7 +18,7 @@ test: .venv/tested  ## lint, types and the whole test suite
 test-lowest: .venv/lowest/installed  ## the command line's tests with the oldest versions that pyproject.toml allows
 	.venv/lowest/bin/python -m pytest tests/test_cli.py
 
-soak: .venv/tested  ## kill 200 runs and break 20,000 files; takes minutes
+soak: .venv/tested  ## kill runs, break files, unpack bombs; takes a quarter of an hour
 	$(BIN)/python benchmarks/soak.py
 
 # torch comes first and not quietly, so that pip shows how far it is.
