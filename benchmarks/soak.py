@@ -52,7 +52,8 @@ def start(arguments: Sequence[str]) -> int:
             signal.signal(number, lambda number, _: os._exit(128 + number))
         schedule.SAVE_EVERY = schedule.SAVING = 0.1
         sys.argv = ["charrnn", *arguments]
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         charrnn.__main__.main()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
