@@ -6,6 +6,7 @@ import math
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files in `folder` that no program is writing: those that killed ones left."""
     for path in folder.glob(TEMPORARY.format("*")):
         with contextlib.suppress(OSError):  # another program holds it, or has just removed it
-            if os.path.getsize(path):  # an empty one may be about to be locked
+            facts = path.stat()
+            if facts.st_size or facts.st_mtime < time.time() - 60:  # one that is new and empty may be about to be locked
                 with open(path, "r+b") as file:
                     lock(file.fileno())
                     path.unlink()

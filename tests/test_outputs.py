@@ -232,9 +232,13 @@ def test_two_writers_of_one_file_both_write_it_whole(tmp_path):
 
 
 def test_a_writer_that_has_written_nothing_yet_is_left_alone(tmp_path):
-    (tmp_path / TEMPORARY.format(1)).touch()
+    begun = tmp_path / TEMPORARY.format(1)
+    begun.touch()
     write_atomically(tmp_path / "out", b"whole")
-    assert len(os.listdir(tmp_path)) == 2
+    assert begun.exists()
+    os.utime(begun, (0, 0))  # it was killed long ago
+    write_atomically(tmp_path / "out", b"whole")
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_a_file_of_a_run_is_a_regular_file(tmp_path):
