@@ -16,7 +16,10 @@ from charrnn.checkpoint import read, read_model, write
 from charrnn.commands.common import complete_model
 from charrnn.errors import CharrnnError
 from charrnn.headers import model_to_json
+from charrnn.network.config import Config
+from charrnn.options import Options
 from charrnn.run_folder import BASES, MODEL, STATE, find_model, list_bases
+from charrnn.training.recipe import Facts, choose
 from charrnn.training.run import Run
 
 SMALL = dict(layers=2, hidden_size=12, embedding=8, batch_size=4, seq_length=20)
@@ -70,6 +73,28 @@ def test_of_a_base_that_knows_little_of_the_text_the_layers_alone_are_taken(tmp_
     assert (weights["layers.1.weight_hh_l0"].numpy() == tensors["layers.1.weight_hh_l0"]).all()
     assert not weights["softmax.weight"].any()
     list(run.events(run.origin.options))
+
+
+def test_fine_tuning_takes_a_small_rate_and_few_epochs_where_the_base_knows_the_text(tmp_path, base):
+    sizes = Config(89, num_layers=2, hidden_size=384, embedding_size=32, residual=True)
+    facts = Facts(characters=20_000, vocabulary_size=89, base=sizes)
+    scratch, _ = choose(Options(seconds=60.0), facts)  # of a base that knows nothing of the text
+    tuned, notes = choose(Options(seconds=60.0), replace(facts, known=1.0))
+    assert tuned.learning_rate <= scratch.learning_rate / 5
+    assert 0 < tuned.max_epochs < scratch.max_epochs
+    assert notes == [f"stops after {tuned.max_epochs:g} epochs to avoid overfitting (change with --epochs)"]
+    once, _ = choose(Options(seconds=60.0), replace(facts, characters=5_000_000, known=1.0))
+    assert tuned.learning_rate < once.learning_rate < scratch.learning_rate
+    assert choose(Options(seconds=60.0, learning_rate=0.3, dropout=0.4), replace(facts, known=1.0))[0].learning_rate == 0.3
+    # Of a text in another alphabet the base knows only line breaks and spaces.
+    (tmp_path / "lamp.txt").write_text(LAMP[:6000].lower())
+    (tmp_path / "greek.txt").write_text("αβγδ εζηθ\n" * 500)
+    runs = [
+        Run.create([tmp_path / f"{n}.txt"], options_of(steps=1), tmp_path / n, tmp_path / "base") for n in ("lamp", "greek")
+    ]
+    assert runs[0].dataset.share_known(base.vocabulary) > 0.9
+    assert runs[1].dataset.share_known(base.vocabulary) == pytest.approx(0.2)
+    assert runs[0].recipe.learning_rate < runs[1].recipe.learning_rate / 2
 
 
 # Half precision

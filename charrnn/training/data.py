@@ -67,6 +67,11 @@ class Dataset:
             given = text.training.text() + ("" if isinstance(text.validation, str) else text.held_out.text())
             self.record_hashes = hash_records(records.split(given, kind)[0])
 
+    def share_known(self, vocabulary: Vocabulary) -> float:
+        """The share of the training text that is written in characters of `vocabulary`: 0 to 1."""
+        known = self.vocabulary.encode(vocabulary.characters)
+        return float(self.counts[known[known >= 0]].sum() / max(self.counts.sum(), 1))
+
     def validation_blocks(self, group: Group = ALONE) -> TextBlocks | RecordBlocks:
         """What this rank scores of the validation text."""
         start = int(self.vocabulary.encode(self.start)[0])

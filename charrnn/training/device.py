@@ -102,6 +102,7 @@ class Plan:
             vocabulary_size=len(dataset.vocabulary),
             precision=pick_precision(options.precision, cell=cell, device=machine.device, group=machine.group),
             base=None if base is None else base.header.config,
+            known=0.0 if base is None else dataset.share_known(base.vocabulary),
             records=0 if dataset.records is None else len(dataset.records),
             logits=len(dataset.vocabulary) if softmax is None else softmax.width,
         )

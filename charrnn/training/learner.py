@@ -22,14 +22,13 @@ from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import Batch
 from charrnn.training.data import Dataset
 from charrnn.training.device import Machine, can_run_bfloat16, random_state, set_random_state
-from charrnn.training.recipe import MUON_FROM, count_shards
+from charrnn.training.recipe import KNOWN, MUON_FROM, count_shards
 from charrnn.training.sampled_softmax import SampledSoftmax
 from charrnn.training.shards import Shard, backpropagate, join_states, measure_window
 
 MUON_RATE = 4.0  # Muon's learning rate for each one of Adam's
 CLIP = 1.0  # the largest norm of the gradient (Pascanu et al. 2013)
 DIVERGED = 8.0  # times a uniform guess's loss: a batch with a larger one, or with none that is a number, has diverged
-KNOWN = 0.5  # of a text, that a model must know for its embedding and softmax layer to be worth beginning with
 LN2 = math.log(2)
 
 
@@ -204,7 +203,7 @@ class Learner:
         own = self.model.state_dict()
         places = self.dataset.vocabulary.encode(base.characters)  # of the model's characters
         share = self.dataset.counts / max(self.dataset.counts.sum(), 1)
-        if share[places].sum() < KNOWN:
+        if self.dataset.share_known(base) < KNOWN:
             tensors = {name: tensor for name, tensor in tensors.items() if tensor.shape == tuple(own[name].shape)}
         for name in own.keys() & tensors.keys():
             found = torch.from_numpy(np.array(tensors[name]))

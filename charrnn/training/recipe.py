@@ -41,6 +41,15 @@ REGULARIZATION = (
     (16, 0.3, 0.1, 0.1),
     (math.inf, 0.5, 0.15, 0.1),
 )
+# Fine-tuning: rates that suit random weights unlearn what the base knows. By epochs: the learning rate as a fraction of that
+# from scratch, dropout between layers, dropout of recurrent weights, and weight decay.
+FINE_TUNING = (
+    (1.5, 0.4, 0.0, 0.0, 0.0),
+    (6, 0.15, 0.1, 0.1, 0.1),
+    (math.inf, 0.1, 0.1, 0.1, 0.1),
+)
+KNOWN = 0.5  # of a text, that a model must know for its embedding and softmax layer to be worth beginning with
+FINE_EPOCHS = 8  # like MAX_EPOCHS, where a base is fine-tuned
 MAX_EPOCHS = 25  # over the training text in a length of time; more learns it by heart, whatever is done against that
 BATCH = 2_000  # characters in a batch of records
 COLUMNS = 16  # sequences of a shard, at least, where there are more than two: cells multiply few hardly faster than many
@@ -56,9 +65,15 @@ class Facts:
     precision: str = "float32"  # that the device multiplies fastest
     speed: float = SPEED  # characters per second of the REFERENCE network
     base: Config | None = None  # of the model to begin with, whose sizes are kept
+    known: float = 0.0  # the share of the text that is written in the base's characters
     records: int = 0  # how many the text has, where the options take it for records
     logits: int | None = None  # that a step computes for each character; None: one for each of the vocabulary
     columns: int = COLUMNS  # sequences of a shard, as measured where a length in time is asked for
+
+    @property
+    def is_fine_tuning(self) -> bool:
+        """Whether there is a base, and the text is written mostly in its characters."""
+        return self.known >= KNOWN
 
     @property
     def mean_length(self) -> float:
@@ -93,6 +108,9 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
         learning_rate = 0.05  # it is convex
     elif hidden_size < MUON_FROM:
         learning_rate = 0.02 / math.sqrt(num_layers)
+    if facts.is_fine_tuning:
+        _, part, dropout, recurrent_dropout, weight_decay = next(row for row in FINE_TUNING if epochs < row[0] or by_heart)
+        learning_rate *= part
     large = num_layers > 0 and hidden_size >= 128
     recipe = Recipe(
         cell=options.cell,
@@ -179,8 +197,9 @@ def _plan_epochs(options: Options, facts: Facts, characters: float) -> tuple[flo
     epochs = characters / facts.characters
     if options.validation == 0.0 or options.seconds is None:
         return epochs, 0.0, []
-    note = f"stops after {MAX_EPOCHS} epochs to avoid overfitting (change with --epochs)"
-    return min(epochs, MAX_EPOCHS), MAX_EPOCHS, [note] if epochs > MAX_EPOCHS else []
+    most = FINE_EPOCHS if facts.is_fine_tuning else MAX_EPOCHS
+    note = f"stops after {most} epochs to avoid overfitting (change with --epochs)"
+    return min(epochs, most), most, [note] if epochs > most else []
 
 
 def _require_memory(recipe: Recipe, facts: Facts) -> None:
