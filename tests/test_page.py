@@ -548,6 +548,11 @@ def test_a_report_with_the_model_can_be_written_on(book_run, opened):
     tab = opened((book_run / "with.html").read_text())
     tab.locator('#text[aria-busy="false"]').wait_for()
     assert tab.locator("#text span").count() == 3000
+    tab.check("#write-surprise")
+    tab.locator("#write-text").press_sequentially("Qxj")
+    tab.locator("#write-mirror .s8").first.wait_for()
+    colours = tab.evaluate("['.s8', '.l16'].map(name => getComputedStyle(document.querySelector(name)).backgroundColor)")
+    assert colours[0] == colours[1]
     assert len(write_on(tab, 50)) == 50
     charrnn("report", "runs/book", "-o", "without.html", cwd=book_run)
     document = (book_run / "without.html").read_text()
