@@ -549,7 +549,7 @@ def test_a_report_with_the_model_can_be_written_on(book_run, opened):
     tab.locator('#text[aria-busy="false"]').wait_for()
     assert tab.locator("#text span").count() == 3000
     tab.check("#write-surprise")
-    tab.locator("#write-text").press_sequentially("Qxj")
+    tab.locator("#write-text").press_sequentially("a☃")
     tab.locator("#write-mirror .s8").first.wait_for()
     colours = tab.evaluate("['.s8', '.l16'].map(name => getComputedStyle(document.querySelector(name)).backgroundColor)")
     assert colours[0] == colours[1]
