@@ -78,23 +78,37 @@ def test_of_a_base_that_knows_little_of_the_text_the_layers_alone_are_taken(tmp_
 def test_fine_tuning_takes_a_small_rate_and_few_epochs_where_the_base_knows_the_text(tmp_path, base):
     sizes = Config(89, num_layers=2, hidden_size=384, embedding_size=32, residual=True)
     facts = Facts(characters=20_000, vocabulary_size=89, base=sizes)
-    scratch, _ = choose(Options(seconds=60.0), facts)  # of a base that knows nothing of the text
-    tuned, notes = choose(Options(seconds=60.0), replace(facts, known=1.0))
+    minute = Options(seconds=60.0)
+    scratch, _ = choose(minute, facts)  # of a base that knows nothing of the text
+    tuned, notes = choose(minute, replace(facts, base_bits=2.4))
     assert tuned.learning_rate <= scratch.learning_rate / 5
     assert 0 < tuned.max_epochs < scratch.max_epochs
+    assert 0 < tuned.dropout < scratch.dropout
     assert notes == [f"stops after {tuned.max_epochs:g} epochs to avoid overfitting (change with --epochs)"]
-    once, _ = choose(Options(seconds=60.0), replace(facts, characters=5_000_000, known=1.0))
-    assert tuned.learning_rate < once.learning_rate < scratch.learning_rate
-    assert choose(Options(seconds=60.0, learning_rate=0.3, dropout=0.4), replace(facts, known=1.0))[0].learning_rate == 0.3
-    # Of a text in another alphabet the base knows only line breaks and spaces.
-    (tmp_path / "lamp.txt").write_text(LAMP[:6000].lower())
-    (tmp_path / "greek.txt").write_text("αβγδ εζηθ\n" * 500)
-    runs = [
-        Run.create([tmp_path / f"{n}.txt"], options_of(steps=1), tmp_path / n, tmp_path / "base") for n in ("lamp", "greek")
-    ]
-    assert runs[0].dataset.share_known(base.vocabulary) > 0.9
-    assert runs[1].dataset.share_known(base.vocabulary) == pytest.approx(0.2)
-    assert runs[0].recipe.learning_rate < runs[1].recipe.learning_rate / 2
+    longer, _ = choose(minute, replace(facts, base_bits=2.4, characters=5_000_000))
+    stranger, _ = choose(minute, replace(facts, base_bits=3.5))
+    assert tuned.learning_rate < stranger.learning_rate < scratch.learning_rate
+    assert longer.learning_rate > tuned.learning_rate
+    assert longer.dropout == longer.recurrent_dropout == longer.weight_decay == 0
+    asked, _ = choose(Options(seconds=60.0, learning_rate=0.3, dropout=0.4), replace(facts, base_bits=2.4))
+    assert (asked.learning_rate, asked.dropout) == (0.3, 0.4)
+    by_heart, _ = choose(Options(seconds=60.0, validation=0.0), replace(facts, base_bits=2.4))
+    assert by_heart.dropout == by_heart.max_epochs == 0
+
+
+def test_the_learning_rate_of_fine_tuning_follows_from_what_the_base_makes_of_the_text(tmp_path, base):
+    texts = {
+        "known": (tmp_path / "base.txt").read_text(),
+        "strange": "zyx wvu tsr\n" * 500,
+        "greek": "αβγδ εζηθ\n" * 500,  # of which the base knows only line breaks and spaces
+    }
+    rates = []
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+        run = Run.create([tmp_path / f"{name}.txt"], options_of(steps=1), tmp_path / name, tmp_path / "base")
+        assert run.dataset.is_known(base.vocabulary) == (name != "greek")
+        rates.append(run.plan.facts.rate)
+    assert rates[0] < rates[1] <= rates[2] == 1
 
 
 # Half precision

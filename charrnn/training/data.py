@@ -67,10 +67,14 @@ class Dataset:
             given = text.training.text() + ("" if isinstance(text.validation, str) else text.held_out.text())
             self.record_hashes = hash_records(records.split(given, kind)[0])
 
-    def share_known(self, vocabulary: Vocabulary) -> float:
-        """The share of the training text that is written in characters of `vocabulary`: 0 to 1."""
+    def is_known(self, vocabulary: Vocabulary) -> bool:
+        """Whether at least half of the training text is written in characters of `vocabulary`."""
         known = self.vocabulary.encode(vocabulary.characters)
-        return float(self.counts[known[known >= 0]].sum() / max(self.counts.sum(), 1))
+        return bool(2 * self.counts[known[known >= 0]].sum() >= self.counts.sum())
+
+    def beginning(self, length: int) -> str:
+        """The first characters of the training text."""
+        return "".join(self.vocabulary.characters[i] for i in self.ids[0 : min(length, len(self.ids))])
 
     def validation_blocks(self, group: Group = ALONE) -> TextBlocks | RecordBlocks:
         """What this rank scores of the validation text."""

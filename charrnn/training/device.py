@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import statistics
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from charrnn.training.shards import measure_window
 from charrnn.training.threads import Threads, choose_threads
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of the C library's malloc.h
+READ = 8_000  # characters that show how well a base knows the text
 WINDOW = (48, 32)  # of the speed test, (T, B)
 FAR_OFF = 1.6  # times as slow or as fast as the speed that a recipe was chosen by: it is chosen again
 
@@ -86,6 +88,11 @@ def measure_speed(machine: Machine, precision: str, logits: int, shards: int = 2
     return WINDOW[0] * WINDOW[1] / statistics.median(took[1:])
 
 
+def measure_base(base: Model, dataset: Dataset) -> float:
+    """Bits per character that the text's beginning costs `base`; infinite where it lacks most of the characters."""
+    return base.bits_per_character(dataset.beginning(READ)) if dataset.is_known(base.vocabulary) else math.inf
+
+
 class Plan:
     """How a recipe is chosen: by what the user asks for, the text, and the speed of all ranks together.
 
@@ -102,7 +109,7 @@ class Plan:
             vocabulary_size=len(dataset.vocabulary),
             precision=pick_precision(options.precision, cell=cell, device=machine.device, group=machine.group),
             base=None if base is None else base.header.config,
-            known=0.0 if base is None else dataset.share_known(base.vocabulary),
+            base_bits=math.inf if base is None else measure_base(base, dataset),
             records=0 if dataset.records is None else len(dataset.records),
             logits=len(dataset.vocabulary) if softmax is None else softmax.width,
         )

@@ -22,7 +22,7 @@ from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import Batch
 from charrnn.training.data import Dataset
 from charrnn.training.device import Machine, can_run_bfloat16, random_state, set_random_state
-from charrnn.training.recipe import KNOWN, MUON_FROM, count_shards
+from charrnn.training.recipe import MUON_FROM, count_shards
 from charrnn.training.sampled_softmax import SampledSoftmax
 from charrnn.training.shards import Shard, backpropagate, join_states, measure_window
 
@@ -203,7 +203,7 @@ class Learner:
         own = self.model.state_dict()
         places = self.dataset.vocabulary.encode(base.characters)  # of the model's characters
         share = self.dataset.counts / max(self.dataset.counts.sum(), 1)
-        if self.dataset.share_known(base) < KNOWN:
+        if not self.dataset.is_known(base):
             tensors = {name: tensor for name, tensor in tensors.items() if tensor.shape == tuple(own[name].shape)}
         for name in own.keys() & tensors.keys():
             found = torch.from_numpy(np.array(tensors[name]))

@@ -41,15 +41,9 @@ REGULARIZATION = (
     (16, 0.3, 0.1, 0.1),
     (math.inf, 0.5, 0.15, 0.1),
 )
-# Fine-tuning: rates that suit random weights unlearn what the base knows. By epochs: the learning rate as a fraction of that
-# from scratch, dropout between layers, dropout of recurrent weights, and weight decay.
-FINE_TUNING = (
-    (1.5, 0.4, 0.0, 0.0, 0.0),
-    (6, 0.15, 0.1, 0.1, 0.1),
-    (math.inf, 0.1, 0.1, 0.1, 0.1),
-)
-KNOWN = 0.5  # of a text, that a model must know for its embedding and softmax layer to be worth beginning with
-FINE_EPOCHS = 8  # like MAX_EPOCHS, where a base is fine-tuned
+FINE_TUNING = (0.1, 0.1, 0.1)  # the same for fine-tuning, where the text is read at least REREAD times
+REREAD = 1.5
+LEAST_RATE = 0.05  # of fine-tuning, as a fraction of that from scratch
 MAX_EPOCHS = 25  # over the training text in a length of time; more learns it by heart, whatever is done against that
 BATCH = 2_000  # characters in a batch of records
 COLUMNS = 16  # sequences of a shard, at least, where there are more than two: cells multiply few hardly faster than many
@@ -65,15 +59,24 @@ class Facts:
     precision: str = "float32"  # that the device multiplies fastest
     speed: float = SPEED  # characters per second of the REFERENCE network
     base: Config | None = None  # of the model to begin with, whose sizes are kept
-    known: float = 0.0  # the share of the text that is written in the base's characters
+    base_bits: float = math.inf  # per character, that the text costs the base; infinite: it lacks the text's characters
     records: int = 0  # how many the text has, where the options take it for records
     logits: int | None = None  # that a step computes for each character; None: one for each of the vocabulary
     columns: int = COLUMNS  # sequences of a shard, as measured where a length in time is asked for
 
     @property
-    def is_fine_tuning(self) -> bool:
-        """Whether there is a base, and the text is written mostly in its characters."""
-        return self.known >= KNOWN
+    def rate(self) -> float:
+        """The learning rate as a fraction of that from scratch, which unlearns what a base knows.
+
+        The more a text has to teach, the larger it may be: the longer the text, and the less the base expects it.
+
+        >>> sizes = Config(89, num_layers=2, hidden_size=384, embedding_size=32)
+        >>> facts = Facts(characters=100_000, vocabulary_size=89, base=sizes, base_bits=2.5)
+        >>> facts.rate, round(replace(facts, characters=20_000).rate, 2), replace(facts, base_bits=5).rate
+        (0.3, 0.1, 1.0)
+        """
+        taught = 0.3 * (self.characters / 1e5) ** (2 / 3) * 2 ** (self.base_bits - 2.5)
+        return max(LEAST_RATE, min(1.0, taught))
 
     @property
     def mean_length(self) -> float:
@@ -108,9 +111,9 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
         learning_rate = 0.05  # it is convex
     elif hidden_size < MUON_FROM:
         learning_rate = 0.02 / math.sqrt(num_layers)
-    if facts.is_fine_tuning:
-        _, part, dropout, recurrent_dropout, weight_decay = next(row for row in FINE_TUNING if epochs < row[0] or by_heart)
-        learning_rate *= part
+    learning_rate *= facts.rate
+    if facts.rate < 1:
+        dropout, recurrent_dropout, weight_decay = FINE_TUNING if epochs >= REREAD and not by_heart else (0.0, 0.0, 0.0)
     large = num_layers > 0 and hidden_size >= 128
     recipe = Recipe(
         cell=options.cell,
@@ -197,7 +200,7 @@ def _plan_epochs(options: Options, facts: Facts, characters: float) -> tuple[flo
     epochs = characters / facts.characters
     if options.validation == 0.0 or options.seconds is None:
         return epochs, 0.0, []
-    most = FINE_EPOCHS if facts.is_fine_tuning else MAX_EPOCHS
+    most = round(MAX_EPOCHS * max(facts.rate, 1 / 3))
     note = f"stops after {most} epochs to avoid overfitting (change with --epochs)"
     return min(epochs, most), most, [note] if epochs > most else []
 
