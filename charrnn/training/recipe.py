@@ -43,7 +43,7 @@ REGULARIZATION = (
 )
 FINE_TUNING = (0.1, 0.1, 0.1)  # the same for fine-tuning, where the text is read at least REREAD times
 REREAD = 1.5
-LEAST_RATE = 0.05  # of fine-tuning, as a fraction of that from scratch
+RATES = (0.05, 0.7)  # the least and the largest learning rate of fine-tuning, as fractions of that from scratch
 MAX_EPOCHS = 25  # over the training text in a length of time; more learns it by heart, whatever is done against that
 BATCH = 2_000  # characters in a batch of records
 COLUMNS = 16  # sequences of a shard, at least, where there are more than two: cells multiply few hardly faster than many
@@ -73,10 +73,13 @@ class Facts:
         >>> sizes = Config(89, num_layers=2, hidden_size=384, embedding_size=32)
         >>> facts = Facts(characters=100_000, vocabulary_size=89, base=sizes, base_bits=2.5)
         >>> facts.rate, round(replace(facts, characters=20_000).rate, 2), replace(facts, base_bits=5).rate
-        (0.3, 0.1, 1.0)
+        (0.3, 0.1, 0.7)
         """
-        taught = 0.3 * (self.characters / 1e5) ** (2 / 3) * 2 ** (self.base_bits - 2.5)
-        return max(LEAST_RATE, min(1.0, taught))
+        if math.isinf(self.base_bits):
+            return 1.0
+        taught: float = 0.3 * (self.characters / 1e5) ** (2 / 3) * 3 ** (self.base_bits - 2.5)
+        least, largest = RATES
+        return max(least, min(largest, taught))
 
     @property
     def mean_length(self) -> float:
