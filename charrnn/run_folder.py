@@ -184,6 +184,11 @@ def find_resumable(name: str) -> Path:
     return max(states, key=lambda state: state.stat().st_mtime).parent
 
 
+def output_folder(model: Path) -> Path:
+    """Where outputs about a model go that are given no name: beside it; for a base model into the current folder."""
+    return Path() if model.parent == BASES else model.parent
+
+
 def list_bases() -> list[str]:
     """The names of the models that come with the package."""
     return sorted(path.stem for path in BASES.glob("*.safetensors"))

@@ -219,6 +219,15 @@ def test_the_base_model_writes_and_scores_english_without_any_training(tmp_path,
     assert b"english" in charrnn("info", "english", cwd=tmp_path)[0]
 
 
+def test_what_is_written_about_a_base_goes_to_the_current_folder(tmp_path, english):
+    (tmp_path / "t.txt").write_text(LAMP[:3000])
+    before = sorted(BASES.iterdir())
+    charrnn("export", "english", "--to", "html", cwd=tmp_path)
+    charrnn("report", "english", "t.txt", cwd=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"english.html", "report.html"}
+    assert sorted(BASES.iterdir()) == before
+
+
 def test_a_folder_of_the_same_name_comes_first(tmp_path, english, base, monkeypatch):
     (tmp_path / "base").rename(tmp_path / "english")
     monkeypatch.chdir(tmp_path)

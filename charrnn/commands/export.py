@@ -31,7 +31,7 @@ def export(
     ONNX Runtime runs the ONNX file; writing it takes charrnn[onnx]. The page works offline and sends nothing.
     """
     from charrnn.checkpoint import read_model
-    from charrnn.run_folder import find_model
+    from charrnn.run_folder import find_model, output_folder
 
     path = find_model(pick_model(named, model))
     if to is None:
@@ -40,7 +40,7 @@ def export(
             raise CharrnnError(f"--out {out}: name a file that ends in .onnx or .html")
     elif to not in FORMATS:
         raise CharrnnError(f"--to must be onnx or html, not {to!r}")
-    out = out or path.with_suffix(f".{to}")
+    out = out or output_folder(path) / f"{path.stem}.{to}"
     if out.suffix != f".{to}":
         raise CharrnnError(f"--out {out}: name a file that ends in .{to}")
     if (title or about) and to != "html":

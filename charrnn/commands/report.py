@@ -30,7 +30,7 @@ def report(
     from charrnn.checkpoint import read_model
     from charrnn.export.html import render_box
     from charrnn.report.page import find_validation_text, render_page
-    from charrnn.run_folder import is_text, read_history
+    from charrnn.run_folder import is_text, output_folder, read_history
     from charrnn.text.reading import read_corpus
 
     texts = list(text or [])
@@ -44,7 +44,7 @@ def report(
     loaded = common.load_model(run or model)
     assert loaded.path is not None
     folder = loaded.path.parent
-    target = out or folder / "report.html"
+    target = out or output_folder(loaded.path) / "report.html"
     origin = loaded.header.training.origin
     require_output("--out", target, [loaded.path, *(texts or (origin.texts if origin else []))])
     with frame.WorkDisplay() as reading:
