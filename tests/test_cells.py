@@ -135,7 +135,7 @@ def test_a_run_of_a_new_cell_resumes_to_the_same_bits(corpus, tmp_path):
 
 
 def test_export_refuses_a_cell_that_onnx_lacks_with_one_line(corpus, tmp_path, inside):
-    train(corpus, out=tmp_path / "run", **ASKED)
+    train(corpus, out=tmp_path / "run", **ASKED, progress=False)
     out, errors = inside(tmp_path, ["export", "run"], 1)
     assert (out, errors) == ("", "error: ONNX has no operator for the cell mgu\n")
     assert not (tmp_path / "run" / "model.onnx").exists()
