@@ -134,7 +134,7 @@ def is_same(path: Path, source: str | Path | int) -> bool:
 
 
 def _is_used(folder: Path) -> bool:
-    return (folder / MODEL).exists() or (folder / STATE).exists()
+    return os.path.exists(folder / MODEL) or os.path.exists(folder / STATE)
 
 
 def require_unused(folder: Path) -> None:
@@ -204,13 +204,13 @@ def is_model(name: str | Path) -> bool:
     """Whether this names a model: a run's folder, a model file, a run under `runs/` or a base model."""
     path = Path(name)
     if os.path.exists(path):
-        return path.suffix == ".safetensors" or (path / MODEL).exists()
+        return path.suffix == ".safetensors" or os.path.exists(path / MODEL)
     return str(name) in list_bases() or str(name) in list_runs()
 
 
 def is_forecast(name: str | Path) -> bool:
     """Whether this names a folder, maybe under `runs/`, with a model that `charrnn forecast` keeps."""
-    return any((folder / FORECAST).exists() for folder in (Path(name), RUNS / name))
+    return any(os.path.exists(folder / FORECAST) for folder in (Path(name), RUNS / name))
 
 
 def is_text(path: str | Path) -> bool:
@@ -265,7 +265,7 @@ def find_forecast(path: Path) -> Path:
     Raises: CharrnnError where there is none, or `path` is another model or a text.
     """
     for folder in (path, RUNS / path):
-        if (folder / FORECAST).exists():
+        if os.path.exists(folder / FORECAST):
             return folder / FORECAST
     if is_model(path) and path.suffix != ".safetensors":
         raise CharrnnError(

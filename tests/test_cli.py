@@ -397,7 +397,7 @@ BAD = {
     "folder without text": (["eval", "folder", "-m", "used"], 2, "folder"),
     "text for a command": (["t.txt"], 2, "to train a model on it: charrnn train t.txt"),
     "model for a command": (["used"], 2, "to write with this model: charrnn sample used"),
-    "prime for a model": (["sample", "to be"], 2, "does not exist; to begin with this text: charrnn sample --prime 'to be'"),
+    "prime for a model": (["sample", "to be"], 2, "; to begin with this text: charrnn sample --prime 'to be'"),
     "long prime for a model": (["sample", "to be " * 90], 2, "to begin with this text: charrnn sample --prime 'to be to"),
     "text for a model": (["sample", "t.txt"], 2, "to continue it: charrnn sample --prime-file t.txt"),
     "text to be told of": (["info", "t.txt"], 2, "t.txt is text, not a charrnn file; to train a model on it:"),

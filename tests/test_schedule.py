@@ -126,12 +126,14 @@ def test_a_run_of_steps_validates_at_each_twentieth_and_at_its_end(steps, valida
 
 @pytest.mark.parametrize("vocabulary_size", [65, 60_000])
 @pytest.mark.parametrize("steps", [10, 100, 1_000, 10_000])
-def test_validations_of_a_run_of_steps_take_a_twentieth_of_it_at_most_by_what_they_are_reckoned_to_cost(steps, vocabulary_size):
+def test_validations_of_a_run_of_steps_take_a_twentieth_of_it_or_a_second_by_what_they_are_reckoned_to_cost(
+    steps, vocabulary_size
+):
     speed, size = 100_000, 30_000
     schedule = Schedule(steps=steps, validation_size=size, vocabulary_size=vocabulary_size, characters=2_000, speed=speed)
     each = 0.02 + size * (1 / speed / 3 + vocabulary_size / 1.5e8)
     _, _, found, _ = simulate(schedule, per_step=0.001, per_validation=9.0)  # whatever they take: no clock has a say
-    assert (len(found) + 1) * each <= max(0.05 * steps * 2_000 / speed, each)
+    assert (len(found) + 1) * each <= max(0.05 * steps * 2_000 / speed, 1.0, each)
     assert found == pytest.approx([(k + 1) / (len(found) + 1) for k in range(len(found))], abs=0.05)
     assert len(found) < VALIDATIONS
 

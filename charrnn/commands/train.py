@@ -77,6 +77,7 @@ def train(
     Whatever you leave out is chosen for you, from the size of your text, the time you allow and a quick speed test.
     """
     from charrnn.options import Options, parse_duration, require
+    from charrnn.run_folder import find_model
 
     require(not (by_line and by_paragraph), "--by-line and --by-paragraph exclude each other")
     held_out: str | float | None = validation
@@ -99,6 +100,8 @@ def train(
     common.require_texts(sources, None, "train")
     if tensorboard:
         common.require_extra("tensorboard", "--tensorboard", "tensorboard")
+    if init_from is not None:
+        find_model(init_from)  # a mistake is told before torch is loaded
     request = Request(options, sources, out=out, init_from=init_from, resume=resume, force=force)
     if not quiet and distributed.is_main():
         output.write_line(f"loading PyTorch, reading {_name_sources(request)}")

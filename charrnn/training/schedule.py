@@ -15,6 +15,7 @@ from charrnn.training.recipe import SPEED, relative_work
 WARM_UP = 0.02  # the fraction of the run in which the learning rate rises
 VALIDATIONS = 20  # at most, in a run
 VALIDATING = 0.04  # the fraction of a run that validations are planned to take; they stay below a twentieth
+UNNOTICED = 1.0  # seconds that they may take in any run of steps, however short it is
 SAVING = 0.02  # the fraction of a run that saves are planned to take
 SAVE_EVERY = 30.0  # seconds between two saves of the state, at least
 PLANNED = 0.02, 1.0  # the fraction of a run for a time, and the seconds, after which its speed is compared with the expected
@@ -234,7 +235,8 @@ class Schedule:
         """How many of the VALIDATIONS marks of a run lie between two validations, the last of which is at its end."""
         if self.seconds is None:
             assert self.steps is not None
-            affordable = VALIDATING * self.steps * self.characters / self.speed / self._seconds_per_validation()
+            validating = max(VALIDATING * self.steps * self.characters / self.speed, UNNOTICED)
+            affordable = validating / self._seconds_per_validation()
         else:
             saving = 4 * self.save_seconds  # the first save, without the optimizer's moments and a model, is that much quicker
             affordable = self.seconds / max(self._seconds_per_validation() / VALIDATING, saving / SAVING)
