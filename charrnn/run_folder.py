@@ -121,9 +121,12 @@ class RunFolder:
         write_atomically(self.path / HISTORY, lines.encode())
 
     def save_manifest(self, corpus_hash: str, files: Sequence[SourceFile]) -> None:
-        """Write which files the run is trained on. Raises: CharrnnError (status 1) where it can't be written."""
+        """Write which files the run is trained on. Raises: CharrnnError (status 1), unlocked, where it can't be written."""
         manifest = {"fingerprint": corpus_hash, "files": [vars(file) for file in files]}
-        write_atomically(self.path / CORPUS, json.dumps(manifest, indent=1).encode())
+        with contextlib.ExitStack() as failing:
+            failing.callback(self.unlock)
+            write_atomically(self.path / CORPUS, json.dumps(manifest, indent=1).encode())
+            failing.pop_all()
 
 
 def is_same(path: Path, source: str | Path | int) -> bool:

@@ -219,12 +219,23 @@ def _walk(top: Path) -> tuple[list[Path], list[str]]:
         paths: list[Path] = []
         with _reading(str(folder)), contextlib.suppress(PermissionError):
             paths = [path for path in folder.iterdir() if path.name[0] != "."]
-        if is_run := any(path.name in RUN_FILES for path in paths):
+        if is_run := any(path.name in RUN_FILES and _holds_tensors(path) for path in paths):
             runs.append(str(folder))
         if not is_run or folder == top:
             folders += [path for path in paths if path.is_dir() and not path.is_symlink()]
             files += [path for path in paths if path.is_file() and not (is_run and path.name in WRITTEN)]
     return files, sorted(runs)
+
+
+def _holds_tensors(path: Path) -> bool:
+    """Whether a file begins as those of safetensors do: eight bytes of length, then JSON."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with path.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
