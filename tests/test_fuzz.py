@@ -70,7 +70,7 @@ def try_state(folder):
     """Whether the folder's state can be resumed; its model writes then, and it trains on or says why it can't."""
     try:
         run = Run.resume(folder, [])
-        assert len(Model(run._weights(), run._header()).sample(length=5, seed=1)) == 5
+        assert len(Model(run._weights(), run.header).sample(length=5, seed=1)) == 5
         list(run.events(Options(steps=run.step + 1)))
     except CharrnnError:
         return False
