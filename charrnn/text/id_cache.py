@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -43,6 +44,7 @@ class IdWriter:
         self.length = 0
         self._file: IO[bytes] = io.BytesIO()
         self._old: IO[bytes] = self._file  # what it was before, as long as its ids are copied
+        self._prefix = secrets.token_hex(8)  # of its files' names: a signal may come before a new one is in `_file`
         self._make_table(_width(0))
         undo.add(self.close)
 
@@ -51,6 +53,9 @@ class IdWriter:
         undo.discard(self.close)
         for file in (self._file, self._old):
             _drop(file)
+        if self.named:
+            for path in cache_folder().glob(f"{self._prefix}*"):
+                path.unlink(missing_ok=True)
 
     def write(self, text: str) -> None:
         """Add `text`."""
@@ -153,11 +158,11 @@ class IdWriter:
             prune()
             if not self.named:
                 return tempfile.TemporaryFile(dir=folder)
-            return tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False)
+            return tempfile.NamedTemporaryFile(dir=folder, prefix=self._prefix, suffix=".tmp", delete=False)
 
 
 def _drop(file: IO[bytes]) -> None:
-    with contextlib.suppress(OSError):  # a full disk fails the flush, too
+    with contextlib.suppress(OSError, RuntimeError):  # a full disk fails the flush; a signal may come in the midst of a write
         file.close()
     if isinstance(name := getattr(file, "name", None), str):  # a file without a name is gone
         Path(name).unlink(missing_ok=True)
