@@ -68,12 +68,14 @@ def test_a_folder_is_a_corpus_without_the_runs_in_it(tmp_path):
     for name in ("a.txt", "runs/one/history.jsonl", "runs/one/mine.txt", "runs/two/state.safetensors", "runs/z.txt", "b/c.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         put(tmp_path, name, name.encode())
-    put(tmp_path / "runs/one", "model.safetensors", b"\0")
+    tensors = b"\2" + bytes(7) + b"{}"
+    put(tmp_path / "runs/two", "state.safetensors", tensors)
+    put(tmp_path / "runs/one", "model.safetensors", tensors)
     corpus = read_corpus([tmp_path])
     assert corpus.text() == "a.txtb/c.txtruns/z.txt"
     runs = f"{tmp_path}/runs/one, {tmp_path}/runs/two"
     assert corpus.notes == [f"passed over what charrnn has written in {runs}"]
-    put(tmp_path, "model.safetensors", b"\0")  # a run beside its text
+    put(tmp_path, "model.safetensors", tensors)  # a run beside its text
     put(tmp_path, "history.jsonl", b"{}")
     corpus = read_corpus([tmp_path])
     assert corpus.text() == "a.txtb/c.txtruns/z.txt"
