@@ -264,7 +264,7 @@ def _choose_options(asked: dict[str, Any]) -> "Options":
 
 
 def _convert(name: str, value: Any, types: tuple[type, ...]) -> Any:
-    """The value of an argument as one of these types. Raises: CharrnnError where it is none of them."""
+    """The value of an argument as one of these types. Raises: CharrnnError for any other value."""
     if value is None and NoneType in types:
         return None
     is_number = type(value) is not bool and isinstance(value, numbers.Real)  # NumPy's are Real, too

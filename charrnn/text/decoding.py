@@ -66,7 +66,7 @@ class WrongHeadError(NotTextError):
 
 
 class Decoder:
-    """Decodes files in one of Python's encodings, or "bytes". Raises: CharrnnError where it is none of text."""
+    """Decodes files in one of Python's text encodings, or "bytes". Raises: CharrnnError for any other encoding."""
 
     def __init__(self, encoding: str, newlines: str):
         self.encoding = encoding
@@ -124,7 +124,7 @@ class Decoder:
 
 
 def find_codec(encoding: str) -> codecs.CodecInfo:
-    """The codec of an encoding. Raises: CharrnnError where it is none of text."""
+    """The codec of a text encoding, or of "bytes". Raises: CharrnnError for any other encoding."""
     try:
         codec = codecs.lookup("latin-1" if encoding == "bytes" else encoding)
         io.TextIOWrapper(io.BytesIO(), codec.name)  # refuses what does not decode to text

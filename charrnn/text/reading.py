@@ -30,7 +30,7 @@ RUN_FILES = ("model.safetensors", "state.safetensors")  # a folder with one of t
 WRITTEN = (*RUN_FILES, "history.jsonl", "corpus.json", "report.html", "model.onnx")  # what is in a run's folder
 BINARY = "binary"  # instead of the hash of a file that is skipped for its head
 ARCHIVES = (".gz", ".zst")  # what the names of compressed files end in
-PIECE = 256  # bytes of an archive that are unpacked at a time, to 8 MB at most: zstd makes 128 kB of four bytes
+PIECE = 128  # bytes of an archive that are unpacked at a time, to 4 MB at most: zstd makes 128 kB of four bytes
 WINDOW = 1 << 26  # bytes that a .zst may refer back to, since they are held in memory
 
 
