@@ -29,8 +29,7 @@ STDIN = "-"
 RUN_FILES = ("model.safetensors", "state.safetensors")  # a folder with one of them is that of a run
 WRITTEN = (*RUN_FILES, "history.jsonl", "corpus.json", "report.html", "model.onnx")  # what is in a run's folder
 BINARY = "binary"  # instead of the hash of a file that is skipped for its head
-ARCHIVES = (".gz", ".zst")  # what the names of compressed files end in
-PIECE = 128  # bytes of an archive that are unpacked at a time, to 4 MB at most: zstd makes 128 kB of four bytes
+ARCHIVES = {".gz": 4096, ".zst": 128}  # ends of names; the bytes that are unpacked at a time, which give 4 MB at most
 WINDOW = 1 << 26  # bytes that a .zst may refer back to, since they are held in memory
 
 
@@ -89,7 +88,7 @@ class _File:
 
     @property
     def compressed(self) -> bool:
-        return self.name.endswith(ARCHIVES)
+        return self.name.endswith(tuple(ARCHIVES))
 
     @property
     def shown(self) -> str:
@@ -274,10 +273,11 @@ def _unpack(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
         begin, damaged = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj, zstandard.ZstdError
     archive = None
     unpacked = bytearray()
+    size = next(size for end, size in ARCHIVES.items() if name.endswith(end))
     try:
         for block in blocks:
-            for at in range(0, len(block), PIECE):
-                piece = block[at : at + PIECE]
+            for at in range(0, len(block), size):
+                piece = block[at : at + size]
                 while piece and (archive or piece.strip(b"\0")):  # some tools pad the end with zeros
                     archive = archive or begin()
                     unpacked += archive.decompress(piece)
