@@ -1,6 +1,7 @@
 """Models to begin with: those of the package, files of half precision, and vocabularies that grow."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +95,23 @@ def test_fine_tuning_takes_a_small_rate_and_few_epochs_where_the_base_knows_the_
     assert (asked.learning_rate, asked.dropout) == (0.3, 0.4)
     by_heart, _ = choose(Options(seconds=60.0, validation=0.0), replace(facts, base_bits=2.4))
     assert by_heart.dropout == by_heart.max_epochs == 0
+
+
+def test_a_base_that_may_be_worth_less_than_training_from_scratch_is_doubted():
+    sizes = Config(89, num_layers=2, hidden_size=384, embedding_size=32, residual=True)
+    facts = Facts(characters=20_000, vocabulary_size=89, base=sizes, base_bits=2.4, speed=30_000)
+
+    def doubts(options, **changes):
+        return [note for note in choose(options, replace(facts, **changes))[1] if "without --init-from" in note]
+
+    minute = Options(seconds=60.0)
+    assert doubts(minute) == []
+    assert doubts(minute, characters=1_000_000) == [
+        "only about 0.3 epochs of a 2 x 384 model fit in this time; allow more, or try without --init-from"
+    ]
+    assert doubts(Options(steps=10), characters=1_000_000) == []
+    assert "few of this text's characters" in doubts(Options(steps=10), base_bits=math.inf)[0]
+    assert doubts(minute, base=None, base_bits=math.inf, characters=1_000_000) == []
 
 
 def test_the_learning_rate_of_fine_tuning_follows_from_what_the_base_makes_of_the_text(tmp_path, base):

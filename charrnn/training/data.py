@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # `info` reads this module, and needs no network
     from charrnn.inference.model import Model
 
 HELD_OUT = 0.1  # the fraction of a text that is held out, where nothing else is asked for
-SMALL = 300_000  # characters; whoever trains on fewer is told of base models that know MOSTLY all of them
+SMALL = 200_000  # characters; whoever trains on fewer is told of base models that know MOSTLY all of them
 MOSTLY = 0.98
 TINY = 1_000  # characters; a shorter text is learned whole, by heart: a few words held out of it would say nothing
 VALIDATED = 250_000  # characters of the validation text, at most, that are scored each time

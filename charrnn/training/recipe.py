@@ -139,7 +139,7 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     length = facts.mean_length if facts.records else recipe.seq_length
     recipe = replace(recipe, shards=count_shards(recipe, length, facts.columns))
     _require_memory(recipe, facts)
-    return recipe, more + notes
+    return recipe, more + notes + _doubt_base(options, facts, epochs)
 
 
 def relative_work(num_layers: int, hidden_size: int) -> float:
@@ -206,6 +206,18 @@ def _plan_epochs(options: Options, facts: Facts, characters: float) -> tuple[flo
     most = round(MAX_EPOCHS * max(facts.rate, 1 / 3))
     note = f"stops after {most} epochs to avoid overfitting (change with --epochs)"
     return min(epochs, most), most, [note] if epochs > most else []
+
+
+def _doubt_base(options: Options, facts: Facts, epochs: float) -> list[str]:
+    """A note where training from scratch may well give a better model than the base does."""
+    if facts.base is None:
+        return []
+    if math.isinf(facts.base_bits):
+        return ["the model to fine-tune has few of this text's characters; try without --init-from as well"]
+    if options.seconds is None or epochs >= REREAD:
+        return []
+    sizes = f"{facts.base.num_layers} x {facts.base.hidden_size}"
+    return [f"only about {epochs:.1g} epochs of a {sizes} model fit in this time; allow more, or try without --init-from"]
 
 
 def _require_memory(recipe: Recipe, facts: Facts) -> None:
