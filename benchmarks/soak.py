@@ -50,7 +50,7 @@ def start(arguments: Sequence[str]) -> int:
     if not pid:
         for number in SIGNALS:
             signal.signal(number, lambda number, _: os._exit(128 + number))
-        schedule.SAVE_EVERY = schedule.SAVING = 0.1
+        schedule.SAVE_EVERY = schedule.SAVING_SHARE = 0.1
         sys.argv = ["charrnn", *arguments]
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

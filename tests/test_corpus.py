@@ -28,7 +28,7 @@ from charrnn.report.page import find_validation_text
 from charrnn.text.decoding import Decoder
 from charrnn.text.reading import build_corpus, read_corpus, read_text
 from charrnn.text.vocabulary import Vocabulary
-from charrnn.training.batches import AHEAD, BY_HEART, Windows, fit_windows
+from charrnn.training.batches import AHEAD, SHORT_TEXT, Windows, fit_windows
 from charrnn.training.run import Run
 
 
@@ -208,7 +208,7 @@ def test_a_window_is_the_same_in_whatever_order_they_are_asked_for():
 
 
 def test_streams_of_a_long_text_begin_afresh_now_and_then():
-    windows = Windows(np.zeros(BY_HEART * 4, np.int32), 8, 16, seed=0)
+    windows = Windows(np.zeros(SHORT_TEXT * 4, np.int32), 8, 16, seed=0)
     fresh = sum(int(windows[step][2].sum()) for step in range(200))
     assert 10 < fresh < 80
 

@@ -339,7 +339,7 @@ def test_a_rank_whose_torchrun_is_killed_before_the_ranks_meet_ends_soon(monkeyp
     env = dict(RANK="1", WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="1", TORCHELASTIC_RUN_ID="none")
     for name, value in (env | dict(TORCHELASTIC_USE_AGENT_STORE="True", CHARRNN_TIMEOUT="60")).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "MISSED", 3)
+    monkeypatch.setattr(distributed, "AGENT_TIMEOUT", 3)
     monkeypatch.setattr(distributed, "AGENT", 0)  # another process than the parent of today
     said = []
     with pytest.raises(CharrnnError, match="did not meet the others at localhost:1 within 3 s"):  # where nobody was told

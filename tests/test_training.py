@@ -46,7 +46,7 @@ def at(fraction):
 @pytest.fixture
 def often(monkeypatch):
     """Runs of few steps validate at each twentieth, as long ones do."""
-    monkeypatch.setattr("charrnn.training.schedule.VALIDATING", 1e9)
+    monkeypatch.setattr("charrnn.training.schedule.VALIDATION_SHARE", 1e9)
 
 
 def finish(run, options, stop=lambda: False):

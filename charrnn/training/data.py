@@ -1,4 +1,4 @@
-"""What a run reads: the text to learn and the text to validate on, which share no record. It knows no torch."""
+"""The data of a run: training and validation text as ids. This module does not import torch."""
 
 import os
 import shlex
@@ -23,61 +23,61 @@ from charrnn.text.vocabulary import Ids, Vocabulary
 from charrnn.training.batches import fit_windows
 from charrnn.training.distributed import ALONE, Group
 
-if TYPE_CHECKING:  # `info` reads this module, and needs no network
+if TYPE_CHECKING:  # `info` imports this module and starts faster without it
     from charrnn.inference.model import Model
 
-HELD_OUT = 0.1  # the fraction of a text that is held out, where nothing else is asked for
-SMALL = 200_000  # characters; whoever trains on fewer is told of base models that know MOSTLY all of them
-MOSTLY = 0.98
-TINY = 1_000  # characters; a shorter text is learned whole, by heart: a few words held out of it would say nothing
-VALIDATED = 250_000  # characters of the validation text, at most, that are scored each time
-LEAST_VALIDATED = 20_000  # of them, however large the vocabulary
-LOGITS = 125_000_000  # that this takes, above that least
+HELD_OUT = 0.1  # default fraction of the text held out for validation
+SMALL = 200_000  # characters; for shorter texts a note suggests a base model
+MIN_KNOWN = 0.98  # fraction of the text's characters that a suggested base model must have in its vocabulary
+TINY = 1_000  # characters; shorter texts are memorized, since a held-out tenth would be too short to measure anything
+MAX_VALIDATED = 250_000  # most characters scored per validation
+MIN_VALIDATED = 20_000  # fewest characters scored per validation, if the text has so many
+VALIDATION_LOGITS = 125_000_000  # logits computed per validation, between these limits
 
-Sources = Sequence[str | Path] | Corpus  # files, folders and pipes; or a text that is in memory
+Sources = Sequence[str | Path] | Corpus  # files, folders and pipes; or a text in memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitText:
-    """The two texts of a run."""
+    """Training text and held-out text of a run."""
 
     training: Corpus
     held_out: Corpus
     corpus_hash: str  # of both
     notes: list[str]  # for the user
-    files: list[SourceFile]  # that they were read from
-    validation: str | float  # what was held out: a fraction, or the name of a file
+    files: list[SourceFile]  # the source files of both
+    validation: str | float  # the held-out fraction, or the name of the validation file
 
 
 class Dataset:
-    """Both texts as ids of one vocabulary. `kind` is "line" or "paragraph", where each is a sequence of its own."""
+    """Both texts as ids of one vocabulary. `kind` is "line" or "paragraph" for records, None for running text."""
 
     def __init__(self, text: SplitText, kind: str | None, vocabulary: Vocabulary, start: str):
         self.text = text
         self.kind = kind
         self.vocabulary = vocabulary
-        self.start = start  # the character after which a text begins
-        self.ids: Sliced = text.training.encoded(vocabulary)  # of the training text, without what the vocabulary lacks
-        self.counts = count_ids(self.ids, len(vocabulary))  # (V,); in a long text by samples of it
+        self.start = start  # the first input, before the first character of a text
+        self.ids: Sliced = text.training.encoded(vocabulary)  # of the training text, without unknown characters
+        self.counts = count_ids(self.ids, len(vocabulary))  # (V,) how often each character occurs; estimated in long texts
         self.validation_ids: Ids = text.held_out.ids(vocabulary, 0, validation_length(len(vocabulary)))  # -1: unknown
         self.records: RecordText | None = None  # of the training text
-        self.record_hashes: np.ndarray | None = None  # of all records that the run was given
+        self.record_hashes: np.ndarray | None = None  # of all records of both texts
         if kind is not None:
             self.records = find_records(self.ids[0 : len(self.ids)], kind=kind, line_break=int(vocabulary.encode("\n")[0]))
             given = text.training.text() + ("" if isinstance(text.validation, str) else text.held_out.text())
             self.record_hashes = hash_records(records.split(given, kind)[0])
 
     def is_known(self, vocabulary: Vocabulary) -> bool:
-        """Whether at least half of the training text is written in characters of `vocabulary`."""
+        """Whether `vocabulary` covers at least half of the training text's characters."""
         known = self.vocabulary.encode(vocabulary.characters)
         return bool(2 * self.counts[known[known >= 0]].sum() >= self.counts.sum())
 
     def beginning(self, length: int) -> str:
-        """The first characters of the training text."""
+        """The first `length` characters of the training text."""
         return "".join(self.vocabulary.characters[i] for i in self.ids[0 : min(length, len(self.ids))])
 
     def validation_blocks(self, group: Group = ALONE) -> TextBlocks | RecordBlocks:
-        """What this rank scores of the validation text."""
+        """This rank's part of the validation text."""
         start = int(self.vocabulary.encode(self.start)[0])
         if self.kind is not None:
             found = find_records(self.validation_ids, kind=self.kind, line_break=start)
@@ -88,8 +88,8 @@ class Dataset:
 
 
 def load_dataset(sources: Sources, options: Options, base: "Model | None", watch: Watch | None, group: Group) -> Dataset:
-    """Read the texts of a new run, by the vocabulary of the `base` model where there is one. Raises: CharrnnError."""
-    if base is not None and options.records is None:  # it takes its text as before
+    """Read the texts of a new run. The vocabulary extends that of the `base` model, if there is one. Raises: CharrnnError."""
+    if base is not None and options.records is None:  # a line-by-line base stays one
         options = replace(options, records=base.records)
     text = read_texts(sources, options=options, watch=watch, group=group)
     group.require_same({"the text": text.corpus_hash})
@@ -112,27 +112,27 @@ def load_dataset(sources: Sources, options: Options, base: "Model | None", watch
 
 
 def suggest_base(text: Corpus, options: Options) -> list[str]:
-    """A note for whoever trains on a small text from nothing, where a base model knows nearly all of its characters."""
+    """A note that suggests a base model, for a small text whose characters nearly all are in the base's vocabulary."""
     asked = (options.num_layers, options.hidden_size, options.embedding_size, options.max_vocabulary)
     if options.cell != "lstm" or asked != (None,) * 4 or not TINY <= len(text) <= SMALL:
         return []
     counts = text.counts()
     for name in list_bases():
         known = read_model(BASES / f"{name}.safetensors")[1].vocabulary
-        if sum(counts[k] for k, character in enumerate(text.alphabet) if character in known) >= MOSTLY * len(text):
+        if sum(counts[k] for k, character in enumerate(text.alphabet) if character in known) >= MIN_KNOWN * len(text):
             return [f"a text of {len(text):,} characters usually gives a better model with --init-from {name}"]
     return []
 
 
 def extend_vocabulary(base: Vocabulary, more: Vocabulary) -> tuple[Vocabulary, str]:
-    """The characters of both; and those, in code-point order, that `base` lacks. Either may have the symbol for others."""
+    """Returns: `base` with the new characters of `more` appended, and these characters, sorted by code point."""
     unknown = base.unknown is not None or more.unknown is not None
     added = "".join(sorted(set(more.characters) - set(base.characters)))
     return Vocabulary(base.characters + added, unknown), added
 
 
 def reload_text(out: Path, origin: Origin, sources: Sources, watch: Watch | None, group: Group) -> SplitText:
-    """Read the text that the run in `out` began with. Raises: CharrnnError where it is not the same any more."""
+    """Read the text of the run in `out` again. Raises: CharrnnError if it has changed."""
     name = shlex.quote(str(out))
     if not sources:
         if STDIN in origin.sources:
@@ -147,7 +147,10 @@ def reload_text(out: Path, origin: Origin, sources: Sources, watch: Watch | None
 
 
 def reread_texts(model: "Model", cure: str, watch: Watch | None = None) -> SplitText:
-    """Read the texts that `model` was trained on again. Raises: CharrnnError, ended by `cure`, where they are not there."""
+    """Read the texts that `model` was trained on again.
+
+    Raises: CharrnnError, with `cure` at its end, if they have changed or are gone.
+    """
     folder = model.path.parent if model.path is not None else Path()
     origin = model.header.training.origin
     if origin is None:
@@ -161,7 +164,7 @@ def reread_texts(model: "Model", cure: str, watch: Watch | None = None) -> Split
 
 
 def rebuild_dataset(text: SplitText, header: StateHeader) -> Dataset:
-    """The dataset of a saved run. Raises: ValueError where the run's batches don't fit the text."""
+    """Make the dataset of a saved run. Raises: ValueError if the run's batches don't fit the text."""
     vocabulary = Vocabulary(header.model.vocabulary, header.model.unknown)
     dataset = Dataset(text, kind=header.recipe.records, vocabulary=vocabulary, start=header.model.start)
     sizes = (header.recipe.batch_size, header.recipe.seq_length)
@@ -171,16 +174,16 @@ def rebuild_dataset(text: SplitText, header: StateHeader) -> Dataset:
 
 
 def validation_length(vocabulary_size: int) -> int:
-    """How many characters of the validation text are scored each time: fewer where each takes thousands of logits.
+    """How many characters are scored per validation: fewer for large vocabularies, where each takes thousands of logits.
 
     >>> validation_length(65), validation_length(5_000), validation_length(50_000)
     (250000, 25000, 20000)
     """
-    return max(LEAST_VALIDATED, min(VALIDATED, LOGITS // vocabulary_size))
+    return max(MIN_VALIDATED, min(MAX_VALIDATED, VALIDATION_LOGITS // vocabulary_size))
 
 
 def choose_vocabulary(text: Corpus, options: Options, group: Group) -> tuple[Vocabulary, str]:
-    """The vocabulary of a training text, and the character after which a text begins. Raises: CharrnnError."""
+    """Returns: the vocabulary of a training text, and its start character. Raises: CharrnnError."""
     vocabulary = group.broadcast(lambda: text.vocabulary(options.max_vocabulary))
     if any("\ud800" <= c <= "\udfff" for c in vocabulary.characters):
         raise CharrnnError(f"the text holds lone surrogates, which are no characters; is {options.encoding} its encoding?")
@@ -190,7 +193,7 @@ def choose_vocabulary(text: Corpus, options: Options, group: Group) -> tuple[Voc
 
 
 def choose_start(text: Corpus, vocabulary: Vocabulary) -> str:
-    """The character after which a text begins: a line break or, where there is none, the most frequent one."""
+    """The start character, which is the input before the first one: a line break or, without one, the most frequent."""
     if "\n" in vocabulary.characters:
         return "\n"
     counts = np.bincount(vocabulary.encode(text.alphabet), text.counts())
@@ -200,7 +203,7 @@ def choose_start(text: Corpus, vocabulary: Vocabulary) -> str:
 
 
 def read_texts(sources: Sources, options: Options, watch: Watch | None = None, group: Group = ALONE) -> SplitText:
-    """Read the text of `sources`, and hold out what `options` say. Raises: CharrnnError for what can't be used."""
+    """Read the text of `sources` and split it into training and held-out text. Raises: CharrnnError if it is unusable."""
     corpus = _read(sources, options=options, watch=watch, group=group)
     read = [corpus]
     validation = options.validation
@@ -225,14 +228,14 @@ def read_texts(sources: Sources, options: Options, watch: Watch | None = None, g
 
 
 def require_there(origin: Origin, cure: str) -> None:
-    """Raise CharrnnError where a text that a run read is not there any more; `cure` says what to do about it."""
+    """Raise CharrnnError if a source file of a run is gone; `cure` tells the user what to do."""
     for name in origin.texts:
         if not (os.path.isfile(name) or os.path.isdir(name)):
             raise CharrnnError(f"the text {name} is not there any more; {cure}")
 
 
 def _read(sources: Sources, options: Options, watch: Watch | None, group: Group) -> Corpus:
-    """Read a text: on each machine its first rank does, and the others open the ids that it has cached, where they are many."""
+    """Read a text. The first rank of each machine reads the files; the others open its cache, if the text is long."""
     if isinstance(sources, Corpus):
         require(len(sources) > 0, "no text: it is empty")
         if options.newlines == "universal" and "\r" in sources.alphabet:
@@ -250,7 +253,7 @@ def _read(sources: Sources, options: Options, watch: Watch | None, group: Group)
 
 
 def _split_records(read: Sequence[Corpus], options: Options) -> tuple[Corpus, Corpus, list[str]]:
-    """The text to learn and the text to validate on, of whole records, each ended by its separator; and notes for the user."""
+    """Split records into training and held-out text, which share no record. Returns: both, and notes for the user."""
     kind = str(options.records)
     training, notes = records.split(read[0].text(), kind)
     if len(set(training)) < 2:
@@ -270,14 +273,14 @@ def _split_records(read: Sequence[Corpus], options: Options) -> tuple[Corpus, Co
 
 
 def name_sources(sources: Sources) -> list[str]:
-    """What a run remembers of `sources`: a text in memory is a pipe to it."""
+    """The names of `sources` to store in the run. A text in memory is stored like a pipe."""
     if isinstance(sources, Corpus):
         return [STDIN]
     return [str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources]
 
 
 def name_run(sources: Sources) -> str:
-    """What a run on `sources` is called, after the first of them: never a hidden folder, nor one above."""
+    """A folder name for a run on `sources`, after the first one: never hidden (".name"), never a parent ("..")."""
     if isinstance(sources, Corpus):
         return "text"
     if not sources or str(sources[0]) == STDIN:
@@ -287,7 +290,7 @@ def name_run(sources: Sources) -> str:
 
 
 def describe_changes(then: Sequence[SourceFile], now: Sequence[SourceFile]) -> str:
-    """Which files of a corpus are not what they were, in words; empty where it is not known what they were."""
+    """Tell which files of a corpus have changed, in words; empty if the earlier files are unknown."""
     if not then:
         return ""
     old, new = ({"the pipe" if file.file == STDIN else file.file: file.hash for file in files} for files in (then, now))

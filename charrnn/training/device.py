@@ -1,4 +1,4 @@
-"""The machine: which device and precision to train with, how fast it is, and what recipe that affords."""
+"""Choose device and precision, measure the speed, and choose the recipe accordingly."""
 
 import contextlib
 import ctypes
@@ -22,9 +22,9 @@ from charrnn.training.shards import measure_window
 from charrnn.training.threads import Threads, choose_threads
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of the C library's malloc.h
-READ = 8_000  # characters that show how well a base knows the text
-WINDOW = (48, 32)  # of the speed test, (T, B)
-FAR_OFF = 1.6  # times as slow or as fast as the speed that a recipe was chosen by: it is chosen again
+BASE_CHARACTERS = 8_000  # of the text, on which a base model is scored
+WINDOW = (48, 32)  # (T, B) of the speed test
+FAR_OFF = 1.6  # if training is this many times faster or slower than the speed test, the recipe is chosen again
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,18 @@ class Machine:
 
     @classmethod
     def pick(cls, device: str, group: Group, threads: int | None) -> "Machine":
-        """The device that `device` means, and as many threads as are asked for, or as this process has cores."""
+        """Resolve `device` ("auto" and so on); `threads` of None means this process's cores. Raises: CharrnnError."""
         return cls(pick_device(device, group), group, Threads(choose_threads(threads)))
 
 
 def pick_device(name: str, group: Group = ALONE) -> str:
-    """The device that `name` means, "auto" the fastest kind; each rank takes the GPU of its number. Raises: CharrnnError."""
+    """Resolve "auto" to the fastest device; of several ranks, each gets its own GPU.
+
+    Raises: CharrnnError if the device is not available.
+    """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if group.size > 1:
-        available["mps"] = False  # DistributedDataParallel has no way between its devices
+        available["mps"] = False  # torch.distributed does not support it
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if available[device])
     if not available[name]:
@@ -59,7 +62,10 @@ def pick_device(name: str, group: Group = ALONE) -> str:
 
 
 def pick_precision(asked: str, cell: str, device: str, group: Group = ALONE) -> str:
-    """The precision of products: "auto" is bfloat16 where every rank's device multiplies it. Raises: CharrnnError."""
+    """The precision of matrix products: "auto" is bfloat16 if all ranks' devices support it natively, else float32.
+
+    Raises: CharrnnError if `asked` is bfloat16 and the cell can't run in it.
+    """
     if asked == "bfloat16" and not can_run_bfloat16(cell, device):
         raise CharrnnError(f"--precision bfloat16: this processor can't run an {cell} in it; take float32 or auto")
     native = has_bfloat16() if device == "cpu" else device.startswith("cuda") and torch.cuda.is_bf16_supported()
@@ -69,7 +75,7 @@ def pick_precision(asked: str, cell: str, device: str, group: Group = ALONE) -> 
 
 
 def can_run_bfloat16(cell: str, device: str) -> bool:
-    """Whether a cell runs in bfloat16 there at all, however slowly: oneDNN has no such LSTM for CPUs without AVX-512."""
+    """Whether the cell runs in bfloat16 at all, even if slowly: oneDNN has no bfloat16 LSTM for CPUs without AVX-512."""
     model = CharRNN(Config(2, cell=cell, num_layers=1, hidden_size=16, embedding_size=2)).to(device)
     ids = torch.zeros(1, 1, dtype=torch.int64, device=device)
     try:
@@ -80,7 +86,7 @@ def can_run_bfloat16(cell: str, device: str) -> bool:
 
 
 def measure_speed(machine: Machine, precision: str, logits: int, shards: int = 2) -> float:
-    """Characters per second that the REFERENCE network learns here, with so many logits for each, in so many shards."""
+    """Measure how many characters per second the REFERENCE network trains on, with `logits` outputs and `shards` shards."""
     model = CharRNN(Config(logits, *REFERENCE)).to(machine.device)
     shards = shards if machine.device == "cpu" else 1
     with machine.threads:
@@ -89,14 +95,14 @@ def measure_speed(machine: Machine, precision: str, logits: int, shards: int = 2
 
 
 def measure_base(base: Model, dataset: Dataset) -> float:
-    """Bits per character that the text's beginning costs `base`; infinite where it lacks most of the characters."""
-    return base.bits_per_character(dataset.beginning(READ)) if dataset.is_known(base.vocabulary) else math.inf
+    """Bits per character of `base` on the text's beginning; infinite if it lacks most of the text's characters."""
+    return base.bits_per_character(dataset.beginning(BASE_CHARACTERS)) if dataset.is_known(base.vocabulary) else math.inf
 
 
 class Plan:
-    """How a recipe is chosen: by what the user asks for, the text, and the speed of all ranks together.
+    """Chooses the recipe from the options, the text and the measured speed of all ranks together.
 
-    Raises: CharrnnError where the precision that is asked for can't be had.
+    Raises: CharrnnError if the precision that the user asked for is not available.
     """
 
     def __init__(self, options: Options, dataset: Dataset, base: Model | None, machine: Machine):
@@ -125,7 +131,7 @@ class Plan:
         self.facts = replace(self.facts, speed=speeds[best], columns=WINDOW[1] // counts[best])
 
     def choose(self) -> tuple[Recipe, list[str]]:
-        """A recipe, and notes for the user; the first rank chooses for all. Raises: CharrnnError as `recipe.choose`."""
+        """Choose on rank 0, for all ranks. Returns: the recipe, and notes. Raises: CharrnnError, see `recipe.choose`."""
         options, group = self.options, self.machine.group
         recipe, notes = group.broadcast(lambda: choose(options, self.facts))
         if options.batch_size is None and recipe.batch_size < group.size:
@@ -133,9 +139,9 @@ class Plan:
         return recipe, notes
 
     def revise(self, recipe: Recipe, speed: float) -> tuple[Recipe, float] | None:
-        """Another recipe, and the ratio of the speed measured now to that before, if `speed` shows that to be far off.
+        """Choose again if the first speed test was far off; `speed` is the run's, in characters per second.
 
-        `speed` is in characters per second of a run by `recipe`. None where that recipe is right all the same.
+        Returns: the new recipe and the ratio of the new measured speed to the old one; None to keep `recipe`.
         """
         before = self.facts.speed
         if self.facts.base is not None or not _is_far(speed * relative_work(recipe.num_layers, recipe.hidden_size) / before):
@@ -152,13 +158,13 @@ def _is_far(ratio: float) -> bool:
 
 
 def random_state(device: torch.device) -> torch.Tensor:
-    """What the generators that this process draws from go on from, the processor's and then the GPU's, as bytes."""
+    """The states of torch's random generators, of the CPU and then of the GPU, as a tensor of bytes."""
     state = torch.get_rng_state()
     return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state
 
 
 def set_random_state(state: torch.Tensor, device: torch.device) -> None:
-    """Go on from what `random_state` gave. Raises: RuntimeError where it is none."""
+    """Restore what `random_state` returned. Raises: RuntimeError if it is not a valid state."""
     size = len(torch.get_rng_state())
     torch.set_rng_state(state[:size])
     if device.type == "cuda" and len(state) > size:
@@ -166,16 +172,16 @@ def set_random_state(state: torch.Tensor, device: torch.device) -> None:
 
 
 def keep_memory() -> None:
-    """Have the GNU C library keep freed memory: to get each window's from the system costs up to a quarter of the time."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # other systems' libraries have no such call
+    """Make the GNU C library keep freed memory. Allocating it anew at each step takes up to a quarter of the time."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries have no mallopt
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(M_ARENA_MAX, 1)  # threads' own arenas would give their memory back all the same
+        mallopt(M_ARENA_MAX, 1)  # arenas of other threads would still return memory to the system
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; elsewhere it is emulated and slower than float32."""
+    """Whether the CPU multiplies bfloat16 natively. On others it is emulated, and slower than float32."""
     try:
         flags = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:

@@ -1,6 +1,6 @@
-"""The processes that train one model together: its ranks, on one machine or several, as `torchrun` starts them.
+"""Distributed training: several processes (ranks), started by `torchrun` on one machine or more, train one model.
 
-`join` gives this process's `Group`: without torchrun a group of one, which needs nothing of `torch.distributed`.
+`join` returns this process's `Group`. Without torchrun it is a group of one, which does not use `torch.distributed`.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-TIMEOUT = 300.0  # seconds for which a rank waits for another one; the variable CHARRNN_TIMEOUT says another number
-MISSED = 20.0  # seconds, at most, until the agents of torchrun miss one of them: three of its signs of life and a little
-AGENT = os.getppid()  # the process of torchrun, where it has started this one
+TIMEOUT = 300.0  # seconds to wait for another rank; the environment variable CHARRNN_TIMEOUT overrides it
+AGENT_TIMEOUT = 20.0  # seconds until torchrun's agents notice that one of them is gone (three heartbeats and a little)
+AGENT = os.getppid()  # torchrun's process, if torchrun started this one
 T = TypeVar("T")
 
 
 class Group:
-    """A group of one: this process is rank 0 of 1, and every meeting is empty."""
+    """A group of one process, rank 0 of 1: nothing is communicated."""
 
     rank, size = 0, 1
-    local_rank = 0  # among the ranks of its machine
+    local_rank = 0  # among the ranks of this machine
 
     def __enter__(self) -> Self:
         return self
@@ -41,39 +41,39 @@ class Group:
         pass
 
     def part(self, items: int) -> slice:
-        """Which of so many items are this rank's: a contiguous part, of one size with the others or one apart."""
+        """This rank's contiguous part of so many items. The parts' sizes differ by at most one."""
         return slice(self.rank * items // self.size, (self.rank + 1) * items // self.size)
 
     def all_gather(self, value: T) -> list[T]:
-        """What each rank brings, in their order. Raises: CharrnnError on all ranks, where one has failed (`raise_together`)."""
+        """The values of all ranks, in order. Raises: CharrnnError on all ranks if one has failed (see `raise_together`)."""
         return [value]
 
     def broadcast(self, make: Callable[[], T]) -> T:
-        """What rank 0 makes, for all ranks; a CharrnnError of its making is raised on all."""
+        """Call `make` on rank 0. Returns: the result, on all ranks. Raises: its CharrnnError, on all ranks."""
         return make()
 
     def sum(self, numbers: "np.ndarray") -> "np.ndarray":
-        """The sum of each number over the ranks, (n,) float64: the quick meeting of every step."""
+        """Sum each of `numbers` (n,) over the ranks, in float64. Quick enough for every step."""
         return numbers
 
     def average(self, gradients: Sequence["Tensor"]) -> None:
-        """Make each of these tensors its mean over the ranks."""
+        """Replace each tensor by its mean over the ranks, in place."""
 
     def averaging_seconds(self, gradients: Any) -> float:
-        """How long it takes to average a tensor of so many gradients over the ranks."""
+        """Measure how many seconds averaging a tensor of this size over the ranks takes."""
         return 0.0
 
     def require_same(self, facts: dict[str, Any]) -> None:
-        """Raise CharrnnError on all ranks where they don't agree in `facts`: what each is called, and what it is here."""
+        """Raise CharrnnError on all ranks if they differ in a value of `facts`, whose keys are used in the message."""
 
     @contextlib.contextmanager
     def raise_together(self) -> Iterator[None]:
-        """A CharrnnError inside is raised on all ranks, at their next meeting; one of them says what it is."""
+        """Raise a CharrnnError of the block on all ranks, at their next `all_gather`. Only one prints the message."""
         yield
 
     @contextlib.contextmanager
     def wait_for_all(self) -> Iterator[None]:
-        """What is done inside may take longer than TIMEOUT: then all wait until each of them has done it, or failed."""
+        """At the end of the block, wait until all ranks have reached it, even if that takes longer than TIMEOUT."""
         yield
 
 
@@ -81,14 +81,14 @@ ALONE = Group()
 
 
 class SharedError(CharrnnError):
-    """An error that all ranks have heard of. Its message is empty where another rank says it."""
+    """An error known to all ranks. The message is empty on all but the one that prints it."""
 
 
 class Ranks(Group):
-    """Several processes: gloo between processors, NCCL between GPUs. Raises: CharrnnError where the others can't be reached."""
+    """A group of several processes, by gloo on CPUs and NCCL on GPUs. Raises: CharrnnError if the others can't be reached."""
 
     def __init__(self, rank: int, size: int, local_rank: int):
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # what it tells, with backtraces, our error line does
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # our error line replaces its messages and backtraces
         import torch
         import torch.distributed as dist
         from torch.distributed.rendezvous import rendezvous
@@ -103,8 +103,8 @@ class Ranks(Group):
         backends = "cpu:gloo,cuda:nccl" if has_gpu else "cpu:gloo"
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         waited = _seconds()
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun began the store before the ranks
-            waited = min(waited, MISSED)
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun started the store before the ranks
+            waited = min(waited, AGENT_TIMEOUT)
         try:
             store, _, _ = next(rendezvous("env://", rank, size, timeout=timedelta(seconds=waited)))
             store.set_timeout(timeout)
@@ -121,18 +121,18 @@ class Ranks(Group):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         message = self._explain(str(error)) if isinstance(error, RuntimeError) else None
         if message is not None:
-            with contextlib.suppress(RuntimeError):  # nobody can be asked: then this rank speaks
+            with contextlib.suppress(RuntimeError):  # the store is gone: this rank prints the message
                 message = message if self._store.add("lost", 1) == 1 else ""
         with contextlib.suppress(RuntimeError):
             self._dist.destroy_process_group()
         if message is not None:
-            if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":  # agents that met too early would count on one that is gone
+            if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":  # let torchrun notice a lost agent before it restarts the ranks
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                time.sleep(min(MISSED, _seconds()))
+                time.sleep(min(AGENT_TIMEOUT, _seconds()))
             raise CharrnnError(message, 1) from None
 
     def _explain(self, error: str) -> str | None:
-        """A line for what the engine says of a lost rank; None where it is something else."""
+        """An error line for torch's message about a lost rank; None if the message is about something else."""
         words = error.lower()
         if "timed out" in words or "timeout" in words:
             what = f"heard nothing of another rank for {_seconds():g} s: that hangs, or its machine can't be reached"
@@ -215,13 +215,13 @@ class Ranks(Group):
             self._store.wait([f"done {self._waits} {rank}" for rank in range(self.size)], timedelta(days=1))
 
 
-_joined: set[int] = set()  # this process's rank, once it has met the others
+_joined: set[int] = set()  # this process's rank, once it has joined the others
 
 
 def join(abandon: Callable[[str], None] = lambda message: None) -> Group:
-    """The group that torchrun's environment variables tell of; without them, a group of one. Raises: CharrnnError.
+    """Join the group given by torchrun's environment variables; without them, return a group of one. Raises: CharrnnError.
 
-    Where the process of torchrun is killed before the ranks have met, `abandon` is told in a line, on another thread.
+    If torchrun is killed before the ranks have joined, `abandon` is called with an error line, on another thread.
     """
     size = os.environ.get("WORLD_SIZE", "1")
     if size == "1":
@@ -249,10 +249,10 @@ def _watch_agent(met: threading.Event, abandon: Callable[[str], None]) -> None:
 
 
 def _agree_on_a_round(store: Any, rank: int, size: int) -> str:
-    """A name for this meeting of the ranks, from rank 0. Raises: RuntimeError where not all have heard it within TIMEOUT.
+    """Agree on a new name for this start of the ranks. Raises: RuntimeError if not all ranks have it within TIMEOUT.
 
-    torchrun's store outlives the ranks that it starts anew, with all that they told each other in it. So each rank asks under
-    a new name, and rank 0 answers every question that it finds, until all have heard.
+    torchrun's store still has the keys of the ranks before a restart. So each rank asks with a new random key, and rank 0
+    answers every request until all ranks have confirmed the name.
     """
     if rank:
         mine = uuid.uuid4().hex
@@ -281,18 +281,18 @@ def is_distributed() -> bool:
 
 
 def is_main() -> bool:
-    """Whether an error of this process is to be printed: before the ranks have met, those of each machine's first one."""
+    """Whether this process prints its errors. Before the ranks have joined, only the first of each machine does."""
     return bool(_joined) or not is_distributed() or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def find_job() -> str | None:
-    """What one start of torchrun is known by, its --rdzv-id or else its process; None without torchrun."""
+    """A name for this start of torchrun: its --rdzv-id, else its host and process id; None without torchrun."""
     name = os.environ.get("TORCHELASTIC_RUN_ID")
     return f"{socket.gethostname()} {os.getppid()}" if name == "none" else name
 
 
 def is_job_restarted() -> bool:
-    """Whether this job may have begun its run already: its ranks were started anew, or it has a name of its own."""
+    """Whether this job may have started its run before: torchrun restarted the ranks, or the job has its own --rdzv-id."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" or os.environ.get("TORCHELASTIC_RUN_ID", "none") != "none"
 
 

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it, from `Progress` to `End`. Plain values; it imports no torch."""
+"""Events that a run yields, from `Progress` to `End`. Plain values; this module does not import torch."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from charrnn.options import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where the run stands, several times a second."""
+    """Progress, reported several times a second."""
 
     fraction: float  # of the run, 0 to 1
     step: int
-    characters: int  # learned from so far
+    characters: int  # trained on so far
     seconds: float  # spent so far
     seconds_left: float
     characters_per_second: float
@@ -22,34 +22,34 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """A validation: what it found, with what the model writes now, and whether it is the best so far."""
+    """A validation, with a sample of the model."""
 
     metrics: Metrics
-    best: bool
+    best: bool  # the lowest loss so far
     fraction: float  # of the run, 0 to 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setback:
-    """The loss diverged: the run goes on from where its state was last saved, with a smaller learning rate."""
+    """The loss diverged: the run continues from its last saved state, with a smaller learning rate."""
 
-    reached: int  # the step at which it happened
-    step: int  # the step that it went back to
-    learning_rate: float  # the highest from now on
+    reached: int  # the step at which the loss diverged
+    step: int  # the step of the saved state
+    learning_rate: float  # the new peak of the schedule
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replan:
-    """The speed that sizes were chosen by was far off: the run begins again, in what is left of its time, with other sizes."""
+    """The speed test was far off: the run restarts with other sizes, in the time that is left."""
 
-    ratio: float  # of the speed that is measured now to that
+    ratio: float  # of the new measured speed to the old one
     recipe: Recipe
-    step: int = 0  # that it goes back to
+    step: int = 0  # restarts here
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What the model writes between two validations."""
+    """A sample of the model between two validations."""
 
     step: int
     text: str
@@ -57,11 +57,11 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """The last event of a sitting: what was done, and why it ended."""
+    """The last event: what was done, and why the run ended."""
 
     why: str  # "steps", "time", "max epochs", "memorized" or "interrupted"
     step: int
-    epochs: float  # over the training text, so far
+    epochs: float  # trained so far
     seconds: float  # spent so far
 
 

@@ -1,6 +1,6 @@
-"""What learns: the network, its optimizer and the states it carries. A batch and a learning rate go in, bits come out.
+"""The learner: network, optimizer and carried hidden state. A batch and a learning rate go in, the loss comes out.
 
-It knows no files, no schedule and no clock. Letters: T time steps, B sequences of this rank, V vocabulary.
+This module knows nothing of files or the schedule. Shapes: T time steps, B sequences of this rank, V vocabulary size.
 """
 
 import math
@@ -26,25 +26,25 @@ from charrnn.training.recipe import MUON_FROM, count_shards
 from charrnn.training.sampled_softmax import SampledSoftmax
 from charrnn.training.shards import Shard, backpropagate, join_states, measure_window
 
-MUON_RATE = 4.0  # Muon's learning rate for each one of Adam's
-CLIP = 1.0  # the largest norm of the gradient (Pascanu et al. 2013)
-DIVERGED = 8.0  # times a uniform guess's loss: a batch with a larger one, or with none that is a number, has diverged
+MUON_RATE = 4.0  # Muon's learning rate, as a multiple of Adam's
+CLIP = 1.0  # largest norm of the gradient (gradient clipping, Pascanu et al. 2013)
+DIVERGED = 8.0  # a loss of this many times log V, or not a number, means that the run has diverged
 LN2 = math.log(2)
 
 
 class DivergedError(CharrnnError):
-    """The loss is far larger than a uniform guess's, or it or a weight is no longer finite."""
+    """The loss is far above that of a uniform guess, or the loss or a weight is not finite."""
 
     def __init__(self, step: int):
         super().__init__(f"the loss diverged at step {step}; what was saved is whole; take a smaller --learning-rate", 1)
 
 
 class StopError(Exception):
-    """A validation was asked to end."""
+    """A validation was interrupted."""
 
 
 class Learner:
-    """A network that learns one text. Raises: CharrnnError where a batch has fewer sequences than there are ranks."""
+    """Trains a network on one text. Raises: CharrnnError if a batch has fewer sequences than there are ranks."""
 
     def __init__(self, dataset: Dataset, recipe: Recipe, machine: Machine):
         group = machine.group
@@ -57,54 +57,58 @@ class Learner:
         self.threads = machine.threads
         self.device = torch.device(machine.device)
         length = recipe.seq_length if dataset.records is None else len(dataset.ids) / len(dataset.records)
-        shards = recipe.shards or count_shards(recipe, length)  # 0: a run of an earlier version
-        self.shards = max(1, shards // group.size) if self.device.type == "cpu" else 1  # of this rank's batches
-        self.dtype = torch.float32  # of products
+        shards = recipe.shards or count_shards(recipe, length)  # 0: the run was started by an earlier version
+        self.shards = max(1, shards // group.size) if self.device.type == "cpu" else 1  # of this rank
+        self.dtype = torch.float32  # of matrix products
         self.notes: list[str] = []  # for the user
         if recipe.precision == "bfloat16" and can_run_bfloat16(recipe.cell, machine.device):
             self.dtype = torch.bfloat16
-        elif recipe.precision == "bfloat16":  # a run that was begun on another machine
+        elif recipe.precision == "bfloat16":  # the run was started on another machine
             self.notes.append("this processor can't run an LSTM in bfloat16, in which the run was begun; it goes on in float32")
         torch.manual_seed(recipe.seed)
         sizes = (recipe.num_layers, recipe.hidden_size, recipe.embedding_size)
         self.model = CharRNN(Config(len(dataset.vocabulary), recipe.cell, *sizes, recipe.residual))
         self.model.init_output_bias(torch.from_numpy(dataset.counts))
         self.model.to(self.device)
-        self.softmax = SampledSoftmax.of(dataset.counts)  # None: over the whole vocabulary
-        # Muon trains the matrices from hidden units to gates; what the first layer reads is no hidden state.
-        read = [matrix for layer in self.model.layers for matrix in layer.all_weights[0][:2]]
-        matrices = read[1:] if recipe.hidden_size >= MUON_FROM else []
+        self.softmax = SampledSoftmax.of(dataset.counts)  # None: softmax over the whole vocabulary
+        # Muon trains the matrices from hidden units to gates: all but the first layer's, whose input is the embedding.
+        gates = [matrix for layer in self.model.layers for matrix in layer.all_weights[0][:2]]
+        matrices = gates[1:] if recipe.hidden_size >= MUON_FROM else []
         others = [p for p in self.model.parameters() if not any(p is matrix for matrix in matrices)]
         self.optimizer = Optimizer(matrices, others, self.dtype, self.shards, self.threads.map)
         self.parameters = [*matrices, *others]
         mine = group.part(recipe.batch_size)
-        streams = mine.stop - mine.start
-        self.carried: State = self.model.initial_state(streams) if recipe.records is None else []  # from batch to batch
+        sequences = mine.stop - mine.start
+        self.carried: State = self.model.initial_state(sequences) if recipe.records is None else []  # from batch to batch
         self.validation_blocks = dataset.validation_blocks(group)
-        self._stop: Callable[[], bool] = lambda: False  # asks the validation under way to end
-        if group.rank:  # the weights are the same on all ranks, what dropout silences is not
+        self._stop: Callable[[], bool] = lambda: False  # returns whether to interrupt the validation
+        if group.rank:  # all ranks have the same weights but draw different dropout masks
             self.seed(0)
 
     def seed(self, step: int) -> None:
-        """Begin the generator that dropout draws from anew, by the seed, this rank and the step."""
+        """Seed the random generator of dropout from the run's seed, this rank and the step."""
         seeds = np.random.SeedSequence([self.recipe.seed, self.group.rank, step])
         torch.manual_seed(int(seeds.generate_state(1)[0]))
 
     def step(self, batch: Batch, number: int, learning_rate: float) -> float:
-        """Learn a batch as step `number` (from 1 on): its bits per character. Raises: DivergedError; no weight has changed."""
+        """Train on one batch; `number` counts steps from 1.
+
+        Returns: the batch's loss in bits per character.
+        Raises: DivergedError, before any weight has changed.
+        """
         shard = self._prepare(batch)
-        scale = self.group.size / batch.characters  # the mean over ranks is that over all characters
+        scale = self.group.size / batch.characters  # so that the mean over ranks is the mean over all characters
         learn = partial(backpropagate, self.model, self.parameters, scale, self.dtype)
         first, *others = self.threads.map(learn, shard.cut(self.shards))
         loss, gradients = first.loss, first.gradients
-        for other in others:  # in their order, whichever was ready first
+        for other in others:  # added in a fixed order, so that results are reproducible
             loss = loss + other.loss
             for gradient, part in zip(gradients, other.gradients, strict=True):
                 gradient.add_(part)
         if self.recipe.records is None:
             self.carried = join_states([part.state for part in (first, *others)])
         if loss >= DIVERGED * math.log(len(self.dataset.vocabulary) + 1):
-            gradients[0].fill_(math.nan)  # on one rank, and so the mean on all
+            gradients[0].fill_(math.nan)  # averaging spreads it to all ranks
         self.group.average(gradients)
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
         if not math.isfinite(norm):
@@ -119,7 +123,7 @@ class Learner:
         return loss.item() / LN2
 
     def averaging_notes(self, shape: tuple[int, int]) -> list[str]:
-        """What to tell the user of several ranks, whose windows (T, B) take less time than the averaging of their gradients."""
+        """A note for the user if averaging the gradients over ranks takes longer than computing them. `shape` is (T, B)."""
         if self.group.size == 1:
             return []
         count = sum(p.numel() for p in self.parameters)
@@ -134,7 +138,7 @@ class Learner:
         return [f"a step takes each rank {facts}: {cure}"]
 
     def _prepare(self, batch: Batch) -> Shard:
-        """A whole batch, with all that is drawn at random for it."""
+        """The whole batch as one shard, with its dropout masks and softmax candidates drawn."""
         x = torch.from_numpy(batch.inputs.astype(np.int64)).to(self.device)  # (T, B)
         y = torch.from_numpy(batch.targets.astype(np.int64)).to(self.device)
         state = self._state_before(batch)
@@ -145,8 +149,8 @@ class Learner:
         return Shard(inputs=x, targets=y, state=state, masks=masks, candidates=candidates, correction=correction)
 
     def _state_before(self, batch: Batch) -> State:
-        """The states that a batch begins from: nothing goes from one batch of records to the next."""
-        if batch.shifts:  # each stream goes on from where the one before it has ended, a rank's first from another's last
+        """The initial hidden state of a batch: the carried state, or zeros for records and fresh sequences."""
+        if batch.shifts:  # sequence k continues from the end of k - 1; a rank's first from the last of the rank before
             ends = self.group.all_gather([[part[-1:].cpu() for part in layer] for layer in self.carried])[self.group.rank - 1]
             self.carried = [
                 tuple(torch.cat([end.to(part), part[:-1]]) for end, part in zip(mine, layer, strict=True))
@@ -160,7 +164,11 @@ class Learner:
         return [tuple(part.masked_fill(fresh, 0.0) for part in layer) for layer in self.carried]
 
     def validate(self, stop: Callable[[], bool] = lambda: False) -> float:
-        """Bits per character of the validation text, shared by the ranks. Raises: StopError on all where one is to `stop`."""
+        """Score the validation text; each rank scores a part.
+
+        Returns: bits per character of the whole.
+        Raises: StopError on all ranks if `stop` returns True on one.
+        """
         self._stop = stop
         figures = np.zeros(3)
         try:
@@ -174,11 +182,11 @@ class Learner:
         return float(nats / characters) / LN2
 
     def initial_state(self, batch_size: int) -> State:
-        """The zero state of a validation's streams."""
+        """The zero state for `batch_size` sequences."""
         return self.model.initial_state(batch_size)
 
     def forward(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        """Read `ids` (T, B) on from a state: logits (T, B, V) and the state after them. Raises: StopError, see `validate`."""
+        """Run the network over `ids` (T, B). Returns: logits (T, B, V) and the state after them. Raises: StopError."""
         if self._stop():
             raise StopError
         x = torch.from_numpy(ids.astype(np.int64)).to(self.device)
@@ -195,20 +203,21 @@ class Learner:
         return {name: tensor.float().cpu().numpy().copy() for name, tensor in self.model.state_dict().items()}
 
     def begin_from(self, tensors: Tensors, base: Vocabulary) -> None:
-        """Begin with the weights of a model that knows the vocabulary `base`, to which this text may have added characters.
+        """Start from the weights of a model with the vocabulary `base`. This text may have more characters.
 
-        A new character's embedding is drawn from the distribution of the others', its output is their mean, and its bias tells
-        how often it comes. Where the model knows less than half of the text, the layers between are all that is taken.
+        For a new character, the embedding is drawn from the distribution of the others, the output weights are their mean,
+        and the output bias follows its frequency. If the model lacks most of the text's characters, only its recurrent layers
+        are used.
         """
         own = self.model.state_dict()
-        places = self.dataset.vocabulary.encode(base.characters)  # of the model's characters
+        places = self.dataset.vocabulary.encode(base.characters)  # new ids of the base model's characters
         share = self.dataset.counts / max(self.dataset.counts.sum(), 1)
         if not self.dataset.is_known(base):
             tensors = {name: tensor for name, tensor in tensors.items() if tensor.shape == tuple(own[name].shape)}
         for name in own.keys() & tensors.keys():
             found = torch.from_numpy(np.array(tensors[name]))
             for axis, size in enumerate(own[name].shape):
-                if found.shape[axis] != size:  # one of characters
+                if found.shape[axis] != size:  # an axis over the vocabulary
                     found = _spread(found, axis, size, torch.from_numpy(places).long(), noisy=name == "embedding.weight")
             own[name].copy_(found)
         new = np.setdiff1d(np.arange(len(share)), places)
@@ -218,16 +227,20 @@ class Learner:
             own["softmax.bias"][new] = torch.from_numpy(np.log(frequency[new]) + level).float().to(self.device)
 
     def state_dict(self) -> Tensors:
-        """All that the state file keeps: weights, moments, the streams of all ranks, and each rank's generator."""
+        """The tensors of the state file: weights, optimizer moments, carried states and random generators of all ranks."""
         mine = {name: (t.float() if t.is_floating_point() else t).cpu().numpy() for name, t in self._tensors().items()}
-        streams = [name for name in mine if name.startswith("carried.")]
+        carried = [name for name in mine if name.startswith("carried.")]
         generator = random_state(self.device).numpy()
-        ranks = self.group.all_gather(({name: mine[name] for name in streams}, generator))
-        whole = {name: np.concatenate([parts[name] for parts, _ in ranks]) for name in streams}
+        ranks = self.group.all_gather(({name: mine[name] for name in carried}, generator))
+        whole = {name: np.concatenate([parts[name] for parts, _ in ranks]) for name in carried}
         return mine | whole | {_generator(rank): state for rank, (_, state) in enumerate(ranks)}
 
     def load_state_dict(self, tensors: Tensors, step: int) -> list[str]:
-        """Take up what `state_dict` gave at `step`. Returns: notes. Raises: ValueError or RuntimeError if it is unusable."""
+        """Load what `state_dict` returned at `step`.
+
+        Returns: notes for the user.
+        Raises: ValueError or RuntimeError if the tensors don't fit.
+        """
         self.carried = [tuple(part.clone() for part in layer) for layer in self.carried]
         mine = self._tensors()
         size = sum(name.startswith("generator") for name in tensors)
@@ -244,7 +257,7 @@ class Learner:
         if size == self.group.size:
             set_random_state(torch.from_numpy(np.array(tensors[_generator(self.group.rank)])), self.device)
             return []
-        self.seed(step)  # saved by another number of ranks: dropout draws anew
+        self.seed(step)  # saved by another number of ranks: dropout masks can't be the same
         now = "one process" if self.group.size == 1 else f"{self.group.size} ranks"
         same = (
             "rounding and what dropout silences are" if self.recipe.dropout or self.recipe.recurrent_dropout else "rounding is"
@@ -253,14 +266,14 @@ class Learner:
         return [f"the run was saved by {size} and goes on with {now}: {was}; {same} not"]
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """All tensors of this rank, under their names in the state file."""
+        """This rank's tensors by their names in the state file."""
         parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.tensors()}
         tensors = {f"{part}.{name}": tensor for part, found in parts.items() for name, tensor in found.items()}
         return tensors | {f"carried.{i}.{j}": part for i, layer in enumerate(self.carried) for j, part in enumerate(layer)}
 
 
 def _spread(tensor: Tensor, axis: int, size: int, places: Tensor, noisy: bool) -> Tensor:
-    """`tensor` with its slices along an axis put to `places` among so many; the others are their mean, or drawn around it."""
+    """Enlarge `axis` of `tensor` to `size`: old slices go to `places`, new ones are their mean, plus noise if `noisy`."""
     mean = tensor.mean(axis, keepdim=True)
     shape = [*tensor.shape]
     shape[axis] = size
@@ -271,5 +284,5 @@ def _spread(tensor: Tensor, axis: int, size: int, places: Tensor, noisy: bool) -
 
 
 def _generator(rank: int) -> str:
-    """The name of a rank's generator in the state file."""
+    """The name of a rank's random generator in the state file."""
     return f"generator.{rank}" if rank else "generator"

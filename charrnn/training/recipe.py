@@ -1,4 +1,4 @@
-"""How to train: `choose` fills in what the user left open, from the sizes of text and training. It knows no torch."""
+"""Choose the training recipe: `choose` fills in every option that the user left out. This module does not import torch."""
 
 import math
 import os
@@ -15,14 +15,15 @@ from charrnn.training.batches import fit_windows
 
 T = TypeVar("T")
 
-MUON_FROM = 64  # hidden units from which on Muon trains the recurrent matrices; below, and for the rest, it is Adam
-REFERENCE = ("lstm", 1, 256, 32)  # the network in whose characters a length of training is reckoned
-WIDEST = ((4e3, 64), (2e4, 128), (3e5, 256), (math.inf, 512))  # units for a text of less than so many characters
-WINDOWS = 50  # at least, one after the other, in a reading of a text
-OFTEN = 30  # epochs from which on one layer is not enough
-SPEED = 110_000  # its characters per second on two cores; where a length in time is asked for, this is measured
-# The best sizes for what a training affords, up to so many of the reference's characters: layers, units, batch, window and
-# learning rate. Short runs want many steps of one layer; depth pays from half a minute on, width from a minute and a half.
+MUON_FROM = 64  # hidden size from which Muon trains the matrices between hidden units; Adam trains everything else
+REFERENCE = ("lstm", 1, 256, 32)  # cell, layers, hidden size, embedding size: the network that measures training work
+MAX_HIDDEN_SIZE = ((4e3, 64), (2e4, 128), (3e5, 256), (math.inf, 512))  # (text length, largest hidden size for shorter texts)
+MIN_STEPS_PER_EPOCH = 50  # the batch size is reduced for short texts so that an epoch has at least this many steps
+MIN_EPOCHS_FOR_TWO_LAYERS = 30
+SPEED = 110_000  # characters per second of REFERENCE on two cores; measured when the length of the run is a time
+# The best sizes by length of training, as measured. A row holds for runs of fewer characters (of REFERENCE) than its first
+# number, then come layers, hidden size, batch size, sequence length and learning rate. Short runs need many quick steps of
+# one layer; a second layer pays off after half a minute of training, a larger hidden size after a minute and a half.
 SIZES = (
     (2.2e6, 1, 192, 32, 32, 0.015),
     (4e6, 1, 256, 32, 48, 0.0125),
@@ -32,8 +33,8 @@ SIZES = (
     (math.inf, 2, 512, 64, 64, 0.0125),
 )
 
-# Against learning by heart, for what is read less often than so many times: dropout between layers, dropout of recurrent
-# weights, and weight decay. A text that is read but once or twice needs none, one of many readings all that helps.
+# Regularization by number of epochs. A row holds for fewer epochs than its first number, then come dropout between layers,
+# dropout of recurrent weights (DropConnect, Merity et al. 2018) and weight decay.
 REGULARIZATION = (
     (1.5, 0.0, 0.0, 0.0),
     (4, 0.0, 0.0, 0.03),
@@ -41,34 +42,35 @@ REGULARIZATION = (
     (16, 0.3, 0.1, 0.1),
     (math.inf, 0.5, 0.15, 0.1),
 )
-FINE_TUNING = (0.1, 0.1, 0.1)  # the same for fine-tuning, where the text is read at least REREAD times
-REREAD = 1.5
-RATES = (0.05, 0.7)  # the least and the largest learning rate of fine-tuning, as fractions of that from scratch
-MAX_EPOCHS = 25  # over the training text in a length of time; more learns it by heart, whatever is done against that
-BATCH = 2_000  # characters in a batch of records
-COLUMNS = 16  # sequences of a shard, at least, where there are more than two: cells multiply few hardly faster than many
-WORTH = 3e7, 1e8  # multiplications of a step from which on it is quicker in two shards, and of a shard, where there are more
+FINE_TUNING = (0.1, 0.1, 0.1)  # the same three when fine-tuning for at least FEW_EPOCHS
+FEW_EPOCHS = 1.5
+FINE_TUNING_RATES = (0.05, 0.7)  # smallest and largest learning rate of fine-tuning, as a fraction of that from scratch
+MAX_EPOCHS = 25  # most epochs of a run for a time: more would overfit in spite of the regularization
+BATCH_CHARACTERS = 2_000  # in a batch of records
+COLUMNS = 16  # fewest sequences per shard if there are more than two: fewer take nearly as long
+MIN_SHARD_WORK = 3e7, 1e8  # multiplications: per step, for two shards to be faster than one; per shard, for more
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of the text and the machine when a recipe is chosen."""
+    """The facts about text, machine and base model that the recipe depends on."""
 
-    characters: int  # of the training text
+    characters: int  # in the training text
     vocabulary_size: int
-    precision: str = "float32"  # that the device multiplies fastest
+    precision: str = "float32"  # the fastest on this device
     speed: float = SPEED  # characters per second of the REFERENCE network
-    base: Config | None = None  # of the model to begin with, whose sizes are kept
-    base_bits: float = math.inf  # per character, that the text costs the base; infinite: it lacks the text's characters
-    records: int = 0  # how many the text has, where the options take it for records
-    logits: int | None = None  # that a step computes for each character; None: one for each of the vocabulary
-    columns: int = COLUMNS  # sequences of a shard, as measured where a length in time is asked for
+    base: Config | None = None  # the base model to fine-tune, whose sizes are kept
+    base_bits: float = math.inf  # bits per character of the base on the text; infinite if it has too few of its characters
+    records: int = 0  # number of records; 0 for running text
+    logits: int | None = None  # logits computed per character; None: the whole vocabulary
+    columns: int = COLUMNS  # fewest sequences per shard; measured when the length of the run is a time
 
     @property
     def rate(self) -> float:
-        """The learning rate as a fraction of that from scratch, which unlearns what a base knows.
+        """The learning rate of fine-tuning, as a fraction of the learning rate from scratch.
 
-        The more a text has to teach, the larger it may be: the longer the text, and the less the base expects it.
+        A large rate makes the base model forget what it has learned, a small rate learns little of the new text. So the rate
+        grows with the length of the text and with its bits per character under the base model.
 
         >>> sizes = Config(89, num_layers=2, hidden_size=384, embedding_size=32)
         >>> facts = Facts(characters=100_000, vocabulary_size=89, base=sizes, base_bits=2.5)
@@ -78,45 +80,46 @@ class Facts:
         if math.isinf(self.base_bits):
             return 1.0
         taught: float = 0.3 * (self.characters / 1e5) ** (2 / 3) * 3 ** (self.base_bits - 2.5)
-        least, largest = RATES
+        least, largest = FINE_TUNING_RATES
         return max(least, min(largest, taught))
 
     @property
     def mean_length(self) -> float:
-        """Characters of a record on average."""
+        """Mean number of characters per record."""
         return self.characters / max(self.records, 1)
 
 
 def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
-    """Fill in what `options` leave open. Returns: the recipe, and notes for the user. Reasons are in `benchmarks/TRIALS.md`.
+    """Choose every setting that `options` leave open. `benchmarks/TRIALS.md` has the experiments behind the choices.
 
-    Raises: CharrnnError where the text is too short to learn from, or a size contradicts the base model.
+    Returns: the recipe, and notes for the user.
+    Raises: CharrnnError if the text is too short, a size differs from the base model's, or the network exceeds the memory.
     """
     if facts.characters < 2:
         raise CharrnnError(f"the training text has {facts.characters} character; at least 2 are needed")
     if facts.base is not None:
         options = _with_sizes_of(facts.base, options)
     affordable = _affordable_characters(options, facts)
-    # One layer is quick, and soon overfits a small text: what would be read for many epochs is given two.
-    often = affordable >= OFTEN * facts.characters
+    # One layer would overfit over many epochs.
+    many_epochs = affordable >= MIN_EPOCHS_FOR_TWO_LAYERS * facts.characters
     _, layers, units, batch_size, seq_length, learning_rate = next(
-        sizes for sizes in SIZES if affordable < sizes[0] and (sizes[1] > 1 or not often)
+        sizes for sizes in SIZES if affordable < sizes[0] and (sizes[1] > 1 or not many_epochs)
     )
     num_layers = _first(options.num_layers, layers)
-    widest = next(most for characters, most in WIDEST if facts.characters < characters)
+    widest = next(most for characters, most in MAX_HIDDEN_SIZE if facts.characters < characters)
     hidden_size = _first(options.hidden_size, min(widest, units))
     batch_size, seq_length, notes = _fit_batches(options, facts, batch_size, seq_length)
     work = relative_work(num_layers, hidden_size)
     epochs, max_epochs, more = _plan_epochs(options, facts, affordable if options.seconds is None else affordable / work)
-    by_heart = options.validation == 0.0
-    _, dropout, recurrent_dropout, weight_decay = next(row for row in REGULARIZATION if epochs < row[0] or by_heart)
+    memorize = options.validation == 0.0
+    _, dropout, recurrent_dropout, weight_decay = next(row for row in REGULARIZATION if epochs < row[0] or memorize)
     if not num_layers:
-        learning_rate = 0.05  # it is convex
+        learning_rate = 0.05  # without hidden layers the loss is convex
     elif hidden_size < MUON_FROM:
         learning_rate = 0.02 / math.sqrt(num_layers)
     learning_rate *= facts.rate
     if facts.rate < 1:
-        dropout, recurrent_dropout, weight_decay = FINE_TUNING if epochs >= REREAD and not by_heart else (0.0, 0.0, 0.0)
+        dropout, recurrent_dropout, weight_decay = FINE_TUNING if epochs >= FEW_EPOCHS and not memorize else (0.0, 0.0, 0.0)
     large = num_layers > 0 and hidden_size >= 128
     recipe = Recipe(
         cell=options.cell,
@@ -143,19 +146,22 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
 
 
 def relative_work(num_layers: int, hidden_size: int) -> float:
-    """The work of a character as a multiple of that of the REFERENCE network."""
+    """Work per character, as a multiple of the REFERENCE network's."""
     return max(num_layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if num_layers else 0.1
 
 
 def count_shards(recipe: Recipe, length: float, columns: int = COLUMNS) -> int:
-    """Into how many shards to cut a batch of sequences of so many characters, each of at least so many `columns`: 1 to 16."""
+    """How many shards to cut a batch into, 1 to 16.
+
+    `length` is the mean sequence length, `columns` the fewest sequences per shard if there are more than two.
+    """
     H = recipe.hidden_size
     inputs = [recipe.embedding_size, *[H] * recipe.num_layers][: recipe.num_layers]
     work = recipe.batch_size * length * sum(len(CELLS[recipe.cell].gates) * H * (H + D) for D in inputs)
-    if work < WORTH[0] or recipe.batch_size < 4:
+    if work < MIN_SHARD_WORK[0] or recipe.batch_size < 4:
         return 1
     shards = 2
-    while shards < 16 and recipe.batch_size >= 2 * shards * columns and work >= 2 * shards * WORTH[1]:
+    while shards < 16 and recipe.batch_size >= 2 * shards * columns and work >= 2 * shards * MIN_SHARD_WORK[1]:
         shards *= 2
     return shards
 
@@ -165,7 +171,7 @@ def _first(asked: T | None, default: T) -> T:
 
 
 def _with_sizes_of(base: Config, options: Options) -> Options:
-    """The options with the sizes of the model to begin with. Raises: CharrnnError where they ask for others."""
+    """The options with the sizes of the base model. Raises: CharrnnError if they ask for other sizes."""
     sizes: Json = {name: getattr(base, name) for name in ("cell", "num_layers", "hidden_size", "embedding_size")}
     for name, has in sizes.items():
         asked = getattr(options, name)
@@ -175,23 +181,26 @@ def _with_sizes_of(base: Config, options: Options) -> Options:
 
 
 def _affordable_characters(options: Options, facts: Facts) -> float:
-    """How many characters the training affords: for a time, those that the reference network would learn in it."""
+    """How many characters the run trains on; for a time, how many the REFERENCE network would train on."""
     if options.seconds is not None:
         return options.seconds * facts.speed
     if options.steps is None:
         return (options.epochs or 1) * facts.characters
     if facts.records:
-        return options.steps * ((options.batch_size or BATCH / facts.mean_length) * facts.mean_length)
+        return options.steps * ((options.batch_size or BATCH_CHARACTERS / facts.mean_length) * facts.mean_length)
     return options.steps * ((options.batch_size or 32) * (options.seq_length or 64))
 
 
 def _fit_batches(options: Options, facts: Facts, batch_size: int, seq_length: int) -> tuple[int, int, list[str]]:
-    """The batch size and sequence length that are asked for or, from those suggested, that the text fills; and notes."""
+    """Reduce the suggested batch size and sequence length to what the text fills, unless the user chose them.
+
+    Returns: batch size, sequence length, and notes for the user.
+    """
     if facts.records:
-        suggested = max(1, min(round(BATCH / facts.mean_length), facts.records // 4))
+        suggested = max(1, min(round(BATCH_CHARACTERS / facts.mean_length), facts.records // 4))
         return min(facts.records, options.batch_size or suggested), options.seq_length or LONGEST, []
     seq_length = options.seq_length or seq_length
-    batch_size = options.batch_size or max(1, min(batch_size, facts.characters // (WINDOWS * seq_length)))
+    batch_size = options.batch_size or max(1, min(batch_size, facts.characters // (MIN_STEPS_PER_EPOCH * seq_length)))
     fitting = fit_windows(facts.characters, batch_size, seq_length)
     note = f"the text is short: batch size {fitting[0]}, sequence length {fitting[1]}"
     refused = fitting != (batch_size, seq_length) and (options.batch_size or options.seq_length)
@@ -199,7 +208,7 @@ def _fit_batches(options: Options, facts: Facts, batch_size: int, seq_length: in
 
 
 def _plan_epochs(options: Options, facts: Facts, characters: float) -> tuple[float, float, list[str]]:
-    """How many epochs so many characters are, the most that are trained (0: no limit), and notes."""
+    """Returns: the epochs that training on `characters` takes, the most epochs allowed (0: no limit), and notes."""
     epochs = characters / facts.characters
     if options.validation == 0.0 or options.seconds is None:
         return epochs, 0.0, []
@@ -209,27 +218,27 @@ def _plan_epochs(options: Options, facts: Facts, characters: float) -> tuple[flo
 
 
 def _doubt_base(options: Options, facts: Facts, epochs: float) -> list[str]:
-    """A note where training from scratch may well give a better model than the base does."""
+    """A note for the user if training from scratch may give a better model than this base."""
     if facts.base is None:
         return []
     if math.isinf(facts.base_bits):
         return ["the model to fine-tune has few of this text's characters; try without --init-from as well"]
-    if options.seconds is None or epochs >= REREAD:
+    if options.seconds is None or epochs >= FEW_EPOCHS:
         return []
     sizes = f"{facts.base.num_layers} x {facts.base.hidden_size}"
     return [f"only about {epochs:.1g} epochs of a {sizes} model fit in this time; allow more, or try without --init-from"]
 
 
 def _require_memory(recipe: Recipe, facts: Facts) -> None:
-    """Refuse a network that the machine's memory could not hold, before any of it is allocated."""
+    """Raise CharrnnError, before anything is allocated, if training the network needs more memory than the machine has."""
     H = recipe.hidden_size
-    weights = 16 * (recipe.num_layers * 8 * H**2 + facts.vocabulary_size * (H + recipe.embedding_size))  # and the optimizer's
+    weights = 16 * (recipe.num_layers * 8 * H**2 + facts.vocabulary_size * (H + recipe.embedding_size))  # with the optimizer's
     per_character = 60 * recipe.num_layers * H + 12 * (facts.logits or facts.vocabulary_size)
     characters = recipe.batch_size * (facts.mean_length if facts.records else recipe.seq_length)
     activations = max(characters, recipe.seq_length) * per_character
     try:
         have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    except (AttributeError, OSError, ValueError):  # not every system says
+    except (AttributeError, OSError, ValueError):  # not every system has these names
         have = 1024.0
     need = (weights + activations) / 2**30
     if need > have:

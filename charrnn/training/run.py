@@ -1,6 +1,6 @@
-"""A training run: batches of text in, a model file out. It yields events to whoever watches and prints nothing.
+"""A training run: reads text, writes a model file. It yields events (`events.py`) and prints nothing.
 
-A `Run` holds a dataset, a learner, a schedule and a folder. `charrnn.train` is the whole of it as one call for Python.
+A `Run` holds a dataset, a learner and a folder, and follows a schedule. `charrnn.train` wraps it in one Python call.
 """
 
 import contextlib
@@ -27,15 +27,15 @@ from charrnn.training.events import End, Event, Progress, Replan, Sample, Setbac
 from charrnn.training.learner import DivergedError, Learner, StopError
 from charrnn.training.schedule import Schedule
 
-SETBACKS = 3  # times that a diverged run goes back to its saved state
-SMALLER = 0.25  # the learning rate after a setback, as a fraction of that before
+SETBACKS = 3  # most times that a run returns to its saved state after the loss diverged
+SETBACK_FACTOR = 0.25  # of the learning rate, at each setback
 
-Stop = Callable[[], bool]  # whether the run is asked to end
+Stop = Callable[[], bool]  # returns whether the run should stop
 Events = Generator[Event, None, None]
 
 
 class Run:
-    """A training run in a folder. Make one with `create` or `resume`; `events` trains it."""
+    """A training run in a folder. Make one with `create` or `resume`, then iterate over `events` to train."""
 
     def __init__(self, folder: RunFolder, dataset: Dataset, recipe: Recipe, origin: Origin, machine: Machine):
         self.folder = folder
@@ -44,14 +44,14 @@ class Run:
         self.machine = machine
         self.group = machine.group
         self._begin(recipe)
-        self.plan: Plan | None = None  # by which the recipe was chosen
+        self.plan: Plan | None = None  # chose the recipe; None for a resumed run
         self.history: list[Metrics] = []
-        self.notes = list(self.learner.notes)  # for the user, on how it was made or is taken up again
-        self.save_seconds = 0.0  # that the last save took
+        self.notes = list(self.learner.notes)  # for the user
+        self.save_seconds = 0.0  # how long the last save took
         self._stopping = False
 
     def _begin(self, recipe: Recipe) -> None:
-        """Make an untrained network, and the batches that it will learn."""
+        """Make an untrained network and the batches to train it on."""
         text = self.dataset.ids if self.dataset.records is None else self.dataset.records
         self.recipe = recipe
         self.batches = make_batches(text, recipe=recipe, group=self.group)
@@ -76,10 +76,10 @@ class Run:
         watch: Watch | None = None,
         group: Group = ALONE,
     ) -> Self:
-        """Read the text, choose what the options leave open, and make the run's folder. Of several ranks the first one does.
+        """Read the text, choose the settings that `options` leave open, and make the run's folder (on rank 0).
 
-        The folder is `out`, or `runs/NAME` after the first source, numbered where a run stands there already; with `force`
-        that run is replaced. `watch` is told how much has been read. Raises: CharrnnError for unusable input.
+        The folder is `out`, or `runs/NAME` after the first source, with a number added if that has a run; with `force` the
+        old run is replaced. `watch` is called with the progress of reading. Raises: CharrnnError for unusable input.
         """
         if out is not None and not force and group.rank == 0:
             require_unused(Path(out))
@@ -111,9 +111,9 @@ class Run:
         watch: Watch | None = None,
         group: Group = ALONE,
     ) -> Self:
-        """Take up the run in `out` where its state was last saved. Without `sources` it reads those it began with.
+        """Load the run in `out` from its last saved state. Without `sources` it reads the files that it was started with.
 
-        The number of ranks may be another one. Raises: CharrnnError where there is no state, or the text is another one.
+        The number of ranks may differ from before. Raises: CharrnnError if there is no saved state, or the text has changed.
         """
         folder = RunFolder(out)
         with contextlib.ExitStack() as failing:
@@ -136,19 +136,19 @@ class Run:
 
     @property
     def epochs(self) -> float:
-        """How often the training text has been read."""
+        """Epochs trained so far."""
         return self.step / self.batches.per_epoch
 
     @property
     def highest_rate(self) -> float:
-        """The highest learning rate from now on."""
-        return self.recipe.learning_rate * SMALLER**self.counters.setbacks
+        """The peak of the learning-rate schedule, after any setbacks."""
+        return self.recipe.learning_rate * SETBACK_FACTOR**self.counters.setbacks
 
     def events(self, options: Options, started: float | None = None, stop: Stop = lambda: False) -> Events:
-        """Train to the length that `options` ask for, saving as it goes; `stop` is asked at each step.
+        """Train for the length in `options` and yield events. The state is saved from time to time.
 
-        `started` is when the clock of `--for` began (`time.monotonic`). A loss that diverges sets the run back to its saved
-        state, SETBACKS times at most. Raises: CharrnnError (status 1) when it diverges after that, or can't be saved.
+        `started` is the `time.monotonic()` at which the time of `--for` starts; `stop` is called at each step. If the loss
+        diverges, the run returns to its saved state; after SETBACKS times, or if saving fails: CharrnnError (status 1).
         """
         if self.group.rank == 0:
             self.folder.lock()
@@ -160,7 +160,7 @@ class Run:
 
     def _train(self, schedule: Schedule, started: float, stop: Stop) -> Iterator[Event]:
         """The training loop."""
-        self.save()  # says at once where nothing can be saved, and completes what a killed run had begun to write
+        self.save()  # fails at once if nothing can be saved, and completes the files of a run killed while it saved
         schedule.begin(self._synchronize(started, stop), self.counters, save_seconds=self.save_seconds)
         while True:
             self.counters.seconds = schedule.seconds_spent
@@ -190,18 +190,18 @@ class Run:
             if schedule.fraction >= 1 and schedule.validated_at != self.step:
                 yield self._validate(schedule, stop)
         clock = self._synchronize(started, stop)
-        self.counters.seconds = schedule.earlier + (clock if schedule.learned else 0.0)  # nothing to learn took no time
+        self.counters.seconds = schedule.earlier + (clock if schedule.learned else 0.0)  # a run already complete adds no time
         self.save()
-        if self.step and not self.history:  # stopped before its first validation, whose model will replace this one
+        if self.step and not self.history:  # stopped before its first validation
             self.group.broadcast(lambda: self._save_model(self._metrics(schedule, None)))
         why = "interrupted" if self._stopping else schedule.why
         yield End(why=why, step=self.step, epochs=self.epochs, seconds=self.counters.seconds)
 
     def _schedule(self, options: Options) -> Schedule:
-        """The schedule of a run of the length that `options` ask for, which the run remembers."""
+        """Make the schedule for the length in `options`, and record that length as the run's."""
         length: Json = {"seconds": options.seconds, "epochs": options.epochs, "steps": options.steps}
         same = length.items() <= vars(self.origin.options).items()
-        if not same:  # another length is asked for: that is how long it goes on
+        if not same:  # the user asked for more: the limit on epochs no longer holds
             self.recipe = replace(self.recipe, max_epochs=0.0)
         self.origin = replace(self.origin, options=replace(self.origin.options, **length))
         return Schedule.of(
@@ -215,7 +215,7 @@ class Run:
         )
 
     def _replan(self, schedule: Schedule) -> Iterator[Event]:
-        """Begin again with other sizes, where the first seconds show that the speed these were chosen by is far off."""
+        """Restart with other sizes if the first seconds show that the speed test was far off."""
         schedule.note_plan()
         if self.plan is None or (found := self.plan.revise(self.recipe, schedule.characters_per_second)) is None:
             return
@@ -225,7 +225,7 @@ class Run:
         yield Replan(ratio=found[1], recipe=self.recipe)
 
     def _synchronize(self, started: float, stop: Stop) -> float:
-        """Agree on whether a rank was asked to stop and on the mean of the training bits; return rank 0's seconds so far."""
+        """Share between ranks whether one should stop, and average their training bits. Returns: rank 0's seconds so far."""
         clock = time.monotonic() - started if self.group.rank == 0 else 0.0
         stopping, train_bits, seconds = self.group.sum(np.array([stop(), self.counters.train_bits / self.group.size, clock]))
         self._stopping = bool(stopping)
@@ -233,7 +233,7 @@ class Run:
         return float(seconds)
 
     def _learn(self, schedule: Schedule) -> None:
-        """One batch, one step of the optimizer."""
+        """Train on one batch."""
         batch = self.batches[self.step]
         bits = self.learner.step(batch, number=self.step + 1, learning_rate=schedule.learning_rate(self.highest_rate))
         self.counters.step += 1
@@ -254,7 +254,7 @@ class Run:
         )
 
     def _validate(self, schedule: Schedule, stop: Stop) -> Validation:
-        """Score the validation text, let the model write a line, and save. Raises: StopError where a rank is asked to stop."""
+        """Score the validation text, write a sample, and save. Raises: StopError if a rank is asked to stop."""
         bits = self.learner.validate(stop) if len(self.dataset.validation_ids) else None
         metrics = self._metrics(schedule, bits)
         if not math.isfinite(metrics.bits):
@@ -264,12 +264,12 @@ class Run:
         return Validation(metrics=self.history[-1], best=self._is_best(), fraction=min(schedule.fraction, 1.0))
 
     def _write_sample(self) -> str:
-        """What the network writes now. Raises: DivergedError."""
+        """Sample a line from the network. Raises: DivergedError."""
         weights = self._weights()
         return self.group.broadcast(lambda: Model(weights, self.header).preview(self.step))
 
     def _metrics(self, schedule: Schedule, bits: float | None) -> Metrics:
-        """Where the run stands, with `bits` per character of the validation text."""
+        """The metrics at this step; `bits` is the validation loss in bits per character."""
         return Metrics(
             step=self.step,
             characters=self.counters.characters,
@@ -281,7 +281,7 @@ class Run:
         )
 
     def _set_back(self) -> Setback:
-        """Take up the saved state again, with a smaller learning rate. Raises: CharrnnError after SETBACKS times."""
+        """Return to the saved state, with a smaller learning rate. Raises: DivergedError after SETBACKS times."""
         if self.counters.setbacks == SETBACKS:
             raise DivergedError(self.step)
         reached = self.counters
@@ -291,18 +291,18 @@ class Run:
         return Setback(reached=reached.step, step=self.step, learning_rate=self.highest_rate)
 
     def save(self) -> None:
-        """Write the state, then what follows from it: the model where this step is the best so far, and the history.
+        """Write the state, then the model if this step is the best so far, then the history.
 
-        A run killed in between has a state from which the next `save`, the first of a resumed run, writes the rest.
-        Raises: CharrnnError (status 1) where the network has diverged or a file can't be written.
+        If the run is killed in between, the first `save` of the resumed run writes the rest from the state.
+        Raises: CharrnnError (status 1) if a weight is not finite or a file can't be written.
         """
         began = time.monotonic()
-        self._weights()  # held to be sound before anything is written
+        self._weights()  # raises before anything is written
         state = self.learner.state_dict()
         self.save_seconds = self.group.broadcast(lambda: self._write(state, began))
 
     def _write(self, state: Tensors, began: float) -> float:
-        """Write all files. Returns: the seconds since the save `began`."""
+        """Write all files. Returns: the seconds since `began`."""
         header = StateHeader(
             model=self.header,
             origin=self.origin,
@@ -324,19 +324,19 @@ class Run:
         self.folder.save_model(tensors, replace(self.header, training=training))
 
     def _is_best(self) -> bool:
-        """Whether the run was validated at this very step, and better than ever before."""
+        """Whether this step was validated and has the lowest loss so far."""
         bits = [metrics.bits for metrics in self.history]
         return bool(bits) and self.history[-1].step == self.step and bits[-1] < min(bits[:-1], default=math.inf)
 
     def _weights(self) -> Tensors:
-        """A copy of the weights. Raises: DivergedError where one is not finite or beyond all bounds."""
+        """A copy of the weights. Raises: DivergedError if one is not finite or too large."""
         weights = self.learner.weights()
         if not all(is_sound(tensor) for tensor in weights.values()):
             raise DivergedError(self.step)
         return weights
 
     def _restore(self, tensors: Tensors, header: StateHeader) -> None:
-        """Take up a saved state. Raises: ValueError or RuntimeError where it is not one of this run."""
+        """Load a saved state. Raises: ValueError or RuntimeError if it does not belong to this run."""
         self.counters = replace(header.counters)
         self.history = list(header.history)
         self.notes += self.learner.load_state_dict(tensors, self.step)

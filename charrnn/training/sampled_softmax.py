@@ -1,7 +1,7 @@
-"""Which characters a step tells apart, where a vocabulary has so many that the softmax would take longer than the network.
+"""Sampled softmax (Jean et al. 2015) for vocabularies so large that the softmax would take longer than the network.
 
-A step computes the logits of the frequent ones, of those that it is to predict, and of a sample of the rest, in which each
-stands for many. Letters: T time steps, B batch, V vocabulary, K candidates.
+A step computes logits only for candidates: the frequent characters, the step's targets, and a random sample of the rest.
+Shapes: T time steps, B batch size, V vocabulary size, K candidates.
 """
 
 import math
@@ -13,20 +13,20 @@ from torch import Tensor
 
 from charrnn.training.batches import PAD
 
-RARE = 1e-3  # the share of a text that all its rare characters have together, at most
-SAMPLE = 256  # of them that a step draws
+RARE = 1e-3  # the rare characters together make up at most this fraction of the text
+SAMPLE = 256  # rare characters drawn per step
 
 
 class SampledSoftmax:
-    """The candidates of each step: a sampled softmax (Jean et al. 2015), whose sample is uniform over the rare characters."""
+    """Draws the candidates of each step, the rare ones uniformly."""
 
     def __init__(self, frequent: np.ndarray):
-        self.frequent = torch.from_numpy(frequent)  # (V,), whether a character is
-        self.width = int(frequent.sum()) + SAMPLE  # K, but for the rare ones among the targets
+        self.frequent = torch.from_numpy(frequent)  # (V,) bool
+        self.width = int(frequent.sum()) + SAMPLE  # K, without the rare characters among the targets
 
     @classmethod
     def of(cls, counts: np.ndarray) -> Self | None:
-        """That of a text in which the characters are so frequent, (V,); None where a step is hardly quicker with one."""
+        """Make one from the character counts (V,) of a text; None if it would save little time."""
         order = np.argsort(-counts, kind="stable")
         enough = np.searchsorted(np.cumsum(counts[order]), (1 - RARE) * counts.sum())
         frequent = np.zeros(len(counts), bool)
@@ -35,10 +35,13 @@ class SampledSoftmax:
         return made if 2 * made.width < len(counts) else None
 
     def draw(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Candidates for `targets` (T, B), which are character ids or PAD.
+        """Draw candidates for `targets` (T, B), which are character ids or PAD.
 
-        Returns: the candidates' ids (K,); what to add to their logits (K,), for each drawn one the log of how many it stands
-        for, so that the sum of the exponentials is right on average; and the targets' places among them (T, B), or PAD.
+        Returns:
+            the candidates' ids (K,);
+            a correction to add to their logits (K,): the log of how many characters each drawn one represents, which makes
+            the softmax's denominator right on average;
+            the targets as indices of candidates (T, B), or PAD.
         """
         taken = self.frequent.to(targets.device, copy=True)
         taken[targets[targets != PAD]] = True

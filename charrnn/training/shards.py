@@ -1,7 +1,7 @@
-"""The parts of a batch that are learned side by side, each with a forward and backward pass of its own.
+"""Shards: parts of a batch for data parallelism on threads, each with its own forward and backward pass.
 
-The recipe says into how many shards a batch is cut, so that weights don't depend on how many threads learn them.
-Letters: T time steps, B sequences of a batch, b of a shard.
+The number of shards is part of the recipe, so that results don't depend on the number of threads.
+Shapes: T time steps, B sequences of a batch, b of a shard.
 """
 
 import time
@@ -21,17 +21,17 @@ from charrnn.training.threads import Threads
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """Sequences that one thread learns."""
+    """Sequences that one thread trains on."""
 
     inputs: Tensor  # (T, b) ids
-    targets: Tensor  # (T, b) ids, or places among the candidates; PAD: nothing to learn
+    targets: Tensor  # (T, b) ids, or indices of candidates; PAD is ignored
     state: State  # before the first step
     masks: Masks
     candidates: Tensor | None = None  # (K,) ids, the same for all shards
-    correction: Tensor | None = None  # (K,), added to their logits
+    correction: Tensor | None = None  # (K,) added to their logits
 
     def cut(self, count: int) -> list["Shard"]:
-        """Up to so many shards of it, of one size with the others or one sequence apart."""
+        """Cut into `count` shards, or fewer if there are fewer sequences. Their sizes differ by at most one."""
         batch_size = self.inputs.shape[1]
         count = min(count, batch_size)
         bounds = [k * batch_size // count for k in range(count + 1)]
@@ -50,15 +50,15 @@ class Shard:
 
 @dataclass(frozen=True)
 class Learned:
-    """What a shard gives."""
+    """Results of a shard."""
 
-    loss: Tensor  # the sum of its characters' cross-entropies in nats, times `scale`
-    gradients: tuple[Tensor, ...]  # of that, by each parameter
-    state: State  # after the last step
+    loss: Tensor  # summed cross-entropy in nats, times `scale`
+    gradients: tuple[Tensor, ...]  # of the loss, for each parameter
+    state: State  # after the last time step
 
 
 def backpropagate(model: CharRNN, parameters: Sequence[Tensor], scale: float, dtype: torch.dtype, shard: Shard) -> Learned:
-    """Run `model` over a shard, forward and backward. `dtype` is the precision of products. It changes nothing."""
+    """Run `model` over a shard, forward and backward, without changing it. `dtype` is the precision of matrix products."""
     logits, state = model(shard.inputs, shard.state, shard.masks, dtype, shard.candidates)
     if shard.correction is not None:
         logits = logits + shard.correction
@@ -68,14 +68,14 @@ def backpropagate(model: CharRNN, parameters: Sequence[Tensor], scale: float, dt
 
 
 def join_states(states: Sequence[State]) -> State:
-    """The states of all shards, as that of the whole batch."""
+    """Join the states of all shards into that of the whole batch."""
     if len(states) == 1:
         return states[0]
     return [tuple(torch.cat(parts) for parts in zip(*layer, strict=True)) for layer in zip(*states, strict=True)]
 
 
 def measure_window(model: CharRNN, shape: tuple[int, int], threads: Threads, shards: int, dtype: torch.dtype) -> list[float]:
-    """How many seconds each of five windows (T, B) takes `model`, forward and backward, inside the `threads`."""
+    """Time five forward and backward passes over a batch of `shape` (T, B), in seconds. Call it inside `with threads`."""
     ids = torch.zeros(shape, dtype=torch.int64, device=model.softmax.weight.device)
     state = model.initial_state(shape[1])
     cut = Shard(inputs=ids, targets=ids, state=state, masks=model.draw_masks(shape[1], 0.0, 0.0)).cut(shards)

@@ -1,7 +1,7 @@
-"""The cores that a process may use, and the threads that share a step's work on them.
+"""Count the usable cores, and share a step's work among threads on them.
 
-Each thread runs kernels of one thread, and all meet once per step. Threads that met inside a kernel, hundreds of times in a
-step, would wait there for whichever of them another program has taken the core from.
+Each thread runs single-threaded kernels, and all threads wait for each other once per step. Multi-threaded kernels would wait
+hundreds of times per step, each time for the thread whose core another program is using.
 """
 
 import math
@@ -20,16 +20,16 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 class Threads:
-    """Threads that work side by side inside a `with`; outside of it, all is done by the thread that asks.
+    """A pool of threads that exists inside a `with` block. Outside of it, `map` runs in the calling thread.
 
-    Inside, torch's own number of threads is one; afterwards it is what it was before. One `with` may lie inside another.
+    Inside, torch's own number of threads is set to one and is restored afterwards. Blocks may be nested.
     """
 
     def __init__(self, count: int = 1):
         self.count = count
         self._pool: ThreadPoolExecutor | None = None
-        self._before = 1  # torch's number of threads
-        self._depth = 0  # of `with` in `with`
+        self._before = 1  # torch's number of threads, to restore
+        self._depth = 0  # of nested blocks
 
     def __enter__(self) -> Self:
         self._depth += 1
@@ -51,14 +51,14 @@ class Threads:
         torch.set_num_threads(self._before)
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """What `function` makes of each item, in their order. Raises: what it raises for one of them."""
+        """Call `function` on each item. Returns: the results in order. Raises: what `function` raises."""
         first, *others = items
         if self._pool is None or not others:
             return [function(item) for item in (first, *others)]
         waiting = [self._pool.submit(function, item) for item in others]
         try:
             made = {0: function(first)}
-            for k in range(len(others), 0, -1):  # what no other thread has begun, this one does
+            for k in range(len(others), 0, -1):  # do here what no other thread has started
                 if waiting[k - 1].cancel():
                     made[k] = function(others[k - 1])
         finally:
@@ -69,32 +69,32 @@ class Threads:
 
 
 def choose_threads(asked: int | None) -> int:
-    """How many threads to train on: those that are asked for, or that OMP_NUM_THREADS says, or this process's cores."""
-    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # torchrun says one
+    """The number of threads to train on: `asked`, else OMP_NUM_THREADS, else the cores of this process."""
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # torchrun sets it to 1
     if asked is None and said.isdecimal() and int(said) > 0:
         asked = int(said)
     return asked or max(1, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def count_cores() -> int:
-    """The cores that this process may use: by its affinity (`taskset`) and its control groups (`docker --cpus`)."""
+    """Count the cores that this process may use, after its affinity (`taskset`) and control groups (`docker --cpus`)."""
     try:
         cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not every system has affinities
+    except AttributeError:  # not on every system
         cores = os.cpu_count() or 1
     return max(1, min(cores, math.ceil(min(_quotas(), default=cores))))
 
 
 def _quotas(root: Path = CGROUPS, groups: Path = Path("/proc/self/cgroup")) -> Iterator[float]:
-    """How many cores' time each control group of this process, or one above it, is given; there may be no limit."""
+    """The CPU limits, in cores, of this process's control groups and their parents, where a limit is set."""
     try:
         lines = groups.read_text().splitlines()
-    except OSError:  # this system has no control groups
+    except OSError:  # no control groups on this system
         return
     for controllers, name in (line.split(":", 2)[1:] for line in lines if line.count(":") >= 2):
         if controllers and "cpu" not in controllers.split(","):
             continue
-        base = root / controllers  # version 1 has a folder for each set of controllers, version 2 one for all
+        base = root / controllers  # version 1 has one folder per set of controllers, version 2 a single one
         files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
         group = base / name.strip("/")
         for folder in (group, *group.parents[: len(group.parts) - len(base.parts)]):
