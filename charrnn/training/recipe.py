@@ -44,7 +44,7 @@ REGULARIZATION = (
 )
 FINE_TUNING = (0.1, 0.1, 0.1)  # the same three when fine-tuning for at least FEW_EPOCHS
 FEW_EPOCHS = 1.5
-FINE_TUNING_RATES = (0.05, 0.7)  # smallest and largest learning rate of fine-tuning, as a fraction of that from scratch
+MIN_FINE_TUNING_RATE = 0.05  # smallest learning rate of fine-tuning, as a fraction of that from scratch; the largest is 1
 MAX_EPOCHS = 25  # most epochs of a run for a time: more would overfit in spite of the regularization
 BATCH_CHARACTERS = 2_000  # in a batch of records
 COLUMNS = 16  # fewest sequences per shard if there are more than two: fewer take nearly as long
@@ -75,13 +75,10 @@ class Facts:
         >>> sizes = Config(89, num_layers=2, hidden_size=384, embedding_size=32)
         >>> facts = Facts(characters=100_000, vocabulary_size=89, base=sizes, base_bits=2.5)
         >>> facts.rate, round(replace(facts, characters=20_000).rate, 2), replace(facts, base_bits=5).rate
-        (0.3, 0.1, 0.7)
+        (0.3, 0.1, 1.0)
         """
-        if math.isinf(self.base_bits):
-            return 1.0
         taught: float = 0.3 * (self.characters / 1e5) ** (2 / 3) * 3 ** (self.base_bits - 2.5)
-        least, largest = FINE_TUNING_RATES
-        return max(least, min(largest, taught))
+        return max(MIN_FINE_TUNING_RATE, min(1.0, taught))
 
     @property
     def mean_length(self) -> float:
@@ -118,7 +115,7 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     elif hidden_size < MUON_FROM:
         learning_rate = 0.02 / math.sqrt(num_layers)
     learning_rate *= facts.rate
-    if facts.rate < 1:
+    if facts.base_bits < math.inf:
         dropout, recurrent_dropout, weight_decay = FINE_TUNING if epochs >= FEW_EPOCHS and not memorize else (0.0, 0.0, 0.0)
     large = num_layers > 0 and hidden_size >= 128
     recipe = Recipe(
