@@ -49,7 +49,7 @@ reference: .venv/installed  ## make the generated parts of docs/ anew: commands,
 	$(BIN)/python scripts/reference.py
 
 site: .venv/tested build/the-lamp/model.safetensors  ## build docs/ as a site in site/, with a model to try
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python scripts/build_site.py build/the-lamp site
 
 build/the-lamp/model.safetensors: | .venv/installed
 	$(BIN)/charrnn train corpora/the-lamp.txt --for 3m --out build/the-lamp --force --quiet

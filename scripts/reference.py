@@ -11,7 +11,6 @@ Such a part is between two comments, of which the first says what it is:
 
 import inspect
 import math
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -19,46 +18,16 @@ from typing import Any
 import typer
 
 import charrnn
-from charrnn.checkpoint import read_model
 from charrnn.cli import app
-from charrnn.export.html import render_page
 from charrnn.training import recipe
 
 ROOT = Path(__file__).parent.parent
-SITE_MODEL = Path(os.environ.get("CHARRNN_SITE_MODEL", ROOT / "build/the-lamp")) / "model.safetensors"  # of try.html
 PART = re.compile(r"^(<!-- include: (\w+) ?([^\n]*?) -->\n).*?^(<!-- end -->)$", re.M | re.S)
-COMMENT = re.compile(r"^<!-- .*? -->\n", re.M)
-OUTWARD = re.compile(r"\[([^]]*)\]\(\.\./[^)]*\)")  # a link to a file outside of docs/
 
 
 def fill(page: str) -> str:
     """A page's Markdown with its generated parts made anew. Raises: KeyError for a part that nothing makes."""
     return PART.sub(lambda part: f"{part[1]}\n{MAKERS[part[2]](part[3] or '').strip()}\n\n{part[4]}", page)
-
-
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by mkdocs for each page: the site shows no comments, and has no files outside of docs/ to link to."""
-    return OUTWARD.sub(r"`\1`", COMMENT.sub("", markdown))
-
-
-def on_nav(nav: Any, **_: Any) -> None:
-    """Called by mkdocs: where there is a model, the site has a page to try it on."""
-    from mkdocs.structure.nav import Link
-
-    if SITE_MODEL.exists():
-        nav.items.insert(1, Link("Try it", "try.html"))
-
-
-def on_post_build(config: Any, **_: Any) -> None:
-    """Called by mkdocs: writes that page."""
-    if not SITE_MODEL.exists():
-        return
-    tensors, header = read_model(SITE_MODEL)
-    metrics = header.training.metrics
-    bits = metrics.validation_bits_per_character if metrics is not None else None
-    about = "Learned from the play that comes with charrnn, in three minutes on two cores."
-    page = render_page(tensors, header, title="The Lamp at Skerry Point, continued", about=about, bits=bits)
-    (Path(config.site_dir) / "try.html").write_text(page, encoding="utf-8")
 
 
 def describe_command(name: str) -> str:

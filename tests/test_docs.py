@@ -1,12 +1,12 @@
 """README.md and docs/: their commands run, what they show is what is printed, and the site builds."""
 
 import html
-import os
 import re
+import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import build_site
 import pages
 import pytest
 import reference
@@ -123,26 +123,35 @@ def test_make_train_runs_what_the_tutorial_begins_with():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, book_run):
-    folder = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
-    env = {**os.environ, "CHARRNN_SITE_MODEL": str(book_run / "runs/book")}
-    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr
+    folder = tmp_path_factory.mktemp("site") / "site"
+    build_site.build(book_run / "runs/book/model.safetensors", folder)
     return folder
 
 
 def test_the_site_has_a_page_to_try_a_model_on(site):
     assert '<script type="text/plain" id="write-weights">' in (site / "try.html").read_text()
-    assert re.search(r'href="?try.html"?[ >]', (site / "index.html").read_text())
+    assert re.search(r'href="?(\./)?try.html"?[ >]', (site / "index.html").read_text())
 
 
-def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(site):
+def test_a_broken_link_fails_the_site(tmp_path, book_run):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    with (tmp_path / "docs/index.md").open("a") as page:
+        page.write("\n[No page](nowhere.md), [no chapter](tutorial.md#nowhere).\n")
+    with pytest.raises(SystemExit, match=r"(?s)page does not exist.*anchor does not exist"):
+        build_site.build(book_run / "runs/book/model.safetensors", tmp_path / "site", docs=tmp_path / "docs")
+    assert not (tmp_path / "site").exists()
+
+
+def test_the_site_loads_nothing_from_elsewhere_and_can_be_searched(site):
     for page in site.rglob("*.html"):
         loaded = re.findall(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"?([^\s\">]+)", page.read_text())
         assert loaded
         assert not [address for address in loaded if "//" in address], page
+        files = [address for address in loaded if address[0] != "/" and not address.startswith("data:")]
+        assert not [file for file in files if not (page.parent / file).exists()], page
     styles = "".join(style.read_text() for style in site.rglob("*.css"))
     assert not re.findall(r"@import|url\(\W?https?:", styles)
+    assert "Skerry Point" in (site / "search.json").read_text()
 
 
 def test_the_site_describes_every_command_and_option_and_public_name(site):

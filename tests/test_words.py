@@ -47,7 +47,7 @@ def test_the_spelling_is_right(tmp_path):
     for page in PAGES:
         prose = re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text(), flags=re.M | re.S)  # not what models write
         (tmp_path / str(page.relative_to(ROOT)).replace("/", " ")).write_text(prose)
-    checked = [*tmp_path.iterdir(), *CODE, ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "mkdocs.yml"]
+    checked = [*tmp_path.iterdir(), *CODE, ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "zensical.toml"]
     done = subprocess.run([sys.executable, "-m", "codespell_lib", *checked], cwd=ROOT, capture_output=True, text=True)
     assert not done.stdout + done.stderr
 
