@@ -1,39 +1,39 @@
-"""The table of cell kinds: everything that tells one kind of recurrent cell from another, except its arithmetic.
+"""The table of cell kinds: all that distinguishes LSTM, GRU and RNN except their arithmetic.
 
-The torch network, the NumPy engine, the check of a checkpoint's tensors, the ONNX export and the forecaster read it.
-Letters: D inputs of a layer, H hidden size, x the input of a step, h the hidden state before it.
+The torch network, the NumPy engine, the check of a checkpoint's tensors, the ONNX export and the forecaster use it.
+Symbols: D input size of a layer, H hidden size, x the input at a time step, h the hidden state before it.
 """
 
 from dataclasses import dataclass
 
-WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")  # of a layer, as torch names them
+WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")  # the tensors of a layer, named as in torch
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One kind of cell. Each of its weight matrices and biases has H rows for every gate."""
+    """One kind of cell. Each weight matrix and bias has H rows per gate."""
 
-    gates: tuple[str, ...]  # in the order of the rows in the files, which is torch's
-    states: tuple[str, ...] = ("h",)  # what a step hands to the next one, each (B, H); the first is the output
+    gates: tuple[str, ...]  # in the order of the rows in torch and in checkpoints
+    states: tuple[str, ...] = ("h",)  # carried to the next time step, each (B, H); the first is the output
     forget_gate: str | None = None  # its input bias starts at 1
-    blocks: tuple[tuple[str, str], ...]  # the NumPy engine's rows, H for each: a gate, and what they multiply: x, h or both
-    sigmoids: int  # how many of `blocks`, from the first on, go through a sigmoid
+    blocks: tuple[tuple[str, str], ...]  # rows of the NumPy engine, H each: the gate, and its inputs (x, h or both)
+    sigmoids: int  # the first so many `blocks` go through a sigmoid
     onnx_gates: tuple[str, ...] | None = None  # in ONNX's order; None if ONNX has no such operator
 
     @property
     def split_gates(self) -> tuple[str, ...]:
-        """The gates whose product with h, bias included, is scaled before the product with x is added."""
+        """Gates whose W_hh h + b_hh is scaled before W_ih x + b_ih is added (the GRU's new gate)."""
         return tuple(gate for gate in self.gates if (gate, "h") in self.blocks)
 
     @property
     def late_gates(self) -> tuple[str, ...]:
-        """The gates that don't multiply h itself, but something that the other gates make of it."""
+        """Gates that multiply a function of h and other gates instead of h itself."""
         return tuple(gate for gate in self.gates if not {(gate, "h"), (gate, "xh")} & set(self.blocks))
 
     def shapes(self, inputs: int, hidden_size: int) -> dict[str, Shape]:
-        """The name and shape of each tensor of a layer with D `inputs`."""
+        """The names and shapes of the tensors of a layer with D `inputs`."""
         G = len(self.gates) * hidden_size
         return dict(zip(WEIGHTS, ((G, inputs), (G, hidden_size), (G,), (G,)), strict=True))
 
@@ -55,7 +55,7 @@ CELLS: dict[str, Cell] = {
 
 
 def layer_shapes(cell: str, num_layers: int, inputs: int, hidden_size: int) -> dict[str, Shape]:
-    """The name and shape of each tensor of stacked layers, the first of which has D `inputs`."""
+    """The names and shapes of the tensors of stacked layers; the first layer has D `inputs`."""
     return {
         f"layers.{i}.{name}": shape
         for i in range(num_layers)
@@ -64,7 +64,7 @@ def layer_shapes(cell: str, num_layers: int, inputs: int, hidden_size: int) -> d
 
 
 def describe_layers(cell: str, num_layers: int, hidden_size: int) -> str:
-    """Stacked layers, for people.
+    """Describe stacked layers in words.
 
     >>> describe_layers("lstm", num_layers=2, hidden_size=256)
     '2-layer LSTM, 256 units'

@@ -1,7 +1,7 @@
-"""The network that learns: characters as one-hot vectors or embeddings, stacked recurrent cells, a softmax layer.
+"""The network in torch, for training: embedding (or one-hot vectors), stacked recurrent layers, softmax layer.
 
-For each character id it gives the logits of the next character. It knows nothing of text, files or training.
-Letters: T time steps, B batch, D input size of a layer, H hidden size, V vocabulary, E embedding size.
+It maps character ids to the logits of the next character. `engine.py` is the same network in NumPy.
+Shapes: T time steps, B batch size, D input size of a layer, H hidden size, V vocabulary size, G gates times H.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,28 +15,26 @@ from charrnn.network.cells import CELLS
 from charrnn.network.config import Config
 from charrnn.network.kernels import KERNELS
 
-State = list[tuple[Tensor, ...]]  # for each layer its cell's states, (h,) or (h, c); each (B, H)
-Masks = list[
-    tuple[Tensor | None, Tensor | None]
-]  # for each layer what dropout multiplies its W_hh (G, H) and outputs (B, H) by
+State = list[tuple[Tensor, ...]]  # per layer the cell's states, (h,) or (h, c), each (B, H)
+Masks = list[tuple[Tensor | None, Tensor | None]]  # per layer the dropout masks of W_hh (G, H) and of the outputs (B, H)
 
 
 class Layer(Protocol):
-    """A layer's module: it has its weights where torch's own modules have them, and runs them from the zero state."""
+    """A recurrent layer, with the interface of torch's own modules."""
 
     @property
     def all_weights(self) -> Sequence[Sequence[Tensor]]: ...  # [[weight_ih, weight_hh, bias_ih, bias_hh]]
     def __call__(self, x: Tensor) -> tuple[Tensor, Any]: ...  # (T, B, D) -> (T, B, H) and the last state
 
 
-# For each kind of cell: the module, and the operator that runs a layer from any state with any weights, with the arguments
-# of torch.gru: inputs (T, B, D), state (1, B, H), weights, options. It returns hidden states (T, B, H) and the last state.
+# Per cell kind: the module, which holds the weights, and the operator, which runs a layer with any weights and initial state.
+# Operators take inputs (T, B, D), state (1, B, H), weights and options, and return outputs (T, B, H) and the last state.
 MODULES: dict[str, Callable[[int, int], Layer]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 OPERATORS: dict[str, Callable[..., tuple[Tensor, ...]]] = {"lstm": torch.lstm, "gru": torch.gru, "rnn": torch.rnn_tanh}
 
 
 class CharRNN(nn.Module):
-    """A character-level language model: p(next character | the characters so far)."""
+    """A character-level language model, p(next character | previous characters)."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -46,12 +44,16 @@ class CharRNN(nn.Module):
         width = config.embedding_size or V
         self.embedding = nn.Embedding(V, width) if config.embedding_size else None
         layers = [MODULES[config.cell](H if i else width, H) for i in range(config.num_layers)]
-        self.layers: list[Layer] = nn.ModuleList(layers)  # type: ignore  # a list to whoever reads it
+        self.layers: list[Layer] = nn.ModuleList(layers)  # type: ignore  # mypy sees a list
         self.softmax = nn.Linear(H if config.num_layers else width, V)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Recurrent matrices orthogonal by gate (Saxe et al. 2014), forget bias 1 (Jozefowicz et al. 2015), softmax zero."""
+        """Initialize the weights.
+
+        W_hh is orthogonal for each gate (Saxe et al. 2014), W_ih is Xavier uniform (Glorot & Bengio 2010), the LSTM's forget
+        bias is 1 (Jozefowicz et al. 2015), the softmax layer is zero.
+        """
         H = self.config.hidden_size
         for layer in self.layers:
             w_ih, w_hh, b_ih, b_hh = layer.all_weights[0]
@@ -67,22 +69,22 @@ class CharRNN(nn.Module):
         nn.init.zeros_(self.softmax.bias)
 
     def init_output_bias(self, counts: Tensor) -> None:
-        """Set the softmax layer's bias to the log of each character's frequency, its `counts` (V,) plus one (Karpathy 2019).
+        """Set the softmax bias to the log frequencies of characters that occur `counts` (V,) times (Karpathy 2019).
 
-        A bias that has to be learned makes Adam's first steps saturate the cells of deeper layers for good.
+        If Adam has to learn this bias, its first steps can saturate the cells of deeper layers for good.
         """
         self.softmax.bias.data.copy_(((counts + 1) / (counts + 1).sum()).log())
 
     def initial_state(self, batch_size: int) -> State:
-        """The state before the first character: zeros."""
+        """The zero state, before the first character."""
         zeros = self.softmax.weight.new_zeros(batch_size, self.config.hidden_size)
         return [(zeros,) * len(self.cell.states) for _ in self.layers]
 
     def draw_masks(self, batch_size: int, dropout: float, recurrent_dropout: float) -> Masks:
-        """Draw what a window drops, for all its steps, of B sequences.
+        """Draw dropout masks for a batch; all its time steps use the same masks.
 
-        `dropout` is the probability that a unit between layers is dropped (Gal & Ghahramani 2016), `recurrent_dropout` that a
-        weight between a layer's hidden states is (Merity et al. 2018).
+        `dropout` is the probability of dropping a unit of a layer's output (variational dropout, Gal & Ghahramani 2016),
+        `recurrent_dropout` that of dropping a weight of W_hh (DropConnect, Merity et al. 2018).
         """
         recurrent = [layer.all_weights[0][1] for layer in self.layers]
         outputs = self.softmax.weight.new_empty(batch_size, self.config.hidden_size)
@@ -96,13 +98,14 @@ class CharRNN(nn.Module):
         dtype: torch.dtype | None = None,
         candidates: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        """Read `ids` (T, B) from `state` on; return logits (T, B, V) and the state after the last id, detached.
+        """Run the network over `ids` (T, B), starting from `state`.
 
-        `masks` are those of dropout, see `draw_masks`. `dtype` is the precision of the products (bfloat16 on a processor that
-        has it); the logits have the weights' precision. With `candidates`, ids (K,), they are only theirs, (T, B, K).
+        `masks` come from `draw_masks`. `dtype` is the precision of matrix products; the logits have the weights' precision.
+
+        Returns: logits (T, B, V), or (T, B, K) of only the `candidates`, ids (K,); and the last state, detached.
         """
         dtype = dtype or self.softmax.weight.dtype
-        x = None if self.embedding is None else self.embedding(ids)  # (T, B, D); None: the first layer reads one-hot vectors
+        x = None if self.embedding is None else self.embedding(ids)  # (T, B, D); None: one-hot vectors
         run = self._run_kernel if ids.device.type == "cpu" and self.config.cell in KERNELS else self._run_operator
         new_state: State = []
         for i, (layer, layer_state) in enumerate(zip(self.layers, state, strict=True)):
@@ -118,12 +121,12 @@ class CharRNN(nn.Module):
         if x is None:  # softmax alone on one-hot vectors
             return functional.embedding(ids, weight.t()) + bias, new_state
         logits = functional.linear(x.to(dtype), weight.to(dtype)).to(weight.dtype)
-        return logits.add_(bias), new_state  # a bias rounded to bfloat16 errs the same way at every step
+        return logits.add_(bias), new_state  # added in full precision: rounding a bias to bfloat16 would be a systematic error
 
     def _run_kernel(
         self, weights: list[Tensor], x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """A layer by our own kernel: the product with the inputs of all T steps at once, then the recurrence."""
+        """Run a layer by our own kernel: W_ih x for all T steps at once, then the recurrence."""
         w_ih, w_hh, b_ih, b_hh = (weight.to(dtype) for weight in weights)
         H = self.config.hidden_size
         parts = zip(self.cell.gates, b_ih.split(H), b_hh.split(H), strict=True)
@@ -138,7 +141,7 @@ class CharRNN(nn.Module):
     def _run_operator(
         self, weights: list[Tensor], x: Tensor | None, ids: Tensor, state: tuple[Tensor, ...], dtype: torch.dtype
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """A layer by torch's own operator: cuDNN's on a GPU and, for the LSTM, oneDNN's on a processor."""
+        """Run a layer by torch's operator: cuDNN on GPUs, oneDNN for the LSTM on CPUs."""
         inputs = functional.one_hot(ids, weights[0].shape[1]).to(state[0].dtype) if x is None else x
         packed = tuple(part[None].contiguous() for part in state)
         hx = packed if len(packed) > 1 else packed[0]
@@ -149,12 +152,12 @@ class CharRNN(nn.Module):
 
 
 def _unit_mask(outputs: Tensor, p: float) -> Tensor | None:
-    """What drops units of `outputs` (B, H)."""
+    """A mask that drops units of `outputs` (B, H) with probability `p` and scales the rest by 1 / (1 - p)."""
     return (torch.rand_like(outputs) >= p).to(outputs.dtype) / (1 - p) if p else None
 
 
 def _weight_mask(weights: Tensor, p: float) -> Tensor | None:
-    """What drops a share `p` of `weights`, in whole 256ths: a random byte for each, since floats take ten times as long."""
+    """The same for `weights`, with `p` rounded to 1/256: one random byte per weight is ten times as fast as a float."""
     if not p:
         return None
     few = round(256 * p)

@@ -1,7 +1,4 @@
-"""The sizes of a network, and the name and shape of every tensor that they give.
-
-Letters: V vocabulary, H hidden size, E embedding size.
-"""
+"""The sizes of a network, and the resulting names and shapes of its tensors."""
 
 from dataclasses import dataclass
 
@@ -10,17 +7,17 @@ from charrnn.network.cells import Shape, describe_layers, layer_shapes
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that is needed to rebuild a network around its weights."""
+    """The sizes of a network: with its weights, all that is needed to rebuild it."""
 
-    vocabulary_size: int  # V, the number of distinct characters
+    vocabulary_size: int  # V, number of distinct characters
     cell: str = "lstm"  # a name in CELLS
-    num_layers: int = 2  # stacked recurrent layers; 0 leaves the softmax layer alone
-    hidden_size: int = 128  # H, units of each layer
-    embedding_size: int = 32  # E, learned numbers per character; 0 feeds one-hot vectors
-    residual: bool = True  # each layer but the first adds to what it reads, instead of replacing it
+    num_layers: int = 2  # stacked recurrent layers; 0: only the softmax layer
+    hidden_size: int = 128  # H, units per layer
+    embedding_size: int = 32  # E; 0: one-hot vectors instead of an embedding
+    residual: bool = True  # each layer but the first adds its input to its output (He et al. 2016)
 
     def shapes(self) -> dict[str, Shape]:
-        """The name and shape of every tensor of the network."""
+        """The names and shapes of all tensors."""
         V, E = self.vocabulary_size, self.embedding_size
         embedding: dict[str, Shape] = {"embedding.weight": (V, E)} if E else {}
         layers = layer_shapes(self.cell, num_layers=self.num_layers, inputs=E or V, hidden_size=self.hidden_size)
@@ -28,5 +25,5 @@ class Config:
         return embedding | layers | {"softmax.weight": (V, outputs), "softmax.bias": (V,)}
 
     def describe(self) -> str:
-        """The layers, for people."""
+        """Describe the layers in words."""
         return describe_layers(self.cell, num_layers=self.num_layers, hidden_size=self.hidden_size)

@@ -1,7 +1,7 @@
-"""The network that runs: the weights of `CharRNN` as NumPy arrays, and the few calls that read one character.
+"""The network in NumPy, for inference: the weights of `CharRNN`, run one character at a time.
 
-It knows only ids. Letters: T time steps, B streams, H hidden size, V vocabulary, G rows of all blocks of a layer, D inputs
-of a layer, E embedding size.
+Shapes: T time steps, B batch size, H hidden size, V vocabulary size, G rows of all blocks of a layer (see `cells.py`),
+D input size of a layer, E embedding size.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,15 @@ from charrnn.network.cells import CELLS, WEIGHTS
 from charrnn.network.config import Config
 
 Array = np.ndarray
-Call = Callable[..., None]  # adds a call to a step: the function, then its arguments
-HALF = np.array(0.5, np.float32)  # an array: NumPy is faster with it than with a Python number
+Call = Callable[..., None]  # appends a function and its arguments to the calls of a step
+HALF = np.array(0.5, np.float32)  # faster in NumPy than a Python number
 
 
 class Network:
-    """The weights of `CharRNN` in float32, arranged so that a character takes few calls.
+    """The weights of `CharRNN` in float32, arranged so that a step takes few NumPy calls.
 
-    The input and recurrent weights of a layer are one matrix (G, D + H), for [x; h]. What the first layer makes of its
-    input is looked up in a table (V, G). Since sigmoid(x) = tanh(x / 2) / 2 + 1 / 2, the rows of sigmoids are halved, and
-    one tanh serves all gates.
+    W_ih and W_hh of a layer form one matrix (G, D + H), multiplied by [x; h]. For the first layer, W_ih x + b is a table
+    (V, G). Since sigmoid(x) = tanh(x / 2) / 2 + 1 / 2, the rows of sigmoid gates are halved and one tanh serves all gates.
     """
 
     def __init__(self, config: Config, tensors: dict[str, Array]):
@@ -31,7 +30,7 @@ class Network:
         self.cell = CELLS[config.cell]
         H = config.hidden_size
         embedding = tensors.get("embedding.weight")  # (V, E); None means one-hot
-        self.layers = []  # the products of each, its bias (G, 1), and the recurrent weights (H, H) of its late gates
+        self.layers = []  # per layer: products, bias (G, 1), and the recurrent weights (H, H) of late gates
         for i in range(config.num_layers):
             w_ih, w_hh, b_ih, b_hh = (tensors[f"layers.{i}.{name}"] for name in WEIGHTS)
             weight, bias = self._fuse(w_ih, w_hh, b_ih=b_ih, b_hh=b_hh)
@@ -41,23 +40,23 @@ class Network:
             late = [np.split(w_hh, len(self.cell.gates))[self.cell.gates.index(gate)].copy() for gate in self.cell.late_gates]
             self.layers.append((self._products(weight), bias[:, None], late))
         weight, bias = tensors["softmax.weight"], tensors["softmax.bias"]
-        if not self.layers:  # an embedding has no table (V, V): that could be a thousand times the model
+        if not self.layers:  # no table (V, V) with an embedding: it could be a thousand times the model
             self.table = _table(None, weight, bias) if embedding is None else embedding
         self.softmax = np.column_stack([weight, bias])  # (V, H + 1), for [h; 1]
 
     def initial_state(self, batch_size: int) -> "Stepper":
-        """The state before the first character of B streams: zeros."""
+        """The zero state of B sequences, before the first character."""
         return Stepper(self, batch_size)
 
     def forward(self, ids: Array, state: "Stepper") -> tuple[Array, "Stepper"]:
-        """Read `ids` (T, B) on from `state`: logits (T, B, V) and the same state, which has moved past the last of them."""
+        """Run the network over `ids` (T, B). Returns: logits (T, B, V), and `state`, which is updated in place."""
         logits = np.empty((*ids.shape, len(self.softmax)), np.float32)
         for t, row in enumerate(ids):
             logits[t] = state.step(row)
         return logits, state
 
     def _fuse(self, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array) -> tuple[Array, Array]:
-        """The matrix (G, D + H) and the bias (G) of a layer. Where a block reads only x or only h, the rest is zeros."""
+        """Make the matrix (G, D + H) and bias (G,) of a layer. Blocks with only x or only h have zeros for the other."""
         H = self.config.hidden_size
         weights, biases = [], []
         for gate, reads in self.cell.blocks:
@@ -72,8 +71,8 @@ class Network:
         return weight, bias
 
     def _products(self, weight: Array) -> list[tuple[slice, slice, Array]]:
-        """The products that a step takes with `weight` (G, D + H): rows, columns, the weights there, without the zeros."""
-        D = weight.shape[1] - self.config.hidden_size  # 0 in the first layer, whose input is looked up
+        """Split `weight` (G, D + H) into products that skip the zeros: (rows, columns, weights) of each."""
+        D = weight.shape[1] - self.config.hidden_size  # 0 in the first layer, which uses the table
         columns = {"xh": slice(None), "x": slice(D), "h": slice(D, None)}
         products, rows = [], slice(0, 0)
         for reads, blocks in groupby(reads for _, reads in self.cell.blocks):
@@ -84,24 +83,24 @@ class Network:
 
 
 def _table(embedding: Array | None, weight: Array, bias: Array) -> Array:
-    """What `weight` (G, E or V) makes of each character: (V, G)."""
+    """The product of `weight` (G, E or V) with each character's input, plus bias: (V, G)."""
     return np.ascontiguousarray((weight.T if embedding is None else embedding @ weight.T) + bias)
 
 
 class Stepper(list[tuple[Array, ...]]):
-    """The state of B streams, and the means to read on: for each layer the cell's states, (h,) or (h, c), each (B, H).
+    """The state of B sequences, which `step` advances: per layer the cell's states, (h,) or (h, c), each (B, H).
 
-    All numbers are in buffers that are made once, and a step is a fixed list of calls on them. Features come before
-    streams, so that each part of a buffer is contiguous: `hidden` holds h of one layer after the other, so that two
-    neighbours are the [x; h] of the upper one. In a residual network the sums x are between them.
+    All buffers are allocated once, and a step is a fixed list of calls on them. Buffers are (features, B), so that their
+    parts are contiguous. `hidden` holds the h of all layers one after another: the h of layer i - 1 (or, in a residual
+    network, its sum with the layer's input) comes before the h of layer i, so that both together are its [x; h].
     """
 
     def __init__(self, network: Network, batch_size: int):
         super().__init__()
         B, V, H = batch_size, len(network.softmax), network.softmax.shape[1] - 1
-        self.ids = np.zeros(B, np.intp)  # (B,), the characters to read
+        self.ids = np.zeros(B, np.intp)  # (B,) the next inputs
         logits = np.zeros((V, B), np.float32)
-        self.logits = logits.T  # (B, V), after the characters that were read
+        self.logits = logits.T  # (B, V) of the last step
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         if not network.layers and not network.config.embedding_size:
             self._look_up(network.table, logits)
@@ -112,14 +111,14 @@ class Stepper(list[tuple[Array, ...]]):
         if not network.layers:
             self._look_up(network.table, hidden[:H])
         for i, (products, bias, late) in enumerate(network.layers):
-            at = stride * (i - 1)  # where the layer's input starts
+            at = stride * (i - 1)  # start of the layer's input
             xh = hidden[max(0, at) : at + 2 * H] if i else hidden[:H]
             inputs = np.zeros((len(bias), B), np.float32)
             if i:
                 inputs += bias
             else:
                 self._look_up(network.table, inputs)
-            gates = np.zeros((len(bias) + H, B), np.float32)  # with room for a second state after them
+            gates = np.zeros((len(bias) + H, B), np.float32)  # with room for the LSTM's c at the end
             product = np.zeros_like(inputs)
             for rows, columns, weight in products:
                 self._call(weight.dot, xh[columns], product[rows])
@@ -130,12 +129,12 @@ class Stepper(list[tuple[Array, ...]]):
         self._call(network.softmax.dot, hidden[-H - 1 :], logits)
 
     def step(self, ids: Array | list[int]) -> Array:
-        """Read one character of each stream, `ids` (B,): the logits (B, V), which the next step overwrites."""
+        """Run one time step with the characters `ids` (B,). Returns: logits (B, V), overwritten by the next step."""
         self.ids[:] = ids
         return self.advance()
 
     def advance(self) -> Array:
-        """Read the characters in `ids`."""
+        """Run one time step with the characters in `self.ids`. Returns: as `step`."""
         for function, arguments in self._calls:
             function(*arguments)
         return self.logits
@@ -144,7 +143,7 @@ class Stepper(list[tuple[Array, ...]]):
         self._calls.append((function, arguments))
 
     def _look_up(self, table: Array, out: Array) -> None:
-        """Take the rows of `table` (V, G) that `ids` name into `out` (G, B)."""
+        """Copy the rows of `table` (V, G) at `self.ids` into `out` (G, B)."""
         if len(self.ids) == 1:
             self._call(table.take, self.ids, 0, out.T, "clip")
         else:
@@ -152,7 +151,7 @@ class Stepper(list[tuple[Array, ...]]):
 
 
 def step_lstm(call: Call, gates: Array, h: Array, _: list[Array]) -> tuple[Array, ...]:
-    """Long short-term memory (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000)."""
+    """LSTM (Hochreiter & Schmidhuber 1997), with the forget gate of Gers et al. (2000)."""
     H = len(h)
     o, c = gates[2 * H : 3 * H], gates[4 * H :]
     shares = np.empty_like(gates[: 2 * H])
@@ -165,7 +164,7 @@ def step_lstm(call: Call, gates: Array, h: Array, _: list[Array]) -> tuple[Array
 
 
 def step_gru(call: Call, gates: Array, h: Array, _: list[Array]) -> tuple[Array, ...]:
-    """Gated recurrent unit (Cho et al. 2014, in the form of cuDNN: the reset gate acts after the product)."""
+    """GRU (Cho et al. 2014), with the reset gate after the matrix product, as in cuDNN and torch."""
     H = len(h)
     r, z, recurrent, n = (gates[k * H : (k + 1) * H] for k in range(4))
     squash(call, gates[: 2 * H], gates[: 2 * H])
@@ -185,13 +184,13 @@ def step_rnn(call: Call, gates: Array, h: Array, _: list[Array]) -> tuple[Array,
 
 
 def squash(call: Call, gates: Array, sigmoids: Array) -> None:
-    """tanh of all `gates`, made sigmoids where they are `sigmoids`, a part of them."""
+    """Apply tanh to `gates` in place, and turn it into a sigmoid in `sigmoids`, a view of some of them."""
     call(np.tanh, gates, gates)
     call(np.multiply, sigmoids, HALF, sigmoids)
     call(np.add, sigmoids, HALF, sigmoids)
 
 
-# The rest of a step once the products of [x; h] are in `gates` (G + H, B), given h (H, B), which it updates in place, and the
-# recurrent weights (H, H) of the late gates. It returns the states.
+# Per cell kind, the part of a step after the products with [x; h]. Arguments: `call`, `gates` (G + H, B) with the products,
+# h (H, B), which is updated in place, and the recurrent weights (H, H) of late gates. Returns the states.
 STEPS: dict[str, Callable[[Call, Array, Array, list[Array]], tuple[Array, ...]]]
 STEPS = {"lstm": step_lstm, "gru": step_gru, "rnn": step_rnn}

@@ -1,14 +1,14 @@
-"""The recurrence of GRU and RNN over a window of T characters, forward and backward, for processors.
+"""CPU kernels of the GRU and RNN recurrence over T time steps, forward and backward. For the LSTM, torch uses oneDNN's.
 
-Given the inputs' product with every gate for the whole window, each function runs the T steps and returns the hidden
-state after each of them. Letters: H hidden size, T time steps, B batch. The LSTM is not here: oneDNN has one.
+Each kernel takes W_ih x + b of all time steps and returns the hidden states. Shapes: H hidden size, T time steps, B batch
+size, G gates times H.
 
-Tensors are feature-major, (features, T, B): then the recurrent product of a step, W h, and the gradients of whole windows
-are plain matrix products without a copy, and each gate of a step is one contiguous block. Only the recurrence is in the
-loop, as a few in-place operations over B * H numbers; all else is computed for the whole window at once.
+Tensors are (features, T, B), so that the recurrent product of a step and the weight gradients of all steps are plain matrix
+products without copies. The loop over time has only the recurrence, as a few in-place operations on B * H numbers; all else
+is computed for all steps at once.
 
-Truncated backpropagation through time: the incoming state is a constant and the outgoing one carries no gradient.
-Tensors may be bfloat16 (products in bfloat16, accumulators and activations in float32), float32 or float64.
+Truncated backpropagation through time: no gradient flows into the initial state. Tensors may be bfloat16 (products in
+bfloat16, accumulators and activations in float32), float32 or float64.
 """
 
 from collections.abc import Callable
@@ -20,20 +20,20 @@ from torch.autograd.function import once_differentiable
 
 
 def _tanh_(x: Tensor) -> Tensor:
-    """tanh in place as 2 sigmoid(2x) - 1: several times faster than torch's own on a processor."""
+    """tanh in place as 2 sigmoid(2x) - 1: several times faster than torch's own on CPUs."""
     return x.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
 def _recurrent_gradient(d_gates: Tensor, hidden: Tensor) -> Tensor:
-    """dL/dW of all steps in one product: (G, T, B), (H, T + 1, B) -> (G, H)."""
+    """dL/dW_hh of all steps in one product: (G, T, B), (H, T + 1, B) -> (G, H)."""
     return d_gates.flatten(1) @ hidden.flatten(1)[:, : d_gates[0].numel()].t()
 
 
 class GRUFunction(torch.autograd.Function):
-    """Gated recurrent unit (Cho et al. 2014, in the form of cuDNN: the reset gate acts after the product).
+    """GRU (Cho et al. 2014), with the reset gate after the matrix product, as in cuDNN and torch.
 
-    `gates` (3H, T, B) holds W_ih x + b for reset, update and new; `weight` is W_hh (3H, H); `bias` is b_hh (3H), of which
-    only the new gate's part is read, which the reset gate scales; `h` (H, B). Returns the hidden states (H, T, B).
+    Arguments: `gates` (3H, T, B), W_ih x + b for reset, update and new; `weight` (3H, H), W_hh; `bias` (3H,), b_hh, of which
+    only the new gate's part is used (the others are in `gates`); `h` (H, B). Returns: the hidden states (H, T, B).
     """
 
     @staticmethod
@@ -41,8 +41,8 @@ class GRUFunction(torch.autograd.Function):
         H, (T, B) = weight.shape[1], gates.shape[1:]
         accumulator = torch.promote_types(gates.dtype, torch.float32)
         hidden = gates.new_empty(H, T + 1, B)
-        active = gates.new_empty(T, 3, H, B, dtype=accumulator)  # r, z, n after their activations
-        recurrent = gates.new_empty(T, H, B, dtype=accumulator)  # the new gate's product with the hidden state
+        active = gates.new_empty(T, 3, H, B, dtype=accumulator)  # r, z, n
+        recurrent = gates.new_empty(T, H, B, dtype=accumulator)  # the new gate's W_hh h + b_hh
         hidden[:, 0] = h
         for t in range(T):
             product = torch.mm(weight, hidden[:, t]).view(3, H, B)
@@ -66,7 +66,7 @@ class GRUFunction(torch.autograd.Function):
         to_new = (1 - z) * (1 - n * n)
         to_reset = recurrent * (r - r * r)
         d_gates = hidden.new_empty(3 * H, T, B)
-        d_recurrent = torch.empty_like(d_gates)  # as d_gates, but the new gate's rows are scaled by the reset gate
+        d_recurrent = torch.empty_like(d_gates)  # d_gates with the new gate's rows times r
         d_step = torch.empty_like(active[0])
         d_h = d_hidden[:, T - 1]
         for t in range(T - 1, -1, -1):
@@ -85,9 +85,10 @@ class GRUFunction(torch.autograd.Function):
 
 
 class TanhFunction(torch.autograd.Function):
-    """The simple recurrent network (Elman 1990): h' = tanh(W_ih x + b + W_hh h).
+    """Simple recurrent network (Elman 1990): h' = tanh(W_ih x + b + W_hh h).
 
-    `gates` (H, T, B) holds W_ih x + b, b_hh included; `weight` is W_hh (H, H); `h` (H, B). Returns the hidden states (H, T, B).
+    Arguments: `gates` (H, T, B), W_ih x + b with b_hh included; `weight` (H, H), W_hh; `h` (H, B).
+    Returns: the hidden states (H, T, B).
     """
 
     @staticmethod
@@ -117,5 +118,5 @@ class TanhFunction(torch.autograd.Function):
         return d_gates, _recurrent_gradient(d_gates, hidden), None, None
 
 
-# For a kind of cell: W_ih x + b of all gates (G, T, B), W_hh (G, H), b_hh (G) and h (H, B) to the hidden states (H, T, B).
+# Per cell kind: (gates (G, T, B), weight (G, H), bias (G,), h (H, B)) -> hidden states (H, T, B).
 KERNELS: dict[str, Callable[..., Tensor]] = {"gru": GRUFunction.apply, "rnn": TanhFunction.apply}

@@ -1,7 +1,6 @@
-"""The optimizer: Muon for the matrices between hidden units, Adam for all else.
+"""The optimizer: Muon (Jordan et al. 2024) for matrices between hidden units, Adam (Kingma & Ba 2015) for the rest.
 
-Given gradients, it updates the parameters. It is not a `torch.optim.Optimizer`: that one imports torch's compiler at its
-first step, which takes a second, and everything that ours holds is saved under a name.
+It is not a `torch.optim.Optimizer`, since these import torch's compiler at their first step, which takes a second.
 """
 
 import math
@@ -11,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ITERATIONS = 3  # of Newton-Schulz; five learn no better here and take half as long again, two learn worse
-QUINTIC = (3.4445, -4.7750, 2.0315)  # its coefficients, which drive singular values to about 1
-EVERY = 4  # steps that use one direction: momentum turns slowly, and finding its direction takes a fifth of a step
-MOMENTUM = 0.95  # of Muon
-BETAS = (0.9, 0.99)  # of Adam
+ITERATIONS = 3  # of Newton-Schulz: two train worse; five train no better and take half as long again
+QUINTIC = (3.4445, -4.7750, 2.0315)  # coefficients of Newton-Schulz, which drive singular values to about 1
+EVERY = 4  # steps between two updates of Muon's direction: it changes slowly, and computing it takes a fifth of a step
+MOMENTUM = 0.95  # Muon's
+BETAS = (0.9, 0.99)  # Adam's
 EPSILON = 1e-8
 
 
 def orthogonalize(blocks: Tensor, iterations: int = ITERATIONS) -> Tensor:
-    """The nearly orthogonal factors of `blocks` (n, H, H), by a quintic Newton-Schulz iteration in their own precision."""
+    """Replace each of `blocks` (n, H, H) by the nearest orthogonal matrix, approximately: quintic Newton-Schulz iteration."""
     a, b, c = QUINTIC
     x: Tensor = blocks / (blocks.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):
@@ -30,11 +29,11 @@ def orthogonalize(blocks: Tensor, iterations: int = ITERATIONS) -> Tensor:
 
 
 class Optimizer:
-    """Muon (Jordan et al. 2024) for `matrices`, each (gates * H, H); Adam (Kingma & Ba 2015) for `others`.
+    """Muon for `matrices`, each (gates * H, H), and Adam for `others`.
 
-    Muon moves each gate's block by the orthogonal matrix nearest to its Nesterov momentum, so that every direction is
-    learned at the same speed. `dtype` is the precision in which that matrix is computed. The blocks are cut into `parts`, so
-    that threads can compute them side by side where `run`, which works like `map`, has any.
+    Muon moves each gate's block (H, H) by the orthogonal matrix nearest to its Nesterov momentum, so that all directions are
+    learned at the same speed. `dtype` is the precision in which it is computed. The blocks are split into `parts`, which
+    `run`, a function like `map`, may compute in parallel.
     """
 
     def __init__(
@@ -51,20 +50,21 @@ class Optimizer:
         self.parts = parts
         self.run = run
         self.momentum = [torch.zeros_like(p) for p in matrices]
-        self.direction = [torch.zeros_like(p) for p in matrices]  # orthogonal by gate, computed at every EVERY-th step
+        self.direction = [torch.zeros_like(p) for p in matrices]  # orthogonal blocks, updated every EVERY steps
         self.mean = [torch.zeros_like(p) for p in others]
         self.square = [torch.zeros_like(p) for p in others]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that it remembers, by name."""
+        """The optimizer's state, by name."""
         kinds = {"momentum": self.momentum, "direction": self.direction, "mean": self.mean, "square": self.square}
         return {f"{kind}.{i}": tensor for kind, tensors in kinds.items() for i, tensor in enumerate(tensors)}
 
     @torch.no_grad()
     def step(self, number: int, rate: float, muon_rate: float, decay: float = 0.0) -> None:
-        """Make step `number` (from 1 on): `rate` is Adam's learning rate, `muon_rate` the spectral norm of Muon's steps.
+        """Update the parameters from their gradients; `number` counts steps from 1.
 
-        `decay` is Muon's weight decay, decoupled (Loshchilov & Hutter 2019): each matrix shrinks by its share of the rate.
+        `rate` is Adam's learning rate, `muon_rate` Muon's (the spectral norm of its steps), `decay` the decoupled weight
+        decay of Muon's matrices (Loshchilov & Hutter 2019).
         """
         for p, momentum in zip(self.matrices, self.momentum, strict=True):
             momentum.mul_(MOMENTUM).add_(_gradient(p))
@@ -77,7 +77,7 @@ class Optimizer:
         for p, direction in zip(self.matrices, self.direction, strict=True):
             p.mul_(1 - muon_rate * decay).sub_(direction, alpha=muon_rate)
         b1, b2 = BETAS
-        rate *= math.sqrt(1 - b2**number) / (1 - b1**number)  # both means start at zero
+        rate *= math.sqrt(1 - b2**number) / (1 - b1**number)  # Adam's bias correction: both means start at zero
         for p, mean, square in zip(self.others, self.mean, self.square, strict=True):
             gradient = _gradient(p)
             mean.lerp_(gradient, 1 - b1)

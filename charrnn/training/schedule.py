@@ -31,7 +31,7 @@ def anneal(highest: float, fraction: float, step: int, began_at: float = 0.0) ->
     """The learning rate after `fraction` of the run: a linear warm-up that starts at `began_at`, then linear decay to zero.
 
     >>> [round(anneal(0.01, fraction, 1), 4) for fraction in (0.01, 0.02, 0.51, 1.0)]
-    [0.0049, 0.0098, 0.0049, 0.0]
+    [0.005, 0.0098, 0.0049, 0.0]
     """
     rise = min(1.0, (fraction - began_at) / WARM_UP) if step else WARM_UP
     return highest * max(rise, 0.1) * (1 - min(fraction, 1.0))
