@@ -222,7 +222,7 @@ def test_windows_are_cut_to_what_fits(n, asked, fits):
     ("length", "streams", "stretch"), [(1, 1, 9), (1000, 1, 1000), (10_000, 4, 20_000), (10_001, 3, 20_000), (10_001, 3, 4000)]
 )
 def test_each_step_is_scored_once_and_stretches_come_in_order(length, streams, stretch, monkeypatch):
-    monkeypatch.setattr("charrnn.inference.score.STREAMS", streams)
+    monkeypatch.setattr("charrnn.inference.score.SEQUENCES", streams)
     monkeypatch.setattr("charrnn.inference.score.STRETCH", stretch)
     blocks = list(TextBlocks(np.arange(length), 0).cut(64 * streams))
     assert all(block.places.shape[0] <= 64 and block.places.shape[1] == streams for block in blocks)

@@ -1,6 +1,7 @@
 """The lecture's lessons: what a recurrent network can learn and a softmax alone can't."""
 
 import doctest
+import importlib
 import math
 import re
 from collections import Counter
@@ -103,3 +104,11 @@ def test_the_lessons_python_gives_what_their_page_says():
     lessons = doctest.DocTestParser().get_doctest(text, {}, "lessons", "docs/lessons.md", 0)
     said = []
     assert doctest.DocTestRunner().run(lessons, out=said.append).failed == 0, "".join(said)
+
+
+def test_the_examples_of_docstrings_give_what_they_say():
+    paths = [path for path in (ROOT / "charrnn").rglob("*.py") if path.stem != "__main__" and ">>> " in path.read_text()]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    results = [doctest.testmod(importlib.import_module(name)) for name in names]
+    assert sum(result.attempted for result in results) > 10
+    assert not [name for name, result in zip(names, results, strict=True) if result.failed]

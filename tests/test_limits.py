@@ -98,7 +98,7 @@ def test_a_model_takes_memory_in_proportion_to_its_file(tmp_path, size, embeddin
 def test_texts_side_by_side_are_as_many_as_memory_holds_and_say_what_they_said(book_run, monkeypatch, inside):
     arguments = ["sample", "-m", "book", "-n", 9, "--seed", 3, "--count", 7]
     whole, _ = inside(book_run, arguments, 0)
-    monkeypatch.setattr("charrnn.inference.model.SIDE_BY_SIDE", 5_000)
+    monkeypatch.setattr("charrnn.inference.model.MAX_BATCH_NUMBERS", 5_000)
     assert inside(book_run, arguments, 0)[0] == whole
 
 

@@ -1,6 +1,6 @@
-"""A trained model: it generates text, and scores one. It starts at once, since it never imports torch.
+"""A trained model: generates text and scores text. This module starts fast, since it does not import torch.
 
-Letters: B batch, V vocabulary.
+Shapes: B batch size, V vocabulary size.
 """
 
 import math
@@ -27,24 +27,24 @@ from charrnn.text.vocabulary import Vocabulary, code_points, text_of
 
 Array = np.ndarray
 Seed = int | np.random.SeedSequence | None
-NOISE = 1 << 18  # random numbers that are drawn at a time
-SIDE_BY_SIDE = 1 << 22  # numbers that texts written side by side may take
+NOISE = 1 << 18  # random numbers drawn at a time
+MAX_BATCH_NUMBERS = 1 << 22  # states and logits of all texts of a batch, in float32 numbers
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A text that a model has written."""
+    """A generated text."""
 
     prime: str
-    text: str  # without the prime and, of a model of records, without the separator
-    bits_per_character: float | None  # of what was drawn, as `Model.score` counts them; None of an empty text
+    text: str  # without the prime and, for a line-by-line model, without the separator
+    bits_per_character: float | None  # of `text`, as `Model.score` counts them; None if it is empty
 
 
 class Model:
-    """A trained model, as `train` and `load` return it. It generates text and scores text, with NumPy alone.
+    """A trained model, as returned by `train` and `load`. It generates text and scores text, using only NumPy.
 
-    `path` is the file that it was read from, `vocabulary.characters` the characters that it knows, `records` "line" or
-    "paragraph" where it learned each of them as a sequence of its own, and else None.
+    `path` is its file, `vocabulary.characters` its characters. `records` is "line" or "paragraph" for a model trained line
+    by line or paragraph by paragraph, else None.
 
     >>> model = load("runs/the-lamp")  # doctest: +SKIP
     >>> print(model.sample("NELL:", length=200, temperature=0.7, seed=1))  # doctest: +SKIP
@@ -66,18 +66,18 @@ class Model:
 
     @property
     def name(self) -> str:
-        """What the user calls it: its path, or the name of a base model."""
+        """Its path, or the name of a base model."""
         path = self.path or Path()
         return path.stem if path.parent == run_folder.BASES else str(path)
 
     @property
     def most_together(self) -> int:
-        """How many texts can be generated side by side in little memory."""
+        """The largest batch of texts to generate at once in little memory."""
         config = self.header.config
-        return max(1, SIDE_BY_SIDE // (len(self.vocabulary) + 16 * config.num_layers * config.hidden_size))
+        return max(1, MAX_BATCH_NUMBERS // (len(self.vocabulary) + 16 * config.num_layers * config.hidden_size))
 
     def unknown(self, text: str) -> str:
-        """The characters of `text` that the model has never seen, each once."""
+        """The characters of `text` that are not in the vocabulary, each once."""
         return "".join(dict.fromkeys(text[k] for k in np.flatnonzero(self._is_unknown(text))))
 
     def _is_unknown(self, text: str) -> np.ndarray:
@@ -87,13 +87,13 @@ class Model:
 
     @property
     def newlines(self) -> str:
-        """How files are read for it: "universal" or "keep", as its text was; see `text.decoding`."""
+        """How to read line ends of files for this model, as in training: "universal" or "keep" (see `text.decoding`)."""
         origin = self.header.training.origin
         kept = self.vocabulary.encode("\r")[0] >= 0 and (origin is None or origin.options.newlines == "keep")
         return "keep" if kept else "universal"
 
     def hint_at_form(self, text: str) -> list[str]:
-        """A note for the user where most unknown characters of `text` are known in another one of Unicode's normal forms."""
+        """A note for the user if most unknown characters of `text` would be known in another Unicode normal form."""
         unknown = self._is_unknown(text).sum()
         forms: dict[Literal["NFC", "NFD"], str] = {"NFC": "composed", "NFD": "decomposed"} if unknown else {}
         for form, known in forms.items():
@@ -105,13 +105,14 @@ class Model:
     def generate(
         self, prime: str = "", length: int | None = 500, sampler: Sampler | None = None, seed: Seed = None, count: int = 1
     ) -> Iterator[list[str]]:
-        """Generate `count` texts side by side, step by step: yields, `length` times, a list of the next character of each.
+        """Generate `count` texts at once, character by character.
 
-        The network first reads `prime`; its unknown characters are skipped. Without a prime it begins as after a line
-        break (or, where there is none in its vocabulary, after the most frequent character). Text k depends on the seed
-        and on k alone, not on `count` (but for the rounding of the products, which can tip a rare near-tie).
-        A `length` of None has no end.
-        Raises: CharrnnError for a negative length or no texts.
+        The network first reads `prime`, without its unknown characters. Without a prime it starts as after a line break (or
+        after the most frequent character, if the vocabulary has no line break). A `length` of None never ends. Text k depends
+        only on the seed and on k, not on `count` (except when rounding decides between two nearly equal characters).
+
+        Yields: `length` times, a list of the next character of each text.
+        Raises: CharrnnError for a negative length or a `count` below 1.
 
         >>> for [character] in load("runs/the-lamp").generate("NELL:", length=200):  # doctest: +SKIP
         ...     print(character, end="", flush=True)
@@ -123,7 +124,7 @@ class Model:
     def _draw(
         self, primes: Sequence[str], length: int | None, sampler: Sampler | None, seed: Seed
     ) -> Iterator[tuple[Array, Array]]:
-        """Draw the next character of each text: yields their ids (B,) and the logits (B, V), both good until the next."""
+        """Draw the next character of each text. Yields: ids (B,) and logits (B, V), both overwritten by the next step."""
         sampler = sampler or Sampler()
         B, V = len(primes), len(self.vocabulary)
         if B < 1 or (length is not None and length < 0):
@@ -147,7 +148,7 @@ class Model:
             yield state.ids, state.logits
 
     def _read(self, primes: Sequence[str]) -> Stepper:
-        """The network's state after each of `primes`."""
+        """Run the network over each of `primes`. Returns: its state, as one batch."""
         state, one = self.network.initial_state(len(primes)), self.network.initial_state(1)
         for k, prime in enumerate(primes):
             if not k or prime != primes[k - 1]:
@@ -168,18 +169,18 @@ class Model:
         seed: Seed = None,
         until: str = "",
     ) -> list[Sample]:
-        """Write a text after each of `primes`, side by side: `length` characters, or fewer where one ends with `until`.
+        """Write a text after each of `primes`: `length` characters, or fewer if the text reaches `until`.
 
-        A model of records ends each with its record. Text k depends on its prime, the seed and k alone, as in `generate`.
-        Raises: CharrnnError for a negative length, no primes, or one that is more than the beginning of a record.
+        A line-by-line model stops at the end of the line. Text k depends only on its prime, the seed and k, as in `generate`.
+        Raises: CharrnnError for a negative length, no primes, or a prime with the end of a record.
         """
         separator = SEPARATORS[self.records] if self.records else ""
         for prime in primes if self.records else ():
             if separator in prime or prime.startswith("\n"):
                 raise CharrnnError(f"the prime {prime!r} is more than the beginning of one {self.records}")
         end = self.vocabulary.encode(separator or until)[:, None]  # (E, 1)
-        last = np.full((len(end), len(primes)), -1)  # (E, B), the last characters of each text
-        if len(separator) > 1:  # the first of them may be the prime's
+        last = np.full((len(end), len(primes)), -1)  # (E, B) last characters of each text
+        if len(separator) > 1:  # the prime may end with the separator's first character
             last[-1] = [self.vocabulary.encode(prime[-1:] or " ")[0] for prime in primes]
         lengths, running = np.full(len(primes), length), np.ones(len(primes), bool)
         nats = np.zeros(len(primes))
@@ -212,17 +213,16 @@ class Model:
         greedy: bool = False,
         seed: int | None = None,
     ) -> str:
-        """Generate `length` characters that follow `prime`; they are returned without it.
+        """Generate `length` characters after `prime`. A line-by-line model stops at the end of the line.
 
         - `temperature`: below 1 likely characters become likelier, above 1 less likely; 0 is `greedy`
-        - `top_k`: draw from the k likeliest characters; 0 from all
-        - `top_p`: nucleus sampling: draw from the likeliest characters that have this probability in total
+        - `top_k`: draw only from the k likeliest characters; 0: from all
+        - `top_p`: nucleus sampling: draw only from the likeliest characters that have this probability in total
         - `greedy`: always take the likeliest character
-        - `seed`: the same one gives the same text; None another one each time
+        - `seed`: the same seed gives the same text; None: a different text each time
 
-        A model of records ends with the record, after at most `length` characters.
-
-        Raises: CharrnnError for a value out of its range.
+        Returns: the text without the prime.
+        Raises: CharrnnError for a value out of range.
 
         >>> load("runs/hihello").sample("h", length=6, greedy=True)  # doctest: +SKIP
         'ihello'
@@ -233,11 +233,13 @@ class Model:
     def write_records(
         self, prime: str = "", length: int = 1000, sampler: Sampler | None = None, seed: int | None = None, together: int = 64
     ) -> Iterator[str]:
-        """Generate one record after the other, without end.
+        """Generate lines (or paragraphs, as the model was trained) without end.
 
-        Each begins with `prime`, is up to `length` characters longer, and stops where the model ends it; its separator is
-        left out. `together` of them are generated side by side; record k depends on the seed and on k alone.
-        Raises: CharrnnError where the prime holds a separator, or the model is not one of records.
+        Each starts with `prime` and ends where the model ends it, or after `length` more characters. `together` is the batch
+        size. Record k depends only on the seed and on k.
+
+        Yields: records, without the separator.
+        Raises: CharrnnError if `prime` contains a separator, or the model was not trained line by line.
         """
         if self.records is None:
             raise CharrnnError(f"{self.path} is not a model of lines or paragraphs")
@@ -247,7 +249,10 @@ class Model:
                 yield sample.prime + sample.text
 
     def is_novel(self, record: str) -> bool:
-        """Whether a record was not in the training text; of n there, one in 2^40 / n is missed. Raises: as `write_records`."""
+        """Whether `record` is not in the training text. Of n records there, a new one is mistaken for old in n of 2^40 cases.
+
+        Raises: CharrnnError if the model was not trained line by line.
+        """
         hashes = self._record_hashes  # sorted
         if hashes is None:
             raise CharrnnError(f"{self.path} is not a model of lines or paragraphs")
@@ -256,7 +261,7 @@ class Model:
         return place == len(hashes) or hashes[place].tobytes() != own
 
     def preview(self, seed: int) -> str:
-        """A few lines for whoever watches a training."""
+        """A short sample, to show while training."""
         if self.records is None:
             return self.sample(length=160, temperature=0.8, seed=seed)
         records = self.write_records(length=160, sampler=Sampler(temperature=0.8), seed=seed, together=5)
@@ -265,13 +270,13 @@ class Model:
     def score(
         self, text: str | Corpus, watch: Callable[[int, int], None] | None = None, observe: Observe | None = None
     ) -> Score:
-        """Score every character of `text`: bits per character, perplexity, accuracy, and how many characters are unknown.
+        """Score every character of `text`: bits per character, perplexity, accuracy, number of unknown characters.
 
-        `watch` is told how many characters are done, and of how many.
-        A model of records scores each by itself; what is in no record is left out. `observe` is told of each character
-        of the vocabulary.
+        A line-by-line model scores each line on its own, and skips text that is in no record (such as empty lines).
+        `watch(done, total)` is called with the numbers of characters, `observe` with each known character (see
+        `inference.score.Observe`).
 
-        Raises: CharrnnError where there is nothing to score.
+        Raises: CharrnnError if there is nothing to score.
         """
         if not len(text):
             raise CharrnnError("nothing to score: the text is empty")
@@ -286,7 +291,7 @@ class Model:
         return score(self.network, blocks, vocabulary=vocabulary, watch=watch, observe=observe)
 
     def whole(self, text: str | Corpus) -> str:
-        """The records of `text`, each ended by the separator. Raises: CharrnnError where there are none."""
+        """The records of `text`, each with its separator, as one text. Raises: CharrnnError if there are none."""
         assert self.records is not None
         records, _ = split(text if isinstance(text, str) else text.text(), self.records)
         if not records:
@@ -296,15 +301,15 @@ class Model:
     def bits_per_character(self, text: str) -> float:
         """The cross-entropy of `text` in bits per character: the lower, the better the model predicts it.
 
-        Raises: CharrnnError where there is nothing to score.
+        Raises: CharrnnError if there is nothing to score.
         """
         return self.score(text).bits_per_character
 
 
 def load(path: str | Path | None = None) -> Model:
-    """Open a model: a run's folder, its `model.safetensors` or a base model's name; by default the newest under `runs/`.
+    """Load a model from a run's folder, a `model.safetensors` file or a base model's name; default: the newest in `runs/`.
 
-    Raises: CharrnnError where there is none or it can't be read.
+    Raises: CharrnnError if there is none or it can't be read.
     """
     found = run_folder.find_model(path)
     tensors, header = checkpoint.read_model(found)

@@ -1,7 +1,7 @@
-"""How well a model predicts a text, in bits per character. Figures compare between models and between engines.
+"""Score how well a model predicts a text, in bits per character. Scores are comparable between models and engines.
 
-`score` is the one loop: a network reads a text in blocks and each character is charged its surprisal.
-Letters: T time steps, S streams, V vocabulary, N characters of a text, R records, n characters of a block.
+The network reads the text in blocks of parallel sequences; each character costs its surprisal, -log p(character).
+Shapes: T time steps, S sequences, V vocabulary size, N characters of a text, R records, n characters of a block.
 """
 
 import math
@@ -18,28 +18,28 @@ from charrnn.text.vocabulary import Ids, Vocabulary
 
 Array = np.ndarray
 
-# What a character outside the vocabulary costs: an escape, then the choice among the rest of Unicode's scalar values.
-# The escape's probability is the same for every model, so that figures compare. All other characters pay for it too.
+# A character outside the vocabulary costs an escape, and a uniform choice among the rest of Unicode. The probability of the
+# escape is the same for every model, so that scores are comparable, and is taken from all other characters.
 ESCAPE = 2.0**-20
 UNICODE = 0x110000 - 0x800
 
-STREAMS = 64  # into which a long text is cut, scored side by side
-STREAM_LENGTH = 2048  # characters of a stream, at least
-WARM_UP = 256  # characters that a stream reads before those that it scores
-STRETCH = 1 << 22  # characters that are cut into streams at a time, so that scores come nearly in the order of the text
-SIDE_BY_SIDE = 256  # records that are scored at a time
-BLOCK = 1 << 20  # logits that are computed at a time
-WIDE = 8  # times as many, where one character of each stream takes more
+SEQUENCES = 64  # most parallel sequences that a text is cut into
+MIN_LENGTH = 2048  # characters of a sequence, at least
+WARM_UP = 256  # characters that a sequence reads before those that it scores
+STRETCH = 1 << 22  # characters cut into sequences at a time, so that scores come nearly in the order of the text
+MAX_RECORDS = 256  # records of a block
+BLOCK = 1 << 20  # logits computed at a time
+WIDE = 8  # a block may exceed this limit up to so many times if one time step of all sequences needs it
 
-# Is given the characters of each block: their places (n,) in the text without its unknown characters, the logits that
-# predicted them (n, V), their ids (n,), and the surprisal of each by these logits, in nats (n,).
+# Called with the characters of each block: positions (n,) in the text without unknown characters, logits (n, V) that
+# predicted them, ids (n,), and surprisals (n,) under these logits, in nats.
 Observe = Callable[[Array, Array, Array, Array], None]
 
-State = TypeVar("State", bound=Iterable[Iterable[Any]])  # a network's state: of each layer some arrays or tensors (S, H)
+State = TypeVar("State", bound=Iterable[Iterable[Any]])  # per layer some arrays or tensors (S, H)
 
 
 class Scorable(Protocol[State]):
-    """A network of either engine. `forward` reads ids (T, S) on from a state: logits (T, S, V) and the state after them."""
+    """A network in torch or NumPy. `forward` maps ids (T, S) and a state to logits (T, S, V) and the state after them."""
 
     def initial_state(self, batch_size: int) -> State: ...
     def forward(self, ids: Array, state: State) -> tuple[Array, State]: ...
@@ -47,17 +47,17 @@ class Scorable(Protocol[State]):
 
 @dataclass(frozen=True)
 class Block:
-    """T characters of each of S streams, which the network reads at once."""
+    """T characters of each of S sequences."""
 
     inputs: Ids  # (T, S)
-    targets: Ids  # (T, S), the character after each input
-    places: Array  # (T, S), of the targets in the text without its unknown characters
-    counts: Array  # (T, S) bool: whether the target is scored; others are of a warm-up, or padding
-    fresh: int  # the first so many streams begin from the zero state
-    records: Array | None = None  # (S,), which record each stream is; None: all are of one text
+    targets: Ids  # (T, S) the character after each input
+    places: Array  # (T, S) positions of the targets in the text without unknown characters
+    counts: Array  # (T, S) bool, whether the target is scored; the others are warm-up or padding
+    fresh: int  # the first so many sequences start from the zero state
+    records: Array | None = None  # (S,) record number of each sequence; None for running text
 
     def add(self, values: Array, sums: Array) -> None:
-        """Add `values` (n,), of the characters that count, to the `sums` (R,) of their records, or to that of the text (1,)."""
+        """Add `values` (n,) of the scored characters to the `sums` (R,) of their records, or of the whole text (1,)."""
         if self.records is None:
             sums += values.sum(dtype=np.float64)
         else:
@@ -66,54 +66,54 @@ class Block:
 
 @dataclass
 class TextBlocks:
-    """Cuts running text into blocks of parallel streams.
+    """Cuts running text into blocks of parallel sequences.
 
-    Each STRETCH of a long text is cut into up to STREAMS streams of STREAM_LENGTH characters or more, each warmed up by the
-    WARM_UP characters before it. The first one begins from the zero state, after the character `start`.
-    Where several processes share a text, one alone is told of unknown characters: the sums over all are the text's.
+    Each STRETCH of a long text is cut into up to SEQUENCES sequences of at least MIN_LENGTH characters. To warm up its state,
+    a sequence first reads the WARM_UP characters before it. The first one starts from the zero state with the character
+    `start`. If several processes share a text, only one of them is given the number of unknown characters.
     """
 
-    ids: Sliced  # (N,), of the text without its unknown characters; they may be more than memory holds
-    start: int  # the id that the text is read after
-    unknown: int = 0  # how many characters the vocabulary lacks
-    part: Callable[[int], slice] = slice  # which of so many streams are scored in this process
+    ids: Sliced  # (N,) without unknown characters; may be larger than memory
+    start: int  # the id before the first character
+    unknown: int = 0  # number of unknown characters
+    part: Callable[[int], slice] = slice  # which of so many sequences this process scores
     kind: ClassVar = ""
 
     def cut(self, characters: int) -> Iterator[Block]:
         """Yield blocks of about so many `characters`."""
         length = len(self.ids)
-        streams = max(1, min(STREAMS, length // STREAM_LENGTH, WIDE * characters))
-        steps = 1 << min(8, max(1, characters // streams).bit_length() - 1)  # a power of two divides the warm-up
+        sequences = max(1, min(SEQUENCES, length // MIN_LENGTH, WIDE * characters))
+        steps = 1 << min(8, max(1, characters // sequences).bit_length() - 1)  # a power of two, to divide WARM_UP
         begun = False
         for begin in range(0, length, STRETCH):
             stop = min(begin + STRETCH, length)
-            part = -(-(stop - begin) // streams)
-            starts = (begin + part * np.arange(streams))[self.part(streams)]
+            part = -(-(stop - begin) // sequences)
+            starts = (begin + part * np.arange(sequences))[self.part(sequences)]
             if not len(starts):
                 return
-            for first in range(-WARM_UP if streams > 1 else 0, part, steps):
+            for first in range(-WARM_UP if sequences > 1 else 0, part, steps):
                 offset = np.arange(first, min(first + steps, part))[:, None]
                 counts = (offset >= 0) & (starts + offset < stop)
                 places = np.minimum(starts + offset, stop - 1)
-                before = np.maximum(np.concatenate([places[:1] - 1, places]), 0)  # (T + 1, S), each column a stretch of text
+                before = np.maximum(np.concatenate([places[:1] - 1, places]), 0)  # (T + 1, S), contiguous text in each column
                 read = np.stack([self.ids[at[0] : at[-1] + 1][at - at[0]] for at in before.T], axis=1)
                 inputs = np.where(places > 0, read[:-1], self.start)
-                fresh = int(places[0, 0] == 0) if begun else len(starts)  # the first stream after its warm-up, or all
+                fresh = int(places[0, 0] == 0) if begun else len(starts)  # the first sequence after its warm-up, or all
                 yield Block(inputs=inputs, targets=read[1:], places=places, counts=counts, fresh=fresh)
                 begun = True
 
 
 class RecordBlocks:
-    """Cuts a text of records into blocks, each of records of near lengths side by side, all from the zero state."""
+    """Cuts records into blocks of records of similar length. Each record starts from the zero state."""
 
     def __init__(self, text: RecordText):
         inside = text.ids >= 0
-        before = np.concatenate([[0], np.cumsum(inside)])  # (N + 1,), characters of the vocabulary before each place
+        before = np.concatenate([[0], np.cumsum(inside)])  # (N + 1,) number of known characters before each position
         self.kind, self.start = text.kind, text.line_break
         self.ids = text.ids[inside]
-        self.starts = before[text.starts]  # (R,), among these
+        self.starts = before[text.starts]  # (R,) in `ids`
         self.lengths = before[text.stops] - self.starts  # (R,)
-        self.unknown = text.stops - text.starts - self.lengths  # (R,), how many characters the vocabulary lacks
+        self.unknown = text.stops - text.starts - self.lengths  # (R,) number of unknown characters
 
     def cut(self, characters: int) -> Iterator[Block]:
         """Yield blocks of about so many `characters`."""
@@ -121,7 +121,7 @@ class RecordBlocks:
         done = 0
         while done < len(order) and self.lengths[order[done]]:
             longest = int(self.lengths[order[done]])
-            chosen = order[done : done + max(1, min(SIDE_BY_SIDE, characters // longest))]
+            chosen = order[done : done + max(1, min(MAX_RECORDS, characters // longest))]
             done += len(chosen)
             offset = np.arange(longest)[:, None]
             places = self.starts[chosen] + offset
@@ -136,14 +136,14 @@ class RecordBlocks:
 
 @dataclass(frozen=True)
 class Score:
-    """How well a model predicts a text; every character counts, unknown ones too."""
+    """How well a model predicts a text. Unknown characters count, too."""
 
     characters: int
-    unknown_characters: int  # outside the vocabulary: each is charged ESCAPE and a choice among Unicode's rest
-    nats: float  # in all
+    unknown_characters: int  # outside the vocabulary; each costs ESCAPE and a choice among the rest of Unicode
+    nats: float  # total cross-entropy
     correct: int  # characters that were the model's top guess
-    each: Array | None = field(default=None, compare=False)  # nats of each record, (R,), where the model reads records
-    kind: str = ""  # of these records
+    each: Array | None = field(default=None, compare=False)  # (R,) nats per record; None for running text
+    kind: str = ""  # "line" or "paragraph"; "" for running text
 
     @property
     def nats_per_character(self) -> float:
@@ -162,12 +162,12 @@ class Score:
         return self.correct / self.characters
 
     def worst(self, n: int) -> list[tuple[int, float]]:
-        """The `n` records that surprise the model most: (place in the text, bits)."""
+        """The `n` records that the model predicts worst: (record number, bits)."""
         assert self.each is not None
         return [(int(k), float(self.each[k]) / math.log(2)) for k in np.argsort(-self.each, kind="stable")[:n]]
 
     def to_dict(self) -> dict[str, float]:
-        """The figures under the names that `charrnn eval --json` prints."""
+        """The scores, with the names that `charrnn eval --json` prints."""
         names = "characters unknown_characters bits_per_character nats_per_character perplexity accuracy"
         figures = {name: getattr(self, name) for name in names.split()}
         if self.each is not None:
@@ -182,15 +182,14 @@ def score(
     watch: Callable[[int, int], None] | None = None,
     observe: Observe | None = None,
 ) -> Score:
-    """Score the text that `blocks` are cut from.
+    """Score a text that `blocks` cuts into blocks.
 
-    `watch` is told how many characters of how many are done. `observe` is told of each character of the vocabulary; in
-    running text all of a STRETCH come before those of the next. Unknown characters are not read: they leave the state as it
-    was. But where the vocabulary has a symbol for them, they are read as that symbol, and charged its probability and a
-    uniform choice among the rest of Unicode's characters; there is no escape then.
+    `watch(done, total)` is called with numbers of characters, `observe` with the known characters of each block; in running
+    text a whole STRETCH is observed before the next. The network skips unknown characters. If the vocabulary has a symbol for
+    them, the network reads that symbol instead; they cost its probability (no escape) and a choice among the rest of Unicode.
     """
     V = len(vocabulary)
-    unknown = np.atleast_1d(blocks.unknown).astype(np.float64)  # (R,), or (1,) of running text
+    unknown = np.atleast_1d(blocks.unknown).astype(np.float64)  # (R,); (1,) for running text
     known, nats = np.zeros_like(unknown), np.zeros_like(unknown)
     correct = done = 0
     for block in blocks.cut(max(1, BLOCK // V)):
@@ -205,7 +204,7 @@ def score(
             watch(done, len(blocks.ids))
         if not block.counts.any():
             continue
-        chosen = slice(None) if block.counts.all() else block.counts  # a slice copies nothing
+        chosen = slice(None) if block.counts.all() else block.counts  # a slice makes no copy
         logits = logits[chosen].reshape(-1, V)
         targets = block.targets[chosen].reshape(-1)
         nats_each, right = surprisals(logits, targets)
@@ -226,14 +225,14 @@ def score(
 
 
 def escape_costs(vocabulary: Vocabulary) -> tuple[float, float]:
-    """What a character costs besides its surprisal by the logits, in nats: (one of the vocabulary, one outside it)."""
+    """The nats to add to a character's surprisal under the logits: (known character, unknown character)."""
     if vocabulary.unknown is not None:
         return 0.0, math.log(UNICODE - (len(vocabulary) - 1))
     return -math.log1p(-ESCAPE), math.log(UNICODE - len(vocabulary)) - math.log(ESCAPE)
 
 
 def surprisals(logits: Array, targets: Array) -> tuple[Array, Array]:
-    """The surprisal of each of `targets` (n,) in nats under `logits` (n, V), and whether it was the top guess: (n,), (n,)."""
+    """Returns: the surprisals (n,) of `targets` (n,) under `logits` (n, V), in nats; whether they were the top guess (n,)."""
     rows, best = np.arange(len(targets)), logits.argmax(axis=1)
     top = logits[rows, best]
     shifted = logits - top[:, None]

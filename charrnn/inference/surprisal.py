@@ -1,7 +1,7 @@
-"""Where a text surprises a model, and what the model expected there: what scoring observes, in the order of the text.
+"""Surprisal of single characters, and what the model expected instead.
 
-Each of `InOrder`, `Top` and `Details` has an `observe` for `Model.score`, with places in what `select_scored_text` gives.
-Letters: N characters of a text, n of them at a time, V vocabulary, K guesses.
+`InOrder`, `Top` and `Details` each have a method `observe` to pass to `Model.score`. Their positions refer to the text that
+`select_scored_text` returns. Shapes: N characters of a text, n characters of a block, V vocabulary size, K guesses.
 """
 
 import math
@@ -18,62 +18,62 @@ from charrnn.text.reading import build_corpus
 from charrnn.text.vocabulary import Ids
 
 Array = np.ndarray
-Guesses = list[tuple[str, float]]  # characters and their probabilities, the likeliest first
-GUESSES = 5  # that are kept of each character
-BLOCK = 1 << 16  # characters of the text that are held at a time
-BEFORE, AFTER = 30, 15  # characters that are shown around a surprising one
-BINS = 10  # of equal width, in which probabilities are compared with frequencies
+Guesses = list[tuple[str, float]]  # characters and their probabilities, likeliest first
+GUESSES = 5  # kept per character
+BLOCK = 1 << 16  # characters of the text held in memory at a time
+BEFORE, AFTER = 30, 15  # characters shown around a surprising one
+BINS = 10  # of the calibration, equally wide
 LN2 = math.log(2)
 
 
 def select_scored_text(model: Model, text: Corpus) -> Corpus:
-    """What `model` reads of `text`: all of it, or only its records, each ended by the separator."""
+    """The part of `text` that `model` scores: all of it or, for a line-by-line model, its records with their separators."""
     return build_corpus(model.whole(text)) if model.records else text
 
 
 class _Observer:
-    """What all observers need: the model, the text, and what a character costs besides its surprisal by the logits."""
+    """Base class of the observers."""
 
     def __init__(self, model: Model, text: Corpus):
         self.model = model
         self.text = text
         self.symbol = model.vocabulary.unknown
-        self.table = model.vocabulary.encode(text.alphabet)  # from the text's ids to the model's, -1 for unknown ones
+        self.table = model.vocabulary.encode(text.alphabet)  # the model's id for each id of the text; -1: unknown
         self.known_cost, self.unknown_cost = score.escape_costs(model.vocabulary)  # nats
 
     def blocks(self) -> Iterator[tuple[int, Ids]]:
-        """The model's ids of the text, -1 for unknown characters, block after block, each with the place where it begins."""
+        """Yield blocks of the text: (position of its first character, the model's ids; -1 for unknown characters)."""
         for begin in range(0, len(self.text), BLOCK):
             yield begin, self.table[self.text[begin : begin + BLOCK]]
 
     def bits(self, targets: Array, nats: Array) -> Array:
-        """The surprisals (n,) in bits of characters that cost `nats` (n,) by the network's logits alone."""
+        """Convert surprisals under the logits, in nats (n,), to bits (n,) with the cost of unknown characters."""
         besides = self.known_cost if self.symbol is None else np.where(targets == self.symbol, self.unknown_cost, 0.0)
         bits: Array = (nats + besides) / LN2
         return bits
 
     def guesses(self, logits: Array, targets: Array, nats: Array) -> tuple[Array, Array]:
-        """The ids (n, K) of the likeliest characters, likeliest first, and their probabilities (n, K)."""
+        """The likeliest characters, likeliest first: ids (n, K) and probabilities (n, K)."""
         K = min(GUESSES, logits.shape[1])
         ids = np.argpartition(-logits, K - 1, axis=1)[:, :K]
         best = np.take_along_axis(logits, ids, axis=1)
-        order = np.lexsort((ids, -best))  # of equals the first in the vocabulary
+        order = np.lexsort((ids, -best))  # ties: the first in the vocabulary
         ids, best = np.take_along_axis(ids, order, axis=1), np.take_along_axis(best, order, axis=1)
-        log_sum = logits[np.arange(len(targets)), targets] + nats  # of the exponentials of all logits
+        log_sum = logits[np.arange(len(targets)), targets] + nats  # log of the softmax's denominator
         return ids, np.exp(best - log_sum[:, None] - self.known_cost)
 
 
 class InOrder(_Observer):
-    """Gives `see` the text, piece by piece, with each character's bits, (n,) float32; it holds `score.STRETCH` of them."""
+    """Calls `see` with the text, piece by piece in order, and the bits (n,) float32 of its characters."""
 
     def __init__(self, model: Model, text: Corpus, see: Callable[[str, Array], None]):
         super().__init__(model, text)
         self.see = see
-        size = len(text) + 1  # more than there are, so that `finish` hands them on
+        size = len(text) + 1  # one more than there are, so that `finish` handles the last stretch
         self.kept = np.empty(size if model.records else min(size, score.STRETCH), np.float32)
-        self.seen = 0  # characters of the stretch
-        self.first = 0  # the stretch's first, among the known ones
-        self.place = 0  # in the text, up to which all has been handed on
+        self.seen = 0  # known characters of this stretch so far
+        self.first = 0  # number of known characters before this stretch
+        self.place = 0  # position up to which `see` has had the text
 
     def observe(self, at: Array, logits: Array, targets: Array, nats: Array) -> None:
         self.kept[at - self.first] = self.bits(targets, nats)
@@ -83,11 +83,11 @@ class InOrder(_Observer):
             self.first, self.seen = self.first + self.seen, 0
 
     def finish(self) -> None:
-        """Hand on what is left."""
+        """Call `see` with the rest of the text."""
         self._hand_on(stop=len(self.text))
 
     def _hand_on(self, stop: int = 0) -> None:
-        """Hand on all that is kept, and what comes after it before the place `stop`: unknown characters."""
+        """Call `see` with the characters kept, and with unknown characters after them up to position `stop`."""
         done = 0
         while done < self.seen or self.place < stop:
             known = self.table[self.text[self.place : self.place + BLOCK]] >= 0
@@ -103,32 +103,32 @@ class InOrder(_Observer):
 
 @dataclass(frozen=True)
 class Surprise:
-    """A character of a text, how much it surprised the model, and what the model expected instead."""
+    """A surprising character, and what the model expected instead."""
 
     bits: float
     character: str
-    place: int  # characters of the text before it
-    line: int  # from 1 on, as the column
-    column: int
+    place: int  # position in the text, from 0
+    line: int  # from 1
+    column: int  # from 1
     before: str
     after: str
-    guesses: tuple[tuple[str, float], ...]  # characters and their probabilities; the model's symbol for unknown ones too
+    guesses: tuple[tuple[str, float], ...]  # characters and their probabilities, likeliest first
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"guesses": [{"character": c, "probability": p} for c, p in self.guesses]}
 
 
 class Top(_Observer):
-    """Finds the `n` most surprising characters, the first among equals; it holds no more than these."""
+    """Finds the `n` most surprising characters; ties: the first in the text. It keeps no others in memory."""
 
     def __init__(self, model: Model, text: Corpus, n: int):
         super().__init__(model, text)
         self.n = n
-        self._known: list[tuple[float, int, Guesses]] = []  # sorted: minus the bits, the place among known ones, guesses
-        self._outside: list[int] = []  # places of the first n unknown characters, which all cost the same
+        self._known: list[tuple[float, int, Guesses]] = []  # sorted: (-bits, position among known characters, guesses)
+        self._outside: list[int] = []  # positions of the first n unknown characters, which all cost the same
         for begin, ids in self.blocks() if (self.table < 0).any() else ():
             self._outside += (begin + np.flatnonzero(ids < 0))[: n - len(self._outside)].tolist()
-        # Unknown characters are not read: what the network expected there is what it expected of the known one that follows.
+        # The network skips unknown characters, so its guesses for one are those for the next known character.
         self._before = np.array([place - k for k, place in enumerate(self._outside)], np.int64)
         self._instead: dict[int, Guesses] = {}
 
@@ -142,7 +142,7 @@ class Top(_Observer):
         self._instead |= zip(at[rows].tolist(), self._name_guesses(rows, logits, targets, nats), strict=True)
 
     def found(self) -> list[Surprise]:
-        """The most surprising characters, the most surprising first."""
+        """The most surprising characters, in descending order of bits."""
         bits = self.unknown_cost / LN2
         found = [(bits, place, self._instead.get(int(i), [])) for place, i in zip(self._outside, self._before, strict=True)]
         known = sorted(self._known, key=lambda entry: entry[1])
@@ -164,7 +164,7 @@ class Top(_Observer):
         return [[(characters[i], p) for i, p in zip(*pair, strict=True)] for pair in pairs]
 
     def _places(self, indices: Sequence[int]) -> list[int]:
-        """Where the known characters with these numbers, in rising order, are in the text."""
+        """Positions in the text of known characters, given their `indices` among known characters in ascending order."""
         places: list[int] = []
         before = 0
         for begin, ids in self.blocks():
@@ -176,7 +176,7 @@ class Top(_Observer):
 
 
 class Details(_Observer):
-    """All that there is to say of each character of a text that is not long: a report's figures."""
+    """Keeps surprisal and guesses of every character, for the report on a short text."""
 
     def __init__(self, model: Model, text: Corpus):
         super().__init__(model, text)
@@ -186,9 +186,9 @@ class Details(_Observer):
         self._bits = np.empty(n, np.float32)
         self._guesses = np.full((n + 1, K), -1)
         self._probabilities = np.zeros((n + 1, K), np.float32)
-        # Of each character among the known ones; of an unknown one, that of the known one that follows.
+        # (N,) index of each character among known characters; for an unknown one, that of the next known one.
         self._index: Array = np.cumsum(known) - known
-        self._sums = np.zeros((3, BINS))  # of known characters: how many, their probabilities, how many were right
+        self._sums = np.zeros((3, BINS))  # per bin of the top guess's probability: count, sum of probabilities, number right
 
     def observe(self, at: Array, logits: Array, targets: Array, nats: Array) -> None:
         ids, probabilities = self.guesses(logits, targets, nats)
@@ -200,24 +200,24 @@ class Details(_Observer):
 
     @property
     def surprisals(self) -> Array:
-        """The surprisal of each character in bits, (N,)."""
+        """The surprisals in bits, (N,)."""
         bits = np.full(len(self.ids), self.unknown_cost / LN2, np.float32)
         bits[self.ids >= 0] = self._bits
         return bits
 
     @property
     def expected(self) -> tuple[Array, Array]:
-        """The ids (N, K) of the likeliest characters and their probabilities (N, K); -1 for unknown characters at the end."""
+        """The likeliest characters: ids (N, K) and probabilities (N, K). Ids are -1 for unknown characters at the end."""
         return self._guesses[self._index], self._probabilities[self._index]
 
     @property
     def calibration(self) -> list[tuple[int, float, float]]:
-        """Of each bin: how many top guesses, their mean probability, and the share that were right (Guo et al. 2017)."""
+        """Per bin: number of top guesses, their mean probability, fraction that were right (Guo et al. 2017)."""
         means = self._sums[1:] / np.maximum(self._sums[0], 1.0)
         return [(int(n), float(sure), float(right)) for n, sure, right in zip(self._sums[0], *means, strict=True)]
 
     @property
     def calibration_error(self) -> float:
-        """The expected calibration error: how far probability and frequency are apart, each bin by its share (Naeini 2015)."""
+        """The expected calibration error (Naeini et al. 2015): |mean probability - fraction right|, averaged over guesses."""
         counts, sure, right = self._sums
         return float(np.abs(sure - right).sum() / max(counts.sum(), 1.0))
