@@ -13,7 +13,11 @@ CODE = sorted((ROOT / "charrnn").rglob("*.py"))
 LOG = ROOT / "benchmarks/TRIALS.md"
 INSTEAD = {  # what readers have to read twice: the field's own term, or a plainer word
     r"readings\b": "epochs",
-    r"\bknown by heart|learned by heart": "memorised, overfitting",
+    r"\bby heart\b": "memorise, overfitting",
+    r"\bfrom nothing\b": "from scratch",
+    r"\bis worth\b": "gains",
+    r"\bearns? (its|their) time\b|\bin vain\b": "does not pay",
+    r"\bunlearn": "forget",
     r"\bstands? in\b": "is in",
     r"\bhas a fault\b": "internal error",
     r"\bis none of\b": "must be one of",
