@@ -20,12 +20,12 @@ _HOMES = {"CharrnnError": "errors", "Model": "inference.model", "load": "api", "
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `import charrnn` costs nothing and never brings torch."""
+    """Import a public name when it is first used, so that `import charrnn` is fast and does not import torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'charrnn' has no attribute {name!r}")
     return getattr(import_module(f"charrnn.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    """The public names, before they are imported too: for `dir` and the Tab key."""
+    """List the public names even before they are imported, for `dir` and tab completion."""
     return __all__

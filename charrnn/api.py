@@ -1,4 +1,4 @@
-"""What Python calls: `train` and `load`, with errors in Python's words. torch is imported when `train` is called."""
+"""The Python interface: `train` and `load`. torch is imported only when `train` is called."""
 
 import contextlib
 import functools
@@ -31,7 +31,7 @@ WORD = r"('[^']*'|[^\s;,()]*[^\s;:,()])"
 COMMAND = re.compile(rf"charrnn train {WORD}(?: --resume -o {WORD})?")
 CHOICE = re.compile(rf"--(device|encoding|init-from|precision) (?!must|and|or){WORD}")
 FLAG = re.compile(r"(?<!torchrun )--([a-z]+(?:-[a-z]+)*)")
-ARGUMENTS = {  # for flags that are not their names with underscores
+ARGUMENTS = {  # flags whose argument in Python has another name
     "for": "seconds",
     "model": "its path",
     "resume": "resume=True",
@@ -42,7 +42,7 @@ ARGUMENTS = {  # for flags that are not their names with underscores
 
 
 def to_python(message: str) -> str:
-    """An error or a note of the command line in Python's words.
+    """Translate an error or note of the command line for Python users.
 
     >>> to_python("--hidden-size 0 is too small; replace runs/x with --force")
     'hidden_size 0 is too small; replace runs/x with force=True'
@@ -63,7 +63,7 @@ def to_python(message: str) -> str:
 
 
 def _python_words(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with errors that speak of resume=True where the command line speaks of --resume."""
+    """Decorate a function so that its errors name Python arguments, such as resume=True, instead of flags."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -77,12 +77,12 @@ def _python_words(function: Callable[P, R]) -> Callable[P, R]:
 
 @_python_words
 def load(path: str | Path | None = None) -> Model:
-    """Open a trained model. This is quick, and imports no torch.
+    """Load a trained model. This is fast and does not import torch.
 
-    `path` is a run's folder, a model file, the name of a run under `runs/`, or the name of a base model ("english"). Without
-    it, the newest run under `runs/` is opened.
+    `path` is a run's folder, a model file, the name of a run in `runs/`, or the name of a base model ("english"). The default
+    is the newest run in `runs/`.
 
-    Raises: CharrnnError where there is no such model, or its file is damaged.
+    Raises: CharrnnError if there is no such model, or its file is damaged.
 
     >>> load("runs/the-lamp")  # doctest: +SKIP
     <Model runs/the-lamp/model.safetensors: 2 x 256 lstm, 65 characters>
@@ -122,51 +122,52 @@ def train(
     progress: bool = True,
     watch: "Callable[[Event], None] | None" = None,
 ) -> Model:
-    """Train a model on files, or on a text in memory, and return the best one, which is also saved.
+    """Train a model on files or on a text in memory. The best model is saved and returned.
 
-    Ctrl-C, or a notebook's interrupt, ends the training: the best model so far is saved and returned. What is None is chosen
-    for you, from the size of the text, the time and a quick speed test.
+    Ctrl-C, or a notebook's interrupt, stops the training: the best model so far is saved and returned. Settings that are None
+    are chosen for you, from the size of the text, the time and a quick speed test.
 
-    What it learns:
+    The text:
 
     - `corpus`: a file or folder, or several
-    - `text`: a text in memory instead: a string, or several (a list, a column of a table, a generator), each of which is ended
-      with a line break unless it has one
-    - `records`: "line" or "paragraph" makes each of them a sequence of its own, for such texts as a list of names
-    - `validation`: what is held out to validate on, as a fraction of the text or a file; 0 trains on all of the text
-    - `encoding`: of the files; "bytes" takes each byte for a character
-    - `newlines`: "universal" reads CRLF and CR as line breaks; "keep" leaves them in the text
-    - `max_vocabulary`: how many characters are learned, the most frequent ones
+    - `text`: a text in memory, instead of `corpus`: a string, or several (a list, a column of a table, a generator). Strings
+      without a line break at the end get one
+    - `records`: "line" or "paragraph" trains line by line (or paragraph by paragraph), for texts such as a list of names
+    - `validation`: the held-out text: a fraction of the text, or a file; 0 trains on the whole text
+    - `encoding`: encoding of the files; "bytes" makes each byte a character
+    - `newlines`: "universal" reads CRLF and CR as line breaks; "keep" keeps them in the text
+    - `max_vocabulary`: vocabulary size: only the most frequent characters are kept
 
-    How long, one of:
+    The length, one of:
 
     - `seconds`: a number, or a string such as "30s", "5m" or "1h30m" (default: five minutes)
     - `epochs`: passes over the text
-    - `steps`: batches; with one seed and given sizes, runs repeat exactly
+    - `steps`: number of batches; with the same seed and sizes, runs are exactly reproducible
 
-    The network and how it learns:
+    The network and the training:
 
     - `cell`: "lstm", "gru" or "rnn"
-    - `layers`, `hidden_size`: recurrent layers, and units in each
-    - `embedding`: learned numbers for each character; 0 feeds one-hot vectors
-    - `seq_length`, `batch_size`: characters that gradients flow back through, and sequences in a batch
-    - `dropout`: the probability that a unit is silenced, from 0 to below 1
-    - `learning_rate`: Adam's highest; it falls to zero at the end
-    - `seed`: of all random numbers
+    - `layers`, `hidden_size`: number of recurrent layers, and units in each
+    - `embedding`: embedding size; 0: one-hot vectors
+    - `seq_length`: characters per sequence, for truncated backpropagation through time
+    - `batch_size`: sequences per batch
+    - `dropout`: dropout probability, from 0 to below 1
+    - `learning_rate`: peak learning rate of Adam; the schedule ends at zero
+    - `seed`: random seed
     - `device`: "auto", "cpu", "cuda" or "mps"
     - `precision`: "auto", "float32" or "bfloat16"
-    - `threads`: CPU cores to train on, which change the time and nothing else
+    - `threads`: number of CPU threads; it changes the speed, not the result
     - `init_from`: the model to fine-tune: a Model, its path, or the name of a base model ("english")
 
     The run:
 
     - `out`: its folder (default: `runs/NAME`, after the corpus)
-    - `resume`: continue the run in `out` where it stopped; without `out`, the newest run of that corpus
+    - `resume`: continue the run in `out` (default: the newest run of that corpus)
     - `force`: replace the run in `out`
-    - `progress`: show how far it has come; False prints nothing
-    - `watch`: a function that is given each event of the run, as in `charrnn.training.events`
+    - `progress`: show the progress; False prints nothing
+    - `watch`: a function to call with each event of the run, see `charrnn.training.events`
 
-    Raises: CharrnnError for input that can't be used; where the loss diverges, or nothing can be saved.
+    Raises: CharrnnError for unusable input, or if the loss diverges or the run can't be saved.
 
     >>> model = train("corpora/if-you.txt", seconds="10s", out="runs/rhymes")  # doctest: +SKIP
     >>> model = train(text=["Anna", "Berta", "Clara"], records="line", steps=100)  # doctest: +SKIP
@@ -178,7 +179,7 @@ def train(
     from charrnn.training.data import name_run
     from charrnn.training.distributed import join
 
-    with Interrupt() as early:  # an import of torch that is broken off can't be repeated
+    with Interrupt() as early:  # an interrupted import of torch can't be repeated
         from charrnn.training.run import Run
     if early.came:
         raise KeyboardInterrupt
@@ -199,11 +200,11 @@ def train(
 
 
 def _follow(run: "Run", options: "Options", quiet: bool, watch: "Callable[[Event], None] | None") -> None:
-    """Train, and show how it goes. Raises: KeyboardInterrupt where it is interrupted before its first step."""
+    """Train and show the progress. Raises: KeyboardInterrupt if interrupted before the first step."""
     from charrnn.terminal.line import LineDisplay
 
     if options.seconds is options.epochs is options.steps is None:
-        options = run.origin.options  # on to the length that the run had
+        options = run.origin.options  # the length of the run as it was started
     with LineDisplay(quiet, run.history) as display, Interrupt() as interrupt:
         for note in run.notes:
             display.note(to_python(note))
@@ -220,13 +221,13 @@ def _follow(run: "Run", options: "Options", quiet: bool, watch: "Callable[[Event
 
 
 class Interrupt:
-    """Remembers Ctrl-C, or the interrupt of a notebook, while it is entered; a second one raises KeyboardInterrupt at once."""
+    """Inside a `with` block, Ctrl-C (or a notebook's interrupt) sets `came`; a second one raises KeyboardInterrupt."""
 
     came = False
 
     def __enter__(self) -> Self:
         handler = signal.getsignal(signal.SIGINT)
-        in_main = threading.current_thread() is threading.main_thread()  # no other thread may handle signals
+        in_main = threading.current_thread() is threading.main_thread()  # only the main thread may handle signals
         self._before = handler if in_main and callable(handler) else None
         if self._before is not None:
             signal.signal(signal.SIGINT, self._remember)
@@ -243,7 +244,7 @@ class Interrupt:
 
 
 def _choose_options(asked: dict[str, Any]) -> "Options":
-    """The options among the arguments of `train`. Raises: CharrnnError where one is of another type, or unusable."""
+    """Make Options from the arguments of `train`. Raises: CharrnnError if one has the wrong type or a bad value."""
     from charrnn.options import KEYS, Options, parse_duration, require
 
     if isinstance(asked["seconds"], str):
@@ -264,7 +265,7 @@ def _choose_options(asked: dict[str, Any]) -> "Options":
 
 
 def _convert(name: str, value: Any, types: tuple[type, ...]) -> Any:
-    """The value of an argument as one of these types. Raises: CharrnnError for any other value."""
+    """Convert the value of an argument to one of `types`. Raises: CharrnnError if it is none of them."""
     if value is None and NoneType in types:
         return None
     is_number = type(value) is not bool and isinstance(value, numbers.Real)  # NumPy's are Real, too
@@ -278,7 +279,7 @@ def _convert(name: str, value: Any, types: tuple[type, ...]) -> Any:
 
 
 def _find_sources(corpus: Any, text: Any, end: str, resume: bool) -> "Sources":
-    """What to learn: paths, or a text in memory, of which each string has this end. Raises: CharrnnError for anything else."""
+    """Returns: the paths, or the text in memory, with `end` after each string. Raises: CharrnnError for anything else."""
     from charrnn.options import require
     from charrnn.text.reading import build_corpus
 
@@ -288,7 +289,7 @@ def _find_sources(corpus: Any, text: Any, end: str, resume: bool) -> "Sources":
             return build_corpus(text)
         pieces = text if isinstance(text, Iterable) and not isinstance(text, bytes) else [text]
         strings = (_end_string(string, end) for string in pieces)
-        return build_corpus(iter(lambda: "".join(islice(strings, 1000)), ""))  # many at a time, which is quicker
+        return build_corpus(iter(lambda: "".join(islice(strings, 1000)), ""))  # joining many at a time is faster
     several = isinstance(corpus, Iterable) and not isinstance(corpus, (str, bytes))
     names = list(corpus) if several else [] if corpus is None else [corpus]
     for name in names:
@@ -300,7 +301,7 @@ def _find_sources(corpus: Any, text: Any, end: str, resume: bool) -> "Sources":
 
 
 def _end_string(string: Any, end: str) -> str:
-    """One of a text's strings, with this end. Raises: CharrnnError where it is no string."""
+    """Append `end` to `string` unless it has it. Raises: CharrnnError if it is not a string."""
     if not isinstance(string, str):
         raise CharrnnError(f"text must be a string, or several, not {string!r:.60}")
     return string if string.endswith(end) else string + end

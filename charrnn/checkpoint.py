@@ -1,4 +1,4 @@
-"""Files of models and states: safetensors with JSON under the metadata key `charrnn`, so that reading one runs no code."""
+"""Model and state files: safetensors, with JSON under the metadata key `charrnn`. Reading one runs no code from it."""
 
 import contextlib
 import json
@@ -21,13 +21,13 @@ from charrnn.version import __version__
 
 try:
     import fcntl
-except ImportError:  # Windows: two runs in one folder are not noticed there
+except ImportError:  # Windows: two runs in one folder are not detected
     fcntl = None  # type: ignore[assignment]
 
-RECORD_HASHES = "fingerprint"  # the tensor that says which records a model was given; see `text.records.hash_records`
-TEMPORARY = ".charrnn-{}.tmp"  # the name of a file that is being written; when it is whole, it takes its place
-LONGEST_HEADER = 1 << 24  # bytes; one for all of Unicode has 15.2 million
-LARGEST = 1e6  # no weight is larger: with more, products leave float32
+RECORD_HASHES = "fingerprint"  # the tensor with hashes of a model's training records, see `text.records.hash_records`
+TEMPORARY = ".charrnn-{}.tmp"  # name of a file while it is written, before it is renamed
+LONGEST_HEADER = 1 << 24  # bytes; a vocabulary of all of Unicode needs 15.2 million
+LARGEST = 1e6  # largest weight allowed: with larger ones, products could overflow float32
 TENSOR_TYPES = {
     "F32",
     "F64",
@@ -35,15 +35,17 @@ TENSOR_TYPES = {
     "U8",
     "F16",
     "BF16",
-}  # that our files hold; the last two, of half precision, since format 2
+}  # in our files; the last two (half precision) since format 2
 
 Tensors = dict[str, np.ndarray]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a regular file whole or, with CharrnnError (status 1), not at all: what stood there before is untouched then.
+    """Write a regular file completely or not at all; on an error the old file is unchanged.
 
-    A symlink is followed. What killed programs left half written in the folder is removed.
+    A symlink is followed. Unfinished files of killed programs in the folder are removed.
+
+    Raises: CharrnnError (status 1).
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(TEMPORARY.format(secrets.token_hex(8)))
@@ -53,15 +55,15 @@ def write_atomically(path: Path, data: bytes) -> None:
                 raise OSError("it is no regular file")
         remove_leftovers(target.parent)
         with open(temporary, "xb") as file:
-            with contextlib.suppress(OSError):  # not every disk has locks
+            with contextlib.suppress(OSError):  # not every file system has locks
                 lock(file.fileno())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            if os.name == "nt":  # Windows moves no open file
+            if os.name == "nt":  # Windows can't rename an open file
                 file.close()
             os.replace(temporary, target)
-        with contextlib.suppress(OSError):  # not every system can do this for a folder
+        with contextlib.suppress(OSError):  # not every system can sync a folder
             folder = os.open(target.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -75,24 +77,24 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files in `folder` that no program is writing: those that killed ones left."""
+    """Remove the temporary files that killed programs have left in `folder`."""
     for path in folder.glob(TEMPORARY.format("*")):
-        with contextlib.suppress(OSError):  # another program holds it, or has just removed it
+        with contextlib.suppress(OSError):  # another program has locked it, or has just removed it
             facts = path.stat()
-            if facts.st_size or facts.st_mtime < time.time() - 60:  # one that is new and empty may be about to be locked
+            if facts.st_size or facts.st_mtime < time.time() - 60:  # a new, empty file may not be locked yet
                 with open(path, "r+b") as file:
                     lock(file.fileno())
                     path.unlink()
 
 
 def lock(descriptor: int) -> None:
-    """Hold a file or folder until its descriptor is closed. Raises: BlockingIOError where another program holds it."""
+    """Lock a file or folder until its descriptor is closed. Raises: BlockingIOError if another program has the lock."""
     if fcntl is not None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write(path: Path, tensors: Tensors, header: Json) -> None:
-    """Write `tensors` and `header` as one safetensors file, atomically: of format 1, or 2 where it holds half precision."""
+    """Write a safetensors file atomically. Its format is 1, or 2 if it has tensors in half precision."""
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in sorted(tensors.items())}
     newest = max([1, *(2 for tensor in contiguous.values() if tensor.dtype == np.float16)])
     text = json.dumps({"format": newest, "version": __version__, **header}, ensure_ascii=True, allow_nan=False)
@@ -100,9 +102,9 @@ def write(path: Path, tensors: Tensors, header: Json) -> None:
 
 
 def read(path: Path) -> tuple[Tensors, Json]:
-    """Read a file of `write` in little more memory than its size; half precision becomes float32.
+    """Read a file written by `write`, in little more memory than its size. Half precision becomes float32.
 
-    Raises: CharrnnError where it is no such file, or a newer one.
+    Raises: CharrnnError if it is not such a file, or of a newer format.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -139,7 +141,7 @@ def read(path: Path) -> tuple[Tensors, Json]:
 
 
 def _read_bfloat16(path: Path, names: set[str]) -> Tensors:
-    """Read tensors that are the upper halves of float32, from a file whose header has been held to be sound."""
+    """Read bfloat16 tensors as float32, from a file whose header has been checked."""
     tensors = {}
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little"))) if names else {}
@@ -165,7 +167,7 @@ def _finite(text: str) -> float:
 
 
 def read_model(path: Path) -> tuple[Tensors, ModelHeader]:
-    """Read a model, its tensors held to its header. Raises: CharrnnError that names the file and what is wrong."""
+    """Read a model and check its tensors against its header. Raises: CharrnnError with the file and what is wrong."""
     tensors, header = read(path)
     model = _check_network(path, {name: tensor for name, tensor in tensors.items() if name != RECORD_HASHES}, header)
     hashes = tensors.get(RECORD_HASHES)
@@ -180,7 +182,7 @@ def read_model(path: Path) -> tuple[Tensors, ModelHeader]:
 
 
 def read_state(path: Path) -> tuple[Tensors, StateHeader]:
-    """Read a training state, its network held to its header. Raises: CharrnnError that names the file and what is wrong."""
+    """Read a training state and check its network against its header. Raises: CharrnnError with the file and the fault."""
     tensors, header = read(path)
     network = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     _check_network(path, network, header)
@@ -194,12 +196,12 @@ def read_state(path: Path) -> tuple[Tensors, StateHeader]:
 
 
 def damaged(path: Path, error: Exception) -> CharrnnError:
-    """The error of a state that contradicts itself."""
+    """Make the error for an inconsistent state file."""
     return CharrnnError(f"{path} is damaged ({error}); its model may still be good")
 
 
 def _check_network(path: Path, tensors: Tensors, header: Json) -> ModelHeader:
-    """The header of the network that `tensors` are. Raises: CharrnnError where their names, shapes or numbers can't be its."""
+    """Parse a network's header and check `tensors` against it. Raises: CharrnnError if names, shapes or numbers don't fit."""
     try:
         model = parse_network(header)
     except (KeyError, TypeError, ValueError) as error:
@@ -218,5 +220,5 @@ def _check_network(path: Path, tensors: Tensors, header: Json) -> ModelHeader:
 
 
 def is_sound(tensor: np.ndarray) -> bool:
-    """Whether all of a network's weights are finite and no larger than LARGEST."""
+    """Whether all numbers are finite and at most LARGEST in absolute value."""
     return bool(tensor.min() >= -LARGEST and tensor.max() <= LARGEST)  # false with NaN

@@ -1,6 +1,6 @@
 """The command line: `main` is the program `charrnn`; every error becomes one line and an exit status.
 
-`commands` has the commands: each parses, calls and prints. Nothing heavy is imported at the top: help imports not even NumPy.
+The commands are in `commands`. Nothing heavy is imported at the top: `--help` does not even import NumPy.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def main() -> None:
         else:
             status = app(["--help"], standalone_mode=False, prog_name="charrnn") or 2
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output has gone: nothing is wrong
+    except BrokenPipeError:  # the reader closed the pipe early: not an error
         status = 0
     except SystemExit as left:  # Typer makes one of a broken pipe
         status = 0 if isinstance(left.__context__, BrokenPipeError) else int(left.code or 0)
@@ -75,13 +75,13 @@ def main() -> None:
         else:
             status = _fail(_describe_fault(error), 1)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError):  # there may be none; what can't be written now is lost
+        with contextlib.suppress(AttributeError, OSError):  # a stream may be missing or closed
             stream.flush()
     sys.exit(status)
 
 
 def _describe_fault(error: Exception) -> str:
-    """One line for an exception that nobody foresaw: what it is and where it arose."""
+    """Describe an unexpected exception in one line: what it is and where it was raised."""
     starved = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment", "bad_alloc")
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in starved):
         return "out of memory; take a smaller text, network or batch"
@@ -91,7 +91,7 @@ def _describe_fault(error: Exception) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    """Say what is wrong, unless another rank does."""
+    """Print the error, unless another rank does. Returns: `status`."""
     if message and distributed.is_main():
         output.write_line(f"error: {as_called(message)}")
     return status

@@ -1,4 +1,4 @@
-"""How the program ends before its work is done: by the one exception that is meant for the user, or at once by a signal."""
+"""How the program ends early: by CharrnnError, the one exception meant for the user, or by a signal."""
 
 import contextlib
 import os
@@ -7,20 +7,20 @@ from typing import NoReturn
 
 
 class CharrnnError(Exception):
-    """Something the user can mend. `exit_status` is 2 for unusable input, 1 for what failed while running."""
+    """An error that the user can fix. `exit_status` is 2 for unusable input, 1 for a failure while running."""
 
     def __init__(self, message: str, exit_status: int = 2):
         super().__init__(message)
         self.exit_status = exit_status
 
 
-undo: set[Callable[[], None]] = set()  # what a signal does before it ends the program: removes a half-written file, a bar
+undo: set[Callable[[], None]] = set()  # called when a signal ends the program, for example to remove an unfinished file
 
 
 def leave(status: int) -> NoReturn:
-    """End the program at once. No half-written file is left, and the terminal has its cursor."""
+    """End the program at once, after removing unfinished files and showing the terminal's cursor again."""
     for action in list(undo):
-        with contextlib.suppress(Exception):  # the signal may have come in the midst of it
+        with contextlib.suppress(Exception):  # the signal may have interrupted the action itself
             action()
     with contextlib.suppress(OSError):
         if os.isatty(2):
@@ -29,6 +29,6 @@ def leave(status: int) -> NoReturn:
 
 
 def shorten(names: Sequence[str], most: int = 3) -> str:
-    """A list in words, of at most so many names."""
+    """List at most so many names: "a, b, c and 5 more"."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,6 +1,6 @@
-"""What the files of a run say besides tensors, as dataclasses: headers of models and states, and the lines of a history.
+"""Headers of model and state files, and lines of a run's history, as dataclasses.
 
-Each JSON object is checked once, here. A class's KEYS tell which of its fields have another name in files.
+JSON is parsed and checked only here. KEYS of a class lists the fields that have another name in files.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from charrnn.options import Options, Recipe
 from charrnn.text.records import SEPARATORS
 from charrnn.version import __version__
 
-FORMAT = 2  # the newest that is read; a file says the oldest that fits it
-LARGEST_SIZE = 1 << 24  # of a configuration: all of Unicode has 1.1 million characters
-LEFT_OUT = {"epochs", "init_from", "sample", "records"}  # of JSON objects, where they are None
+FORMAT = 2  # the newest format that this version reads; a file names the oldest format that has all its fields
+LARGEST_SIZE = 1 << 24  # largest size in a configuration
+LEFT_OUT = {"epochs", "init_from", "sample", "records"}  # not written to JSON when they are None
 
 Json = dict[str, Any]  # a JSON object
 T = TypeVar("T")
@@ -27,56 +27,56 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """What a validation found: a line of history.jsonl."""
+    """The result of a validation: a line of history.jsonl."""
 
     step: int
-    characters: int  # learned from so far
+    characters: int  # trained on so far
     seconds: float  # spent so far
-    epochs: float | None = None  # over the training text so far; None in files of earlier versions
+    epochs: float | None = None  # trained so far; None in files of earlier versions
     train_bits_per_character: float  # a running mean
-    validation_bits_per_character: float | None  # None without a validation text
+    validation_bits_per_character: float | None  # None without validation text
     learning_rate: float
-    sample: str | None = None  # what the model wrote then
+    sample: str | None = None  # a sample of the model at this step
 
     @property
     def bits(self) -> float:
-        """What the validation is judged by: the validation text's bits per character, or without one the training text's."""
+        """The loss to compare models by: validation loss or, without validation text, training loss."""
         held_out = self.validation_bits_per_character
         return self.train_bits_per_character if held_out is None else held_out
 
 
 @dataclass(kw_only=True)
 class Counters:
-    """How far a run has come."""
+    """The progress of a run."""
 
     step: int = 0
-    characters: int = 0  # learned from
-    setbacks: int = 0  # times that the loss diverged and the run went back
-    seconds: float = 0.0  # spent, in earlier sittings too
+    characters: int = 0  # trained on
+    setbacks: int = 0  # times that the loss diverged
+    seconds: float = 0.0  # spent in all sessions
     train_bits: float = 0.0  # bits per character, a running mean
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """How a run began."""
+    """How a run was started."""
 
     KEYS: ClassVar = {"corpus_hash": "fingerprint"}
 
     sources: list[str]  # files and folders as absolute paths, "-" for standard input
     corpus_hash: str
-    options: Options  # with the length that was asked for last
-    init_from: str | None = None  # the model whose weights it began with
+    options: Options  # with the length of the last session
+    init_from: str | None = None  # the model that is fine-tuned
 
     @property
     def texts(self) -> list[str]:
-        """The sources and, where it is a file, the validation text."""
+        """The sources, and the validation file if there is one."""
         validation = self.options.validation
         return [*self.sources, validation] if isinstance(validation, str) else self.sources
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How a model came to be; None for what its file does not say in a usable way."""
+    """How a model was trained. Fields are None if the file does not have them, or not in usable form."""
 
     origin: Origin | None = None
     recipe: Recipe | None = None
@@ -85,21 +85,21 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelHeader:
-    """What a model's file says besides its tensors."""
+    """The header of a model file."""
 
     config: Config
     vocabulary: str  # distinct characters in code-point order
-    start: str  # the character after which a text begins
-    unknown: bool = False  # whether U+FFFD stands for all characters outside the vocabulary
-    records: str | None = None  # "line" or "paragraph", where each is a sequence of its own
+    start: str  # the start character: the input before the first character
+    unknown: bool = False  # whether U+FFFD represents all characters outside the vocabulary
+    records: str | None = None  # "line" or "paragraph" for a line-by-line model
     training: Training = field(default_factory=Training)
     format: int = 1
-    version: str = __version__  # of the charrnn that wrote it
+    version: str = __version__  # of charrnn, when the file was written
 
 
 @dataclass(frozen=True, kw_only=True)
 class StateHeader:
-    """What a state's file says besides its tensors."""
+    """The header of a state file."""
 
     KEYS: ClassVar = {"counters": "place"}
 
@@ -108,11 +108,11 @@ class StateHeader:
     recipe: Recipe
     counters: Counters
     history: list[Metrics]
-    job: str | None = None  # the start of torchrun that wrote it
+    job: str | None = None  # identifies the start of torchrun, see training.distributed.find_job
 
 
 def to_json(values: Any) -> Json:
-    """A dataclass as a JSON object, under the keys that files have for its fields."""
+    """Convert a dataclass to a JSON object."""
     keys = getattr(values, "KEYS", {})
     return {
         keys.get(name, name): to_json(value) if dataclasses.is_dataclass(value) else value
@@ -122,7 +122,7 @@ def to_json(values: Any) -> Json:
 
 
 def model_to_json(header: ModelHeader) -> Json:
-    """The header of a model's file."""
+    """Convert the header of a model file to JSON."""
     origin, recipe, metrics = to_json(header.training).values()
     training = (origin or {}) | ({"recipe": recipe} if recipe else {}) | (metrics or {})
     training.pop("sample", None)  # the history has it
@@ -132,14 +132,14 @@ def model_to_json(header: ModelHeader) -> Json:
 
 
 def state_to_json(header: StateHeader) -> Json:
-    """The header of a state's file."""
+    """Convert the header of a state file to JSON."""
     history = [to_json(metrics) for metrics in header.history]
     values = model_to_json(header.model) | to_json(header) | {"history": history}
     return {name: value for name, value in values.items() if name not in ("model", "training")}
 
 
 def parse_model(header: Json) -> ModelHeader:
-    """The header of a model's file. Raises: KeyError, TypeError or ValueError where it is unusable."""
+    """Parse the header of a model file. Raises: KeyError, TypeError or ValueError if it is unusable."""
     values = _object(header.get("training"))
     usable: Json = {}
     for name, kind in (("origin", Origin), ("recipe", Recipe), ("metrics", Metrics)):
@@ -149,7 +149,7 @@ def parse_model(header: Json) -> ModelHeader:
 
 
 def parse_network(header: Json) -> ModelHeader:
-    """The part of a header that describes a network. Raises: KeyError, TypeError or ValueError where it is unusable."""
+    """Parse the part of a header that describes the network. Raises: KeyError, TypeError or ValueError if it is unusable."""
     vocabulary, start, records = header["vocabulary"], header["start"], header.get("records")
     config = parse(Config, {"residual": False, **_object(header["config"])}, complete=True)
     if not isinstance(vocabulary, str) or list(vocabulary) != sorted(set(vocabulary)) or not vocabulary:
@@ -158,7 +158,7 @@ def parse_network(header: Json) -> ModelHeader:
         raise ValueError("its start is not a character of the vocabulary")
     if records not in (None, *SEPARATORS) or (records and start != "\n"):
         raise ValueError(f"its records are not one of {', '.join(SEPARATORS)}, or don't begin after a line break")
-    vocabulary.encode("utf-8")  # raises ValueError where a character is not one of Unicode's
+    vocabulary.encode("utf-8")  # raises ValueError for lone surrogates
     V, H, layers = config.vocabulary_size, config.hidden_size, config.num_layers
     if max(V, H, layers, config.embedding_size) > LARGEST_SIZE:
         raise ValueError("a size is not a whole number in range")
@@ -174,7 +174,7 @@ def parse_network(header: Json) -> ModelHeader:
 
 
 def parse_state(header: Json) -> StateHeader:
-    """The header of a state's file. Raises: KeyError, TypeError, ValueError or CharrnnError where it is unusable."""
+    """Parse the header of a state file. Raises: KeyError, TypeError, ValueError or CharrnnError if it is unusable."""
     model = parse_network(header)
     origin = parse(Origin, header["origin"], exact=False)
     recipe = parse(Recipe, header["recipe"])
@@ -190,9 +190,12 @@ def parse_state(header: Json) -> StateHeader:
 
 
 def parse(kind: type[T], values: Any, complete: bool = False, exact: bool = True) -> T:
-    """The dataclass `kind` of a JSON object. Raises: TypeError; KeyError for missing (`complete`) or other keys (`exact`)."""
+    """Convert a JSON object to the dataclass `kind`.
+
+    Raises: TypeError for wrong values; KeyError for missing keys if `complete`, for unknown keys if `exact`.
+    """
     hints, keys = typing.get_type_hints(kind), getattr(kind, "KEYS", {})
-    names = {keys.get(name, name): name for name in hints if name not in ("KEYS", "EARLIER")}  # of the fields, by their keys
+    names = {keys.get(name, name): name for name in hints if name not in ("KEYS", "EARLIER")}  # key -> field
     values = getattr(kind, "EARLIER", {}) | _object(values)
     missing, unknown = names.keys() - values.keys(), values.keys() - names.keys()
     if odd := (missing if complete else set()) | (unknown if exact else set()):
@@ -201,7 +204,7 @@ def parse(kind: type[T], values: Any, complete: bool = False, exact: bool = True
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
-    """`value`, held to a type: whole numbers within 64 bits and from 0 on, other numbers finite."""
+    """Check that `value` has the type `hint`; integers must be in [0, 2^63), other numbers finite. Raises: TypeError."""
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return parse(hint, value)

@@ -1,4 +1,4 @@
-"""What a user asks of a training (`Options`), and all that was decided for it (`Recipe`): plain values, kept in headers."""
+"""Training settings: what the user asks for (`Options`), and what was chosen (`Recipe`). Both are stored in headers."""
 
 import math
 import re
@@ -13,9 +13,9 @@ from charrnn.text.records import SEPARATORS
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
-KEYS = {"num_layers": "layers", "embedding_size": "embedding"}  # names in files and flags that are not the field's
-LONGEST = 10**12  # of a run, in seconds, epochs or steps
-LIMITS = {  # the least and the largest value of each whole number
+KEYS = {"num_layers": "layers", "embedding_size": "embedding"}  # fields that have another name in files and flags
+LONGEST = 10**12  # longest run, in seconds, epochs or steps
+LIMITS = {  # smallest and largest value of each integer option
     "num_layers": (0, 64),
     "hidden_size": (1, 65536),
     "embedding_size": (0, 65536),
@@ -29,10 +29,10 @@ LIMITS = {  # the least and the largest value of each whole number
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user asks for; None leaves the choice to `training.recipe.choose`. Raises: CharrnnError for unusable values."""
+    """What the user asks for. None: `training.recipe.choose` decides. Raises: CharrnnError for bad values."""
 
     KEYS: ClassVar = KEYS
-    EARLIER: ClassVar = {"newlines": "keep"}  # in files of earlier versions, which lack it
+    EARLIER: ClassVar = {"newlines": "keep"}  # defaults for files of earlier versions, which lack the field
 
     seconds: float | None = None  # --for
     epochs: float | None = None
@@ -45,15 +45,15 @@ class Options:
     batch_size: int | None = None
     dropout: float | None = None
     learning_rate: float | None = None
-    validation: str | float | None = None  # a fraction of the text, or the path of a file; None: see `training.data`
+    validation: str | float | None = None  # a fraction of the text, or a file's path; None: see `training.data`
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
     encoding: str = "utf-8"
     newlines: str = "universal"  # or "keep", see text.decoding
-    max_vocabulary: int | None = None  # the most frequent characters that are learned; None: all
-    records: str | None = None  # "line" or "paragraph": each of them a sequence of its own; None: the text is one
-    threads: int | None = None  # to train on; they change no weight; None: the cores that the process may use
+    max_vocabulary: int | None = None  # keep only the most frequent characters; None: all
+    records: str | None = None  # "line" or "paragraph" for records; None for running text
+    threads: int | None = None  # don't change the weights; None: the cores of this process
 
     def __post_init__(self) -> None:
         lengths = {"--for": self.seconds, "--epochs": self.epochs, "--steps": self.steps}
@@ -77,7 +77,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that training needs to know besides the text; kept with the model."""
+    """All training settings, stored with the model."""
 
     KEYS: ClassVar = KEYS | {"epochs": "passes", "max_epochs": "most_passes"}
 
@@ -88,23 +88,23 @@ class Recipe:
     seq_length: int
     batch_size: int
     dropout: float
-    learning_rate: float  # Adam's highest
+    learning_rate: float  # the peak of Adam's schedule
     seed: int
     precision: str
     residual: bool = False  # see network.config.Config
-    epochs: float = 0.0  # over the training text, as far as could be told beforehand
+    epochs: float = 0.0  # as estimated before training
     weight_decay: float = 0.0  # of the matrices between hidden units
-    recurrent_dropout: float = 0.0  # the probability that one of their weights is silenced
-    max_epochs: float = 0.0  # after which the run ends before its time; 0: never
-    shards: int = 0  # into which a batch is cut, see training.shards; 0: not decided, in files of earlier versions
-    records: str | None = None  # then `batch_size` is in records of mean length, and no more than `seq_length` of one is read
+    recurrent_dropout: float = 0.0  # the probability of dropping one of their weights
+    max_epochs: float = 0.0  # a run for a time ends after so many; 0: no limit
+    shards: int = 0  # see training.shards; 0 in files of earlier versions
+    records: str | None = None  # "line" or "paragraph": `batch_size` counts records, `seq_length` is their maximum length
 
     def __post_init__(self) -> None:
         require(0 <= self.weight_decay <= 10, f"weight decay {self.weight_decay} is not between 0 and 10")
         require(0 <= self.recurrent_dropout < 0.99, f"recurrent dropout {self.recurrent_dropout} is not below 0.99")
 
     def describe(self) -> str:
-        """For people: "2-layer LSTM, 256 units; batch 28 x 64 characters; dropout 0.5"."""
+        """Describe in words: "2-layer LSTM, 256 units; batch 28 x 64 characters; dropout 0.5"."""
         layers = describe_layers(self.cell, num_layers=self.num_layers, hidden_size=self.hidden_size)
         each = f"{self.records}s" if self.records else f"x {self.seq_length} characters"
         parts = [layers, f"batch {self.batch_size} {each}", f"dropout {self.dropout:g}"]
@@ -117,15 +117,15 @@ def one_of(allowed: Sequence[str]) -> str:
 
 
 def flag_of(name: str) -> str:
-    """The command line's flag for an option: "--layers" for num_layers, "--hidden-size" for hidden_size."""
+    """The command-line flag of an option: "--layers" for num_layers, "--hidden-size" for hidden_size."""
     return "--" + KEYS.get(name, name).replace("_", "-")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in `text`: "90", "90s", "5m", "1h30m", "0.5h". Raises: CharrnnError where it is none, or not above 0."""
+    """Convert a duration such as "90", "90s", "5m", "1h30m" or "0.5h" to seconds. Raises: CharrnnError."""
     match = re.fullmatch(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text.strip())
     try:
-        parts = [float(part or 0) for part in match.groups()] if match and text.strip() else []  # none: too few to zip
+        parts = [float(part or 0) for part in match.groups()] if match and text.strip() else []  # empty: zip raises ValueError
         seconds = sum(part * unit for part, unit in zip(parts, (86400, 3600, 60, 1), strict=True))
     except ValueError:
         raise CharrnnError(f"--for {text!r} is no length of time; write 30s, 5m or 1h30m") from None
@@ -135,6 +135,6 @@ def parse_duration(text: str) -> float:
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise CharrnnError with `message` where `condition` does not hold."""
+    """Raise CharrnnError with `message` unless `condition` is true."""
     if not condition:
         raise CharrnnError(message)

@@ -1,4 +1,4 @@
-"""A run's folder: its lock, who may begin in it, and the files that are found and written in it."""
+"""The folder of a run: claim and lock it, write its files, find models and runs."""
 
 import contextlib
 import glob
@@ -21,16 +21,16 @@ MODEL = "model.safetensors"
 STATE = "state.safetensors"
 HISTORY = "history.jsonl"
 CORPUS = "corpus.json"
-FORECAST = "forecast.safetensors"  # the model that `charrnn forecast` keeps in a folder
+FORECAST = "forecast.safetensors"  # the model of `charrnn forecast`
 FILES = (MODEL, STATE, HISTORY, CORPUS)  # of a run
-RUNS = Path("runs")  # where runs are kept that are given no folder
-BASES = Path(__file__).parent / "bases"  # models that come with the package
-HEAD = 4096  # bytes that tell a text from other files
-LISTED = 10  # runs that an error names at most
+RUNS = Path("runs")  # default parent of run folders
+BASES = Path(__file__).parent / "bases"  # the base models, which come with the package
+HEAD = 4096  # bytes to read to recognize text
+LISTED = 10  # most runs listed in an error
 
 
 class RunFolder:
-    """A run's folder. While it is locked, one process holds it; the system ends the lock with the process."""
+    """The folder of a run. Only one process can lock it; the lock ends with the process."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -38,10 +38,10 @@ class RunFolder:
 
     @classmethod
     def claim(cls, out: Path | None, name: str, force: bool, texts: Sequence[SourceFile]) -> Self:
-        """Make the folder of a new run and lock it: `out`, or `runs/NAME`, numbered where a run stands there already.
+        """Make and lock the folder of a new run: `out`, or `runs/NAME`, with a number added if that has a run.
 
-        Of two runs that want one folder at once, one gets it. With `force` a run in it is replaced.
-        Raises: CharrnnError, also where a file of the run would replace one of its `texts`.
+        If two runs claim a folder at once, only one gets it. With `force` an old run in it is replaced.
+        Raises: CharrnnError, also if the run would overwrite one of its `texts`.
         """
         fixed = out is not None or force
         for number in itertools.count(1):
@@ -64,17 +64,17 @@ class RunFolder:
                 continue
             if force or not _is_used(path):
                 break
-            folder.unlock()  # another run came first, and has ended since we looked
+            folder.unlock()  # another run was there in the meantime
             if fixed:
                 require_unused(path)
         return folder
 
     def lock(self) -> None:
-        """Hold the folder, and clear what a killed run left half written. Raises: CharrnnError where another run holds it."""
+        """Lock the folder and remove unfinished files of killed runs. Raises: CharrnnError if another run has the lock."""
         if self._descriptor >= 0:
             return
         try:
-            if os.name != "nt":  # Windows opens no folder: there two runs in one are not noticed
+            if os.name != "nt":  # Windows can't open a folder: two runs in one are not detected
                 self._descriptor = os.open(self.path, os.O_RDONLY)
                 lock(self._descriptor)
         except BlockingIOError:
@@ -87,41 +87,41 @@ class RunFolder:
         remove_leftovers(self.path)
 
     def unlock(self) -> None:
-        """Let others have the folder."""
+        """Release the lock."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
 
     def require_there(self) -> None:
-        """Raise CharrnnError (status 1) where the folder is no longer the one that was locked."""
+        """Raise CharrnnError (status 1) if the locked folder has been deleted or moved."""
         with contextlib.suppress(OSError):
             if self._descriptor < 0 or os.path.samestat(os.stat(self.path), os.fstat(self._descriptor)):
                 return
         raise CharrnnError(f"{self.path} has been deleted or moved under the run; nothing more can be saved in it", 1)
 
     def open_state(self) -> tuple[Tensors, StateHeader]:
-        """Lock the folder and read its state. Raises: CharrnnError where there is none or it is damaged."""
+        """Lock the folder and read its state. Raises: CharrnnError if there is none or it is damaged."""
         if not (self.path / STATE).exists():
             raise CharrnnError(f"{self.path} has nothing saved to resume; begin it again with the command that began it")
         self.lock()
         return checkpoint.read_state(self.path / STATE)
 
     def save_state(self, tensors: Tensors, header: StateHeader) -> None:
-        """Write the state. Raises: CharrnnError (status 1) where it can't be written."""
+        """Write the state. Raises: CharrnnError (status 1) if it can't be written."""
         self.require_there()
         checkpoint.write(self.path / STATE, tensors, state_to_json(header))
 
     def save_model(self, tensors: Tensors, header: ModelHeader) -> None:
-        """Write the model. Raises: CharrnnError (status 1) where it can't be written."""
+        """Write the model. Raises: CharrnnError (status 1) if it can't be written."""
         checkpoint.write(self.path / MODEL, tensors, model_to_json(header))
 
     def save_history(self, history: Sequence[Metrics]) -> None:
-        """Write a line for each validation. Raises: CharrnnError (status 1) where it can't be written."""
+        """Write one line per validation. Raises: CharrnnError (status 1) if it can't be written."""
         lines = "".join(json.dumps(to_json(metrics)) + "\n" for metrics in history)
         write_atomically(self.path / HISTORY, lines.encode())
 
     def save_manifest(self, corpus_hash: str, files: Sequence[SourceFile]) -> None:
-        """Write which files the run is trained on. Raises: CharrnnError (status 1), unlocked, where it can't be written."""
+        """Write the list of source files. Raises: CharrnnError (status 1) if it can't be written; then unlocks the folder."""
         manifest = {"fingerprint": corpus_hash, "files": [vars(file) for file in files]}
         with contextlib.ExitStack() as failing:
             failing.callback(self.unlock)
@@ -130,7 +130,7 @@ class RunFolder:
 
 
 def is_same(path: Path, source: str | Path | int) -> bool:
-    """Whether `source`, a path, "-" for standard input or a descriptor, is the file at `path`."""
+    """Whether `source` (a path, "-" for standard input, or a file descriptor) is the file at `path`."""
     with contextlib.suppress(OSError, ValueError):
         return os.path.samestat(os.stat(path), os.stat(0 if str(source) == STDIN else source))
     return False
@@ -141,7 +141,7 @@ def _is_used(folder: Path) -> bool:
 
 
 def require_unused(folder: Path) -> None:
-    """Raise CharrnnError where a new run can't begin in `folder`."""
+    """Raise CharrnnError if `folder` can't be used for a new run."""
     if _is_used(folder):
         raise CharrnnError(f"{folder} holds a run already; continue it with --resume, or replace it with --force")
     if folder.exists() and not folder.is_dir():
@@ -149,12 +149,12 @@ def require_unused(folder: Path) -> None:
 
 
 def read_history(folder: Path) -> list[Metrics]:
-    """The validations of the run in `folder`, in order; none without a history. Raises: CharrnnError where it is damaged."""
+    """The validations of the run in `folder`, in order; empty without a history. Raises: CharrnnError if it is damaged."""
     path = folder / HISTORY
     if not path.exists():
         return []
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # reading a pipe would block
             raise ValueError("it is no regular file")
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -170,8 +170,8 @@ def read_history(folder: Path) -> list[Metrics]:
 
 
 def read_manifest(folder: Path) -> list[SourceFile]:
-    """The files that the run in `folder` was trained on, as far as can be told; see `Corpus.files`."""
-    if not (folder / CORPUS).is_file():  # a pipe would be waited for
+    """The source files of the run in `folder` (see `Corpus.files`); empty if unknown."""
+    if not (folder / CORPUS).is_file():  # reading a pipe would block
         return []
     try:
         return [SourceFile(**facts) for facts in json.loads((folder / CORPUS).read_bytes())["files"]]
@@ -180,7 +180,7 @@ def read_manifest(folder: Path) -> list[SourceFile]:
 
 
 def find_resumable(name: str) -> Path:
-    """The folder of the newest run under `runs/` that can be resumed, of those whose name begins so. Raises: CharrnnError."""
+    """The folder of the newest resumable run in `runs/` whose name starts with `name`. Raises: CharrnnError."""
     states = list(RUNS.glob(f"{glob.escape(name)}*/{STATE}"))
     if not states:
         raise CharrnnError(f"no run to resume under runs/{name}; name its folder with --out")
@@ -188,23 +188,23 @@ def find_resumable(name: str) -> Path:
 
 
 def output_folder(model: Path) -> Path:
-    """Where outputs about a model go that are given no name: beside it; for a base model into the current folder."""
+    """The default folder for outputs about a model: the model's own; for a base model, the current folder."""
     return Path() if model.parent == BASES else model.parent
 
 
 def list_bases() -> list[str]:
-    """The names of the models that come with the package."""
+    """The names of the base models."""
     return sorted(path.stem for path in BASES.glob("*.safetensors"))
 
 
 def list_runs(file: str = MODEL) -> list[str]:
-    """The names of the runs under `runs/` that have this file, by default a model, the newest first."""
+    """The names of the runs in `runs/` that have this file, newest first."""
     found = sorted(RUNS.glob(f"*/{file}"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [path.parent.name for path in found]
 
 
 def is_model(name: str | Path) -> bool:
-    """Whether this names a model: a run's folder, a model file, a run under `runs/` or a base model."""
+    """Whether `name` is a model: a run's folder, a model file, the name of a run in `runs/` or of a base model."""
     path = Path(name)
     if os.path.exists(path):
         return path.suffix == ".safetensors" or os.path.exists(path / MODEL)
@@ -212,13 +212,13 @@ def is_model(name: str | Path) -> bool:
 
 
 def is_forecast(name: str | Path) -> bool:
-    """Whether this names a folder, maybe under `runs/`, with a model that `charrnn forecast` keeps."""
+    """Whether `name` is a folder, perhaps in `runs/`, with a forecast model."""
     return any(os.path.exists(folder / FORECAST) for folder in (Path(name), RUNS / name))
 
 
 def is_text(path: str | Path) -> bool:
-    """Whether this is a file that looks like text. A model file never does: it begins with a number that has zero bytes."""
-    if not os.path.isfile(path):  # a pipe would be waited for
+    """Whether `path` is a file that looks like text. A model file does not: it starts with a number with zero bytes."""
+    if not os.path.isfile(path):  # reading a pipe would block
         return False
     try:
         with open(path, "rb") as file:
@@ -229,9 +229,9 @@ def is_text(path: str | Path) -> bool:
 
 
 def find_model(path: str | Path | None) -> Path:
-    """The model file that `path` means: a run's folder, that file, a base model or a run under `runs/`; else the newest run's.
+    """Find the model file for a run's folder, a model file, or the name of a base model or run; default: the newest run.
 
-    Raises: CharrnnError where there is none, or `path` is a text.
+    Raises: CharrnnError if there is none, or `path` is a text.
     """
     if path is None:
         if runs := list_runs():
@@ -263,9 +263,9 @@ def find_model(path: str | Path | None) -> Path:
 
 
 def find_forecast(path: Path) -> Path:
-    """The file of the forecast model that `path` means: its folder, maybe under `runs/`, or that file.
+    """Find the file of a forecast model, given its folder (perhaps in `runs/`) or the file itself.
 
-    Raises: CharrnnError where there is none, or `path` is another model or a text.
+    Raises: CharrnnError if there is none, or `path` is another kind of model or a text.
     """
     for folder in (path, RUNS / path):
         if os.path.exists(folder / FORECAST):

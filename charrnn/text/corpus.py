@@ -1,4 +1,4 @@
-"""Texts as ids: a `Corpus` holds one of any length. Letters: N characters, V vocabulary."""
+"""Texts as ids: a `Corpus` is a text of any length. Shapes: N characters, V vocabulary size."""
 
 import copy
 from bisect import bisect_right
@@ -11,14 +11,14 @@ import numpy as np
 
 from charrnn.text.vocabulary import UNKNOWN, Ids, Vocabulary, code_points, text_of
 
-BLOCK = 1 << 20  # characters that are held at a time when all of a text is read
-PIECES = 64  # of a long text that `count_ids` samples
-PIECE = 1 << 16  # characters of each of them
-CHUNK = 1 << 12  # characters between two marks in a text that some are left out of; it divides BLOCK
+BLOCK = 1 << 20  # characters in memory at a time when a whole text is scanned
+PIECES = 64  # pieces of a long text that `count_ids` samples
+PIECE = 1 << 16  # characters of a piece
+CHUNK = 1 << 12  # characters between two index entries of an EncodedCorpus; divides BLOCK
 
 
 class Sliced(Protocol):
-    """What has a length and gives an array for a slice of it: an array, or what reads or makes one when asked."""
+    """A sequence whose slices are arrays: an array, or an object that reads or computes them on demand."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, part: slice, /) -> np.ndarray: ...
@@ -28,22 +28,22 @@ class Sliced(Protocol):
 class SourceFile:
     """A file that a text was read from."""
 
-    file: str  # its absolute path, "-" for standard input
+    file: str  # absolute path; "-" for standard input
     bytes: int | None  # None for a pipe
     hash: str  # of its bytes
 
 
 class Corpus:
-    """A text of any length as ids, which its characters have in the order in which they first appear; slices are arrays."""
+    """A text of any length as ids. Ids are numbered in order of first appearance; slices are arrays."""
 
     def __init__(self, ids: Sliced, codes: np.ndarray, firsts: np.ndarray, corpus_hash: str):
-        """`codes` are the code points of the alphabet, `firsts` the place where each of them first appears."""
+        """`codes` are the code points of the alphabet, `firsts` the position where each first appears."""
         self._ids, self._codes, self._firsts = ids, codes, firsts
         self.start, self.stop = 0, len(ids)
-        self.corpus_hash = corpus_hash  # two texts with the same one are the same
-        self.notes: list[str] = []  # for the user, on how it was read
+        self.corpus_hash = corpus_hash  # equal for equal texts only
+        self.notes: list[str] = []  # for the user
         self.files: list[SourceFile] = []
-        self.path: Path | None = None  # where its ids are kept
+        self.path: Path | None = None  # the file with its ids, if they are cached
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -54,11 +54,11 @@ class Corpus:
 
     @property
     def alphabet(self) -> str:
-        """The characters that appear before its end; character i has the id i."""
+        """The characters that appear before its end; id i is character i."""
         return text_of(self._codes[: np.searchsorted(self._firsts, self.stop)])
 
     def split(self, validation: float) -> tuple["Corpus", "Corpus"]:
-        """Cut the last `validation` (a fraction of 0 to below 1) of it off: (training text, validation text)."""
+        """Split off the last `validation`, a fraction in [0, 1). Returns: training text, validation text."""
         training, held_out = copy.copy(self), copy.copy(self)
         training.stop = held_out.start = self.stop - int(len(self) * validation)
         return training, held_out
@@ -68,10 +68,10 @@ class Corpus:
         return text_of(self._codes[self[slice(start, stop)]])
 
     def lines(self, places: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """The line and the column of each of `places`, both from 1 on."""
+        """Line and column, counted from 1, of each position in `places`."""
         line_break = self.alphabet.find("\n")
         where: dict[int, tuple[int, int]] = {}
-        line, start = 1, 0  # that the block begins in, and its first character
+        line, start = 1, 0  # line at the start of the block, and that line's first position
         for begin in range(0, len(self) if places else 0, PIECE):
             breaks = begin + np.flatnonzero(self[begin : begin + PIECE] == line_break)
             starts = [start, *(breaks + 1).tolist()]  # of the block's lines
@@ -83,35 +83,35 @@ class Corpus:
         return where
 
     def counts(self) -> np.ndarray:
-        """How often it has each character of the alphabet."""
+        """How often each character of the alphabet occurs."""
         return count_ids(self, len(self.alphabet), sampled=False)
 
     def vocabulary(self, most: int | None = None) -> Vocabulary:
-        """Its characters; or the `most` frequent ones of them and the UNKNOWN symbol, if it has more."""
+        """All its characters; if there are more than `most`, the `most` frequent ones and the UNKNOWN symbol."""
         alphabet = self.alphabet
         if most is None or len(alphabet) <= most:
             return Vocabulary(alphabet)
         codes = code_points(alphabet)
-        order = np.lexsort((codes, -self.counts()))  # the most frequent first, and equals in Unicode's order
+        order = np.lexsort((codes, -self.counts()))  # by frequency; ties: by code point
         kept = codes[order][codes[order] != ord(UNKNOWN)][:most]
         return Vocabulary(text_of(kept) + UNKNOWN, unknown=True)
 
     def ids(self, vocabulary: Vocabulary, start: int = 0, stop: int | None = None) -> Ids:
-        """The ids that `vocabulary` gives the characters from `start` to `stop`, as `Vocabulary.encode` would, (n,) int32."""
+        """The ids of `vocabulary` for the characters from `start` to `stop`, as `Vocabulary.encode` gives them, (n,) int32."""
         return vocabulary.encode(self.alphabet).take(self[slice(start, stop)])
 
     def encoded(self, vocabulary: Vocabulary) -> Sliced:
-        """All of it in the ids of `vocabulary`, without the characters that it lacks; a slice is made when asked for."""
+        """The whole text in ids of `vocabulary`, without unknown characters. Slices are computed on demand."""
         return EncodedCorpus(self, vocabulary.encode(self.alphabet))
 
 
 class EncodedCorpus:
-    """What `Corpus.encoded` gives: `table` has each character's id in the vocabulary, -1 for those to leave out."""
+    """The result of `Corpus.encoded`; `table` maps the corpus's ids to the vocabulary's, or to -1 for unknown characters."""
 
     def __init__(self, corpus: Corpus, table: Ids):
         self.corpus = corpus
         self.table = table
-        self.before: np.ndarray | None = None  # how many characters stay before each CHUNK-th: so the n-th is found
+        self.before: np.ndarray | None = None  # number of known characters before each chunk, to find the n-th
         if (table < 0).any():
             stay = [np.zeros(1, np.int64)]
             for at in range(0, len(corpus), BLOCK):
@@ -132,7 +132,7 @@ class EncodedCorpus:
 
 
 def count_ids(ids: Sliced, vocabulary_size: int, sampled: bool = True) -> np.ndarray:
-    """How often `ids` have each character, (V,); if `sampled`, PIECES of a long text are counted, evenly apart."""
+    """Count each character, (V,). If `sampled`, only PIECES evenly spaced pieces of a long text are counted."""
     counts = np.zeros(vocabulary_size, np.int64)
     for start in range(0, len(ids), max(PIECE, -(-len(ids) // PIECES)) if sampled else PIECE):
         counts += np.bincount(ids[start : start + PIECE], minlength=vocabulary_size)

@@ -1,4 +1,4 @@
-"""Bytes into text: encodings, byte-order marks and line ends; and what a file is that is no text."""
+"""Decode bytes to text: encodings, byte-order marks, line ends. Recognizes files that are not text."""
 
 import codecs
 import io
@@ -8,10 +8,10 @@ from itertools import chain
 
 from charrnn.errors import CharrnnError
 
-HEAD = 8192  # bytes at the beginning of a file that tell what it is
-NEWLINES = ("universal", "keep")  # whether CRLF and CR are read as line breaks, or stay as they are
+HEAD = 8192  # first bytes of a file, to recognize its format
+NEWLINES = ("universal", "keep")  # read CRLF and CR as line breaks, or keep them
 LINE_ENDS = {"\r\n": "CRLF", "\r": "CR"}
-BYTE_ORDER_MARKS = {  # UTF-32's first: its little-endian one begins with that of UTF-16
+BYTE_ORDER_MARKS = {  # UTF-32 first: its little-endian mark starts with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -20,7 +20,7 @@ BYTE_ORDER_MARKS = {  # UTF-32's first: its little-endian one begins with that o
 SAVE = "save it as plain text"
 UNPACK = "unpack it and name the folder"
 IMAGE = "it holds no text"
-FORMATS = (  # the place of some bytes in a file, these bytes, what the file is then, and what to do about it
+FORMATS = (  # offset in the file, bytes there, name of the format, advice
     (0, b"%PDF-", "a PDF file", "extract its text first, for example with pdftotext"),
     (0, b"\xd0\xcf\x11\xe0", "a Word, Excel or PowerPoint file", SAVE),
     (0, b"\x89PNG", "a PNG image", IMAGE),
@@ -40,7 +40,7 @@ FORMATS = (  # the place of some bytes in a file, these bytes, what the file is 
     (257, b"ustar", "a tar archive", UNPACK),
 )
 ZIP = b"PK\3\4"
-ZIPPED = (  # what stands near the beginning of a document that is a ZIP archive of its parts
+ZIPPED = (  # formats that are ZIP archives: bytes near the beginning, name, advice
     (b"word/", "a Word document", SAVE),
     (b"xl/", "an Excel workbook", "save it as CSV or plain text"),
     (b"ppt/", "a PowerPoint presentation", SAVE),
@@ -48,12 +48,12 @@ ZIPPED = (  # what stands near the beginning of a document that is a ZIP archive
     (b"epub+zip", "an EPUB book", SAVE),
     (ZIP, "a ZIP archive", UNPACK),
 )
-NO_TEXT = {"Cc", "Cn", "Co", "Cs"}  # Unicode's categories of what hardly comes in a text
-CONTROLS = "\t\n\f\r"  # but for these
+NO_TEXT = {"Cc", "Cn", "Co", "Cs"}  # Unicode categories that are rare in text,
+CONTROLS = "\t\n\f\r"  # except these
 
 
 class NotTextError(CharrnnError):
-    """A file is not text in the encoding: `fault`, and what to do about it, which may be to name an `encoding`."""
+    """A file is not text in the encoding. `cure` is advice, `encoding` another encoding to try, if there is one."""
 
     def __init__(self, fault: str, cure: str, encoding: str = ""):
         super().__init__(f"{fault}; {cure}")
@@ -62,7 +62,7 @@ class NotTextError(CharrnnError):
 
 
 class WrongHeadError(NotTextError):
-    """A file is not text, as its first bytes tell."""
+    """A file is not text, judged by its first bytes."""
 
 
 class Decoder:
@@ -72,10 +72,10 @@ class Decoder:
         self.encoding = encoding
         self.codec = find_codec(encoding)
         self.newlines = "keep" if encoding == "bytes" else newlines  # one of NEWLINES
-        self.line_ends: set[str] = set()  # that were read as line breaks
+        self.line_ends: set[str] = set()  # seen so far
 
     def check_head(self, head: bytes, name: str) -> None:
-        """Raise WrongHeadError where a file that begins with `head`, HEAD bytes or all, is not text. `name` is shown."""
+        """Raise WrongHeadError if a file that starts with `head` (HEAD bytes or all) is not text. `name` is for messages."""
         if self.encoding == "bytes":
             return
         if found := find_format(head):
@@ -88,7 +88,7 @@ class Decoder:
         raise WrongHeadError(f"{name} holds NUL bytes, so it is not text", cure, "bytes")
 
     def decode(self, blocks: Iterator[bytes], name: str) -> Iterator[str]:
-        """The text of a file, piece by piece; the last block is empty. Raises: NotTextError, which names the first bad byte."""
+        """Decode the `blocks` of a file, of which the last is empty. Raises: NotTextError with the first bad byte."""
         head, blocks = _peek(blocks)
         self.check_head(head, name)
         encoding = (self.codec.name == "utf-8" and find_mark(head)) or self.encoding
@@ -96,10 +96,10 @@ class Decoder:
         assert make_decoder is not None
         decoder = make_decoder()
         line_ends = io.IncrementalNewlineDecoder(None, translate=True)
-        done = 0  # bytes, whether there was any text, and whether it ended with a CR, which waits for what follows
-        begun = waits = False
+        done = 0  # bytes
+        begun = waits = False  # whether there was any text; whether it ended with a CR, which may be half of a CRLF
         for block in blocks:
-            waiting = len(decoder.getstate()[0])  # bytes of a character that the last block broke off
+            waiting = len(decoder.getstate()[0])  # bytes of an incomplete character at the end of the last block
             try:
                 text = decoder.decode(block, final=not block)
             except UnicodeError as error:
@@ -118,7 +118,7 @@ class Decoder:
         self.line_ends.update({seen} if isinstance(seen, str) else seen)
 
     def note(self) -> list[str]:
-        """For the user: which line ends were read as line breaks."""
+        """A note for the user if other line ends were read as line breaks."""
         found = [name for end, name in LINE_ENDS.items() if end in self.line_ends]
         return [f"its {' and '.join(found)} line ends are read as LF"] if found else []
 
@@ -127,7 +127,7 @@ def find_codec(encoding: str) -> codecs.CodecInfo:
     """The codec of a text encoding, or of "bytes". Raises: CharrnnError for any other encoding."""
     try:
         codec = codecs.lookup("latin-1" if encoding == "bytes" else encoding)
-        io.TextIOWrapper(io.BytesIO(), codec.name)  # refuses what does not decode to text
+        io.TextIOWrapper(io.BytesIO(), codec.name)  # raises for codecs that don't decode to text
     except (LookupError, ValueError) as error:  # ValueError: a name with a NUL or a lone surrogate in it
         if "not a text encoding" in str(error):
             raise CharrnnError(f"{encoding} is not an encoding of text") from None
@@ -138,7 +138,7 @@ def find_codec(encoding: str) -> codecs.CodecInfo:
 
 
 def _peek(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The first HEAD bytes of a file, or all; and its blocks."""
+    """Returns: the first HEAD bytes of a file, and all its blocks."""
     first = [next(blocks)]
     while first[-1] and sum(map(len, first)) < HEAD:
         first.append(next(blocks))
@@ -146,19 +146,19 @@ def _peek(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
 
 
 def find_format(head: bytes) -> tuple[str, str] | None:
-    """What a file that begins with `head` is, if that is a known format and no text; and how to have a text from it."""
+    """Recognize a known format that is not text. Returns: its name and advice; None if it is none of them."""
     if head.startswith(ZIP):
         return next((name, cure) for part, name, cure in ZIPPED if part in head)
     return next((found[2:] for found in FORMATS if head.startswith(found[1], found[0])), None)
 
 
 def find_mark(head: bytes) -> str | None:
-    """The encoding that a byte-order mark names, UTF-16 or UTF-32."""
+    """The encoding given by a byte-order mark, UTF-16 or UTF-32; None without one."""
     return next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
 
 
 def guess_wide_encoding(head: bytes) -> str | None:
-    """The encoding of a text in UTF-16 without a byte-order mark, where `head`, with NUL bytes, begins one.
+    """Recognize UTF-16 without a byte-order mark from `head`, which contains NUL bytes.
 
     >>> guess_wide_encoding("zażółć\\n".encode("utf-16-le")), guess_wide_encoding(bytes(range(256)))
     ('utf-16-le', None)
@@ -169,13 +169,13 @@ def guess_wide_encoding(head: bytes) -> str | None:
         except UnicodeDecodeError:
             continue
         plain = all(c in CONTROLS or unicodedata.category(c) not in NO_TEXT for c in text)
-        if plain and 2 * sum(c.isascii() for c in text) >= head.count(0):  # most NULs are halves of such characters
+        if plain and 2 * sum(c.isascii() for c in text) >= head.count(0):  # most NULs are halves of ASCII characters
             return name
     return None
 
 
 def guess_narrow_encoding(block: bytes, tried: str) -> str:
-    """An encoding, other than the one `tried`, that a part of a text may have, most often of Windows; empty for no text."""
+    """Guess the encoding of a block of text, other than `tried`; empty if it does not look like text."""
     if not block or b"\0" in block:
         return ""
     for name in ("utf-8", "cp1252"):

@@ -1,6 +1,7 @@
-"""The ids of a text, in memory or, if it is long, in a file of the user's cache: `IdWriter` makes it, `load` opens it.
+"""The ids of a text, in memory or, for long texts, in a file in the user's cache. `IdWriter` writes it, `load` opens it.
 
-A file has the ids, a line of JSON, the code points of the alphabet and where each first appears, their hash and length.
+A file has the ids, then a trailer: a line of JSON, the code points of the alphabet, the position where each first appears.
+The hash and the length of the trailer are at the end.
 """
 
 import contextlib
@@ -24,32 +25,31 @@ from charrnn.errors import CharrnnError, undo
 from charrnn.text.corpus import Corpus, Sliced
 from charrnn.text.vocabulary import code_points
 
-BLOCK = 1 << 20  # ids, or bytes of a file, that are hashed at a time; the hashes depend on it
-IN_MEMORY = 1 << 24  # characters up to which a text needs no file
+BLOCK = 1 << 20  # ids, or bytes of a file, hashed at a time; changing it changes the hashes
+IN_MEMORY = 1 << 24  # characters; shorter texts stay in memory
 FORMAT = 2  # of the files
-MOST = 20_000_000_000  # bytes that are kept, or a tenth of the free disk where that is less; the newest text is kept anyway
-
-STALE = 3600  # seconds after which an unfinished file is one of a killed program: one at work writes to it all the time
+MOST = 20_000_000_000  # limit of the cache in bytes, or a tenth of the free disk if that is less; the newest file always stays
+STALE = 3600  # seconds without a write after which an unfinished file belongs to a killed program
 
 Width = np.dtype[np.unsignedinteger]
 
 
 class IdWriter:
-    """Turns text into ids and keeps them, more than IN_MEMORY in a file."""
+    """Converts text to ids, and stores them in a file if there are more than IN_MEMORY."""
 
     def __init__(self, named: bool):
-        self.named = named  # else the file has no name, and is removed with its corpus
-        self.codes = np.empty(0, np.uint32)  # the code points of the alphabet
-        self.firsts = np.empty(0, np.int64)  # the place where each of them first appears
+        self.named = named  # if False, the file has no name and disappears with the corpus
+        self.codes = np.empty(0, np.uint32)  # code points of the alphabet
+        self.firsts = np.empty(0, np.int64)  # position where each first appears
         self.length = 0
         self._file: IO[bytes] = io.BytesIO()
-        self._old: IO[bytes] = self._file  # what it was before, as long as its ids are copied
-        self._prefix = secrets.token_hex(8)  # of its files' names: a signal may come before a new one is in `_file`
+        self._old: IO[bytes] = self._file  # the file before, while its ids are copied
+        self._prefix = secrets.token_hex(8)  # of file names, to remove a file that a signal leaves before it is in `_file`
         self._make_table(_width(0))
         undo.add(self.close)
 
     def close(self) -> None:
-        """Remove what was not finished."""
+        """Remove unfinished files."""
         undo.discard(self.close)
         for file in (self._file, self._old):
             _drop(file)
@@ -67,7 +67,7 @@ class IdWriter:
             self._move(self._width)
 
     def roll_back(self, length: int) -> None:
-        """Forget all but the first `length` characters."""
+        """Remove all but the first `length` characters."""
         alphabet = int(np.searchsorted(self.firsts, length))
         self.codes, self.firsts = self.codes[:alphabet], self.firsts[:alphabet]
         self.length = length
@@ -76,8 +76,8 @@ class IdWriter:
         self._file.truncate()
 
     def finish(self, path: Path | None = None, skipped: Sequence[int] = ()) -> Corpus:
-        """The corpus of all that was written; a file with its ids moves to `path`. `skipped` files are noted in it."""
-        if self._width != (fitting := _width(len(self.codes))):  # a file that was skipped had made it wider
+        """Make the corpus. A file with its ids is moved to `path`, with the numbers of `skipped` files in it."""
+        if self._width != (fitting := _width(len(self.codes))):  # a skipped file had needed wider ids
             self._move(fitting)
         self._file.flush()
         if isinstance(self._file, io.BytesIO):
@@ -97,12 +97,12 @@ class IdWriter:
             corpus.path = path
             prune()
             corpus.notes = [f"the text's ids are kept in {path} for the next run, {self._file.tell() / 1e6:,.0f} MB"]
-        self._file = io.BytesIO()  # the file is the corpus's now
+        self._file = io.BytesIO()  # the corpus now owns the file
         return corpus
 
     def _look_up(self, text: str) -> np.ndarray:
-        """The ids of `text`; its new characters are added to the alphabet."""
-        top = np.iinfo(self._width).max  # marks new characters, and may be an id as well
+        """Convert `text` to ids, adding new characters to the alphabet."""
+        top = np.iinfo(self._width).max  # marks new characters, but may also be an id
         try:
             narrow = text.encode("latin-1")
             codes = np.frombuffer(narrow, np.uint8)
@@ -135,11 +135,11 @@ class IdWriter:
         self._table[self.codes] = np.arange(len(self.codes))
 
     def _fits(self, width: Width) -> bool:
-        """Whether memory may hold the ids, of this width: of more than two bytes, half as many."""
+        """Whether the ids stay in memory: half as many if they are wider than two bytes."""
         return self.length * max(2, width.itemsize) <= 2 * IN_MEMORY
 
     def _move(self, width: Width) -> None:
-        """Go on with ids of this width, in a new file or in memory."""
+        """Copy the ids to a new file, or to memory, with this width."""
         old = self._old = self._file
         self._file = io.BytesIO() if isinstance(old, io.BytesIO) and self._fits(width) else self._open()
         try:
@@ -162,15 +162,15 @@ class IdWriter:
 
 
 def _drop(file: IO[bytes]) -> None:
-    with contextlib.suppress(OSError, RuntimeError):  # a full disk fails the flush; a signal may come in the midst of a write
+    with contextlib.suppress(OSError, RuntimeError):  # the disk is full, or a signal interrupted a write
         file.close()
-    if isinstance(name := getattr(file, "name", None), str):  # a file without a name is gone
+    if isinstance(name := getattr(file, "name", None), str):  # a file without a name needs no removing
         Path(name).unlink(missing_ok=True)
 
 
 @dataclass
 class Stored:
-    """Ids in a file. A slice is read when asked for: the file is not mapped, so that it never counts as memory."""
+    """Ids in a file. Slices are read on demand; the file is not memory-mapped, so it never counts as memory used."""
 
     file: IO[bytes]
     width: Width
@@ -182,7 +182,7 @@ class Stored:
     def __getitem__(self, part: slice, /) -> np.ndarray:
         start, stop, _ = part.indices(self.length)
         begin, end = start * self.width.itemsize, stop * self.width.itemsize
-        step = 1 << 30  # no system reads 2 GiB at once
+        step = 1 << 30  # systems don't read 2 GiB at once
         pieces = (os.pread(self.file.fileno(), min(step, end - at), at) for at in range(begin, end, step))
         read = b"".join(pieces)
         if len(read) < end - begin:
@@ -195,12 +195,12 @@ class Stored:
 
 
 def _width(alphabet: int) -> Width:
-    """The smallest type of number that holds the ids of so many characters."""
+    """The smallest integer type for the ids of so many characters."""
     return np.min_scalar_type(max(alphabet - 1, 0)).newbyteorder("<")
 
 
 def cache_folder() -> Path:
-    """The folder for long texts. Raises: CharrnnError where the environment names no absolute path."""
+    """The cache folder. Raises: CharrnnError if the environment does not give an absolute path."""
     folder = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
     if not folder.is_absolute():
         raise CharrnnError("nowhere to keep the ids of a long text: set XDG_CACHE_HOME to a folder, as an absolute path")
@@ -208,7 +208,7 @@ def cache_folder() -> Path:
 
 
 def kept() -> list[tuple[os.DirEntry[str], os.stat_result]]:
-    """The files in the cache, the last used first."""
+    """The files in the cache, last used first."""
     if not cache_folder().is_dir():
         return []
     with os.scandir(cache_folder()) as entries:
@@ -217,14 +217,14 @@ def kept() -> list[tuple[os.DirEntry[str], os.stat_result]]:
 
 
 def limit() -> int:
-    """How many bytes of finished files are kept, besides the last used one."""
+    """The limit of the cache in bytes. The last used file is kept in any case."""
     return min(MOST, shutil.disk_usage(cache_folder()).free // 10)
 
 
 def prune() -> None:
-    """Remove the files that were used longest ago, beyond the `limit`, and unfinished ones that killed programs have left."""
+    """Remove the least recently used files beyond the `limit`, and unfinished files of killed programs."""
     total = 0
-    with contextlib.suppress(OSError):  # others may be at it too
+    with contextlib.suppress(OSError):  # another process may do the same
         most = limit()
         for file, facts in kept():
             if file.name.endswith(".ids"):
@@ -238,7 +238,7 @@ def prune() -> None:
 
 @contextlib.contextmanager
 def _storing() -> Iterator[None]:
-    """Turn an error of the system into a line for the user."""
+    """Turn an OSError into a CharrnnError."""
     try:
         yield
     except OSError as error:
@@ -248,13 +248,16 @@ def _storing() -> Iterator[None]:
 
 
 def load(path: Path, checked: bool = False) -> tuple[Corpus, list[int]] | None:
-    """The corpus kept at `path` and the numbers of the skipped files; None if a bit is wrong (`checked`: of its trailer)."""
-    if not path.is_file():  # a pipe would be waited for
+    """Load a corpus. If `checked`, the ids have been checked before, and only the trailer is.
+
+    Returns: the corpus and the numbers of skipped files; None if the file is missing or damaged.
+    """
+    if not path.is_file():  # reading a pipe would block
         return None
     file = open(path, "rb")  # noqa: SIM115 (the corpus keeps it)
     size = os.fstat(file.fileno()).st_size
-    ids = Stored(file, _width(0), size)  # as bytes, for now; it closes the file
-    tail = ids[max(0, size - 40) : size].tobytes()  # the trailer's hash and its length
+    ids = Stored(file, _width(0), size)  # as bytes at first; closes the file
+    tail = ids[max(0, size - 40) : size].tobytes()  # hash and length of the trailer
     start = size - 40 - int.from_bytes(tail[32:], "little")
     if len(tail) < 40 or start < 0:
         return None
@@ -270,22 +273,22 @@ def load(path: Path, checked: bool = False) -> tuple[Corpus, list[int]] | None:
     corpus = Corpus(ids, codes, firsts=np.frombuffer(rest, "<i8", offset=codes.nbytes), corpus_hash=facts["fingerprint"])
     corpus.path = path
     with contextlib.suppress(OSError):
-        os.utime(path)  # the last used one is the last to go
+        os.utime(path)  # mark as last used
     return corpus, facts["skipped"]
 
 
 def hash_blocks(read: Callable[[int], bytes | memoryview], size: int) -> Iterator[bytes]:
-    """The hash of each block that `read` gives from every BLOCK-th place on, by up to four threads."""
+    """Hash the blocks that `read` returns for the offsets 0, BLOCK, 2 * BLOCK, ... below `size`, on up to four threads."""
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         yield from pool.map(lambda at: hashlib.sha256(read(at)).digest(), range(0, size, BLOCK))
 
 
 def join_hashes(hashes: Iterable[bytes]) -> str:
-    """One hash, in hex, of the hashes of blocks."""
+    """Combine the hashes of blocks into one, as hex digits."""
     return hashlib.sha256(b"".join(hashes)).hexdigest()
 
 
 def _hash_corpus(ids: Sliced, codes: np.ndarray) -> str:
-    """A hash that is the same for two texts only if they are the same, however they were read."""
+    """Hash a text. The hash depends only on the characters, not on how they were read."""
     alphabet = codes.astype("<u4").tobytes()
     return join_hashes([alphabet, *hash_blocks(lambda at: np.ascontiguousarray(ids[at : at + BLOCK]).data, len(ids))])

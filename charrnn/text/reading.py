@@ -1,7 +1,7 @@
-"""Reads files, folders and pipes of any size into a `Corpus`: once, in blocks, at hundreds of megabytes a second.
+"""Read files, folders and pipes of any size into a `Corpus`, once, block by block, at hundreds of megabytes per second.
 
-The ids of a long text are written to a file in the user's cache folder as they are made, so that memory does not grow with
-the text. That file is found again by the hash of the sources' bytes. Files that end in .gz or .zst are unpacked.
+The ids of a long text go to a file in the user's cache folder, so that memory does not grow with the text. The file is found
+again by the hash of the source files. Files that end in .gz or .zst are unpacked.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ from charrnn.text.corpus import Corpus, SourceFile
 from charrnn.text.decoding import HEAD, Decoder, NotTextError, WrongHeadError
 from charrnn.text.id_cache import IdWriter
 
-Watch = Callable[[int, int | None], None]  # told how many bytes have been read, and of how many (None: unknown)
+Watch = Callable[[int, int | None], None]  # called with the bytes read and the total (None: unknown)
 STDIN = "-"
-RUN_FILES = ("model.safetensors", "state.safetensors")  # a folder with one of them is that of a run
-WRITTEN = (*RUN_FILES, "history.jsonl", "corpus.json", "report.html", "model.onnx")  # what is in a run's folder
-BINARY = "binary"  # instead of the hash of a file that is skipped for its head
-ARCHIVES = {".gz": 4096, ".zst": 128}  # ends of names; the bytes that are unpacked at a time, which give 4 MB at most
-WINDOW = 1 << 26  # bytes that a .zst may refer back to, since they are held in memory
+RUN_FILES = ("model.safetensors", "state.safetensors")  # a folder with one of them is a run's
+WRITTEN = (*RUN_FILES, "history.jsonl", "corpus.json", "report.html", "model.onnx")  # files of a run, never read as text
+BINARY = "binary"  # used as the hash of a file that is skipped because of its first bytes
+ARCHIVES = {".gz": 4096, ".zst": 128}  # bytes to unpack at a time, which expand to at most 4 MB
+WINDOW = 1 << 26  # largest window of a .zst file in bytes, since it is held in memory
 
 
 def read_text(source: str | Path, encoding: str | None = None, newlines: str = "universal") -> str:
-    """Read a text as one string. Raises: as `read_corpus`, in words that name no option where no `encoding` is given."""
+    """Read a text as one string. Raises: as `read_corpus`; without an `encoding`, the message names no option."""
     try:
         return read_corpus([source], encoding or "utf-8", newlines).text()
     except NotTextError as error:
@@ -46,14 +46,14 @@ def read_text(source: str | Path, encoding: str | None = None, newlines: str = "
 def read_corpus(
     sources: Sequence[str | Path], encoding: str = "utf-8", newlines: str = "universal", watch: Watch | None = None
 ) -> Corpus:
-    """Read all `sources` (files, folders, '-' for standard input) as one text in one of Python's encodings, or "bytes".
+    """Read all `sources` (files, folders, "-" for standard input) as one text. `encoding` may be "bytes".
 
-    A folder gives every text file below it in sorted order; hidden files, runs and files that are not text are skipped, and
-    the latter two named in the corpus's notes. A byte-order mark is dropped; that of UTF-16 or UTF-32 names the encoding of a
-    file that would be UTF-8. `newlines` is one of NEWLINES; bytes are always kept as they are.
+    A folder means all text files below it, sorted by name. Hidden files, runs and files that are not text are skipped; the
+    corpus's notes name the last two. Byte-order marks are removed; if `encoding` is UTF-8, one of UTF-16 or UTF-32 sets the
+    encoding of its file. `newlines` is one of NEWLINES and has no effect on bytes.
 
-    Raises: CharrnnError for what is missing, unreadable, a broken archive, not in `encoding`, empty in all, or changes while
-    it is read, and (status 1) if there is no room for the ids of a long text.
+    Raises: CharrnnError if a source is missing, unreadable, damaged, not in `encoding` or changes while it is read, if the
+    whole text is empty, and (status 1) if the disk has no room for the ids of a long text.
     """
     reader = _Reader(sources, encoding=encoding, newlines=newlines, watch=watch)
     if (corpus := reader.find()) is None:
@@ -69,7 +69,7 @@ def read_corpus(
 
 
 def build_corpus(text: str | Iterable[str]) -> Corpus:
-    """A text that is at hand already, as a whole or piece by piece, as a `Corpus`."""
+    """Make a `Corpus` from a text in memory, a string or several."""
     with contextlib.closing(IdWriter(named=False)) as writer:
         for piece in [text] if isinstance(text, str) else text:
             writer.write(piece)
@@ -82,9 +82,9 @@ class _File:
 
     name: str  # "-" for standard input
     size: int | None  # in bytes; None for a pipe
-    lenient: bool  # found in a folder: it is skipped if it is not text
-    hash: str = ""  # of its bytes, as soon as they have been read
-    is_text: bool = True  # as far as it has been read
+    lenient: bool  # skip it if it is not text, since it was found in a folder
+    hash: str = ""  # of its bytes, once they have been read
+    is_text: bool = True  # False once it turns out not to be
 
     @property
     def compressed(self) -> bool:
@@ -96,7 +96,7 @@ class _File:
 
 
 class _Reader:
-    """Makes a corpus of files: `find` looks for its ids in the cache, `read` reads the files."""
+    """Makes a corpus from files: `find` looks for its ids in the cache, `read` reads the files."""
 
     def __init__(self, sources: Sequence[str | Path], encoding: str, newlines: str, watch: Watch | None):
         self.decoder = Decoder(encoding, newlines)
@@ -104,19 +104,19 @@ class _Reader:
         self.files = [_File(name, size=_size(name), lenient=lenient) for name, lenient in files]
         sizes = [file.size for file in self.files]
         self.total = None if None in sizes else sum(size or 0 for size in sizes)
-        self.done = 0  # bytes, and who is told of them
+        self.done = 0  # bytes
         self.watch = watch
         self.notes = [f"passed over what charrnn has written in {shorten(runs)}"] if runs else []
-        self.stem: Path | None = None  # of the path in the cache, still without its hash; None for what is not kept there
+        self.stem: Path | None = None  # path in the cache, without the hash; None: don't cache
         if self.total is not None and (self.total >= id_cache.IN_MEMORY or any(file.compressed for file in self.files)):
-            with contextlib.suppress(CharrnnError):  # without a folder for the cache only a long text is an error, by then
+            with contextlib.suppress(CharrnnError):  # no cache folder: an error only if the text is long, later
                 stem = f"v{id_cache.FORMAT}-{self.total}-{self.decoder.codec.name}-{self.decoder.newlines}"
                 self.stem = id_cache.cache_folder() / stem
 
     def find(self) -> Corpus | None:
-        """The corpus whose ids the cache keeps; None if it does not."""
+        """Load the corpus from the cache; None if it is not there."""
         if self.stem is None or not list(self.stem.parent.glob(f"{self.stem.name}-*.ids")):
-            return None  # nothing to find: the files are read only once
+            return None  # not cached: don't read the files for their hash
         for file in self.files:
             file.hash = self._hash(file)
         path = self._path(self.stem)
@@ -124,7 +124,7 @@ class _Reader:
             if path.exists():
                 if (found := id_cache.load(path)) is None:
                     self.notes.append(f"{path} was damaged and is made anew")
-                elif all(self.files[i].lenient for i in found[1]):  # a file that was named must be text
+                elif all(self.files[i].lenient for i in found[1]):  # a file named by the user must be text
                     for i in found[1]:
                         self.files[i].is_text = False
                     return found[0]
@@ -140,7 +140,7 @@ class _Reader:
             return writer.finish(self.stem and self._path(self.stem), skipped)
 
     def _write(self, file: _File, writer: IdWriter) -> None:
-        """Add the text of a file; nothing of one that is skipped is left."""
+        """Write the text of a file. If it turns out to be skipped, its text is removed again."""
         hashes: list[bytes] = []
         blocks = _blocks(file.name, count=self._count, hashes=hashes)
         length = writer.length
@@ -156,12 +156,12 @@ class _Reader:
             if isinstance(error, WrongHeadError) and not file.compressed:
                 file.hash = BINARY
                 return
-            for _ in blocks:  # the rest belongs to its hash
+            for _ in blocks:  # read the rest for the hash
                 pass
         file.hash = id_cache.join_hashes(hashes)
 
     def _hash(self, file: _File) -> str:
-        """The hash of a file's bytes, the same as reading it gives."""
+        """The hash of a file's bytes, the same as `_write` computes."""
         with _reading(file.name), open(file.name, "rb") as opened:
             try:
                 if not file.compressed:
@@ -169,7 +169,7 @@ class _Reader:
             except WrongHeadError:
                 return BINARY
             hashes = []
-            read = functools.partial(os.pread, opened.fileno(), id_cache.BLOCK)  # from a place on
+            read = functools.partial(os.pread, opened.fileno(), id_cache.BLOCK)  # takes an offset
             for block_hash in id_cache.hash_blocks(read, os.fstat(opened.fileno()).st_size):
                 hashes.append(block_hash)
                 self._count(id_cache.BLOCK)
@@ -181,13 +181,13 @@ class _Reader:
             self.watch(self.done, self.total)
 
     def _path(self, stem: Path) -> Path:
-        """The path in the cache for the ids of files with these hashes."""
+        """The path in the cache for the ids of these files."""
         hashes = json.dumps([file.hash + Path(file.name).suffix * file.compressed for file in self.files])
         return stem.with_name(f"{stem.name}-{hashlib.sha256(hashes.encode()).hexdigest()}.ids")
 
 
 def _find_files(sources: Sequence[str | Path]) -> tuple[list[tuple[str, bool]], list[str]]:
-    """The name of each file, and whether it is skipped if it is not text; and the folders of runs, which are passed over."""
+    """Returns: (name, whether to skip it if it is not text) of each file; the folders of runs, which are skipped."""
     found: list[tuple[str, bool]] = []
     runs: list[str] = []
     for source in map(str, sources):
@@ -206,9 +206,9 @@ def _find_files(sources: Sequence[str | Path]) -> tuple[list[tuple[str, bool]], 
 
 
 def _walk(top: Path) -> tuple[list[Path], list[str]]:
-    """The files below a folder, however deep, in no order; and the folders of runs, `top` if it is one.
+    """Find files below a folder, at any depth, without hidden files, symlinks to folders and files of runs.
 
-    Hidden files, what links to folders lead to and what belongs to a run are left out.
+    Returns: the files in no order; the folders of runs, which may include `top`.
     """
     files: list[Path] = []
     runs: list[str] = []
@@ -227,9 +227,9 @@ def _walk(top: Path) -> tuple[list[Path], list[str]]:
 
 
 def _holds_tensors(path: Path) -> bool:
-    """Whether a file begins as those of safetensors do: eight bytes of length, then JSON."""
+    """Whether a file starts like safetensors: eight bytes of length, then JSON."""
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # reading a pipe would block
             return False
         with path.open("rb") as file:
             return file.read(9)[8:] == b"{"
@@ -239,7 +239,7 @@ def _holds_tensors(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turn an error of the system into a line for the user."""
+    """Turn an OSError into a CharrnnError."""
     try:
         yield
     except FileNotFoundError:
@@ -258,7 +258,7 @@ def _size(name: str) -> int | None:
 
 
 def _unpack(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The blocks of a file, unpacked if it is one archive or several in a row. Raises: CharrnnError for a damaged one."""
+    """Yield the blocks of a file, unpacked if it is compressed. Raises: CharrnnError for a damaged archive."""
     if not file.compressed:
         yield from blocks
         return
@@ -300,7 +300,7 @@ def _unpack(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _blocks(name: str, count: Callable[[int], None], hashes: list[bytes]) -> Iterator[bytes]:
-    """The bytes of a file in blocks; the hash of each is added to `hashes`. Raises: CharrnnError if the file changes."""
+    """Yield the blocks of a file, and append their hashes to `hashes`. Raises: CharrnnError if the file changes."""
     if name == STDIN and sys.stdin is None:
         raise CharrnnError("standard input is closed; pipe a text in or name a file")
     with _reading("standard input" if name == STDIN else name), contextlib.ExitStack() as stack:
@@ -318,9 +318,9 @@ def _blocks(name: str, count: Callable[[int], None], hashes: list[bytes]) -> Ite
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, int] | None:
-    """What changes with a regular file: its size and the time of its last change."""
+    """Size and modification time of a regular file, to detect changes; None for others."""
     try:
         facts = os.fstat(file.fileno())
-    except (OSError, ValueError):  # a standard input that is no file
+    except (OSError, ValueError):  # standard input is not a file
         return None
     return (facts.st_size, facts.st_mtime_ns) if stat.S_ISREG(facts.st_mode) else None

@@ -1,6 +1,6 @@
-"""A text as records: lines or paragraphs, each a sequence of its own that begins from the zero state.
+"""Records: lines or paragraphs of a text, each a sequence of its own that starts from the zero state.
 
-A record is read after a line break and ends with its separator. Letters: N characters of a text, R records.
+The first input of a record is a line break, its last target the separator. Shapes: N characters of a text, R records.
 """
 
 import hashlib
@@ -13,20 +13,20 @@ import numpy as np
 
 from charrnn.text.vocabulary import Ids
 
-SEPARATORS = {"line": "\n", "paragraph": "\n\n"}  # what ends a record of each kind
-LONGEST = 1_000  # characters of a record that are learned, unless the user asks for another number
-HASH_BYTES = 5  # kept of each record's hash: with 40 bits, one in 2^40 / n other texts is taken for one of n records
+SEPARATORS = {"line": "\n", "paragraph": "\n\n"}  # the end of a record of each kind
+LONGEST = 1_000  # default maximum length of a record, in characters
+HASH_BYTES = 5  # bytes of a record's hash: with 40 bits, a new text matches one of n records in n of 2^40 cases
 
 
 @dataclass(frozen=True)
 class RecordText:
-    """A text of records as ids, with the place where each record starts and stops. `find_records` makes one."""
+    """A text of records as ids, with the start and stop of each record. `find_records` makes one."""
 
-    ids: Ids  # (N,), -1 for characters outside the vocabulary
-    kind: str  # of its records: "line" or "paragraph"
-    line_break: int  # the id of the line break, after which each record is read
+    ids: Ids  # (N,), -1 for unknown characters
+    kind: str  # "line" or "paragraph"
+    line_break: int  # the id of the line break, the first input of each record
     starts: np.ndarray  # (R,)
-    stops: np.ndarray  # (R,), each after the record's separator
+    stops: np.ndarray  # (R,), after the record's separator
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -37,7 +37,7 @@ class RecordText:
 
 
 def find_records(ids: Ids, kind: str, line_break: int) -> RecordText:
-    """Find where the records of a text of `ids` (N,) start and stop; empty ones are left out."""
+    """Find the records in `ids` (N,), without empty ones."""
     ends = ids == line_break
     if kind == "paragraph":
         ends[1:] &= ends[:-1].copy()
@@ -49,7 +49,7 @@ def find_records(ids: Ids, kind: str, line_break: int) -> RecordText:
 
 
 def split(text: str, kind: str) -> tuple[list[str], list[str]]:
-    """Split `text` into its records, without separators and blank ones. Returns: the records, and notes for the user."""
+    """Split `text` into records, without separators and without blank records. Returns: the records, and notes."""
     notes = []
     if "\r\n" in text:
         text = text.replace("\r\n", "\n")
@@ -63,15 +63,17 @@ def split(text: str, kind: str) -> tuple[list[str], list[str]]:
 
 
 def join(records: Iterable[str], kind: str) -> str:
-    """Join `records` to a text in which each ends with its separator."""
+    """Join `records` to a text, with a separator after each."""
     return "".join(record + SEPARATORS[kind] for record in records)
 
 
 def hold_out(records: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str], int]:
-    """Draw `fraction` of the records for validation, at random by `seed`, but leave out those that training has as well.
+    """Draw a random `fraction` of the records for validation, without those that are also in the training part.
 
-    Where this leaves out over three quarters, as of a list with many repeats, each is drawn with all of its copies instead.
-    Returns: the training part, the records held out in the order drawn, and how many were left out.
+    If this would drop more than three quarters of them (a list with many repeats), records are drawn together with all their
+    copies instead.
+
+    Returns: training records, held-out records in the order drawn, number of records dropped.
     """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(records))
@@ -92,6 +94,6 @@ def hold_out(records: Sequence[str], fraction: float, seed: int) -> tuple[list[s
 
 
 def hash_records(records: Iterable[str]) -> np.ndarray:
-    """The BLAKE2 hashes of `records`, distinct and sorted, (n, HASH_BYTES) uint8."""
+    """The distinct BLAKE2 hashes of `records`, sorted, (n, HASH_BYTES) uint8."""
     hashes = {hashlib.blake2b(record.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest() for record in records}
     return np.frombuffer(b"".join(sorted(hashes)), np.uint8).reshape(-1, HASH_BYTES)

@@ -1,23 +1,23 @@
-"""Makes control characters visible: text from a model or a file is data, and no terminal or page shall obey it."""
+"""Make control characters visible, so that text from a model or file can't control a terminal or page."""
 
 import unicodedata
 from collections.abc import Mapping
 
-OBEYED = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of controls, surrogates and line ends
+OBEYED = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories of control characters and line ends
 REORDERING = {*map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))}  # bidirectional marks
-INVISIBLE = map(chr, (0x00AD, *range(0x200B, 0x200E), *range(0x2060, 0x2065), *range(0xFE00, 0xFE10), 0xFEFF))  # as joiners
+INVISIBLE = map(chr, (0x00AD, *range(0x200B, 0x200E), *range(0x2060, 0x2065), *range(0xFE00, 0xFE10), 0xFEFF))  # zero width
 
 
 def _number(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-LINE_SIGNS = {"\n": "↵", "\t": "⇥"}  # for a text that must stay on one line
-SINGLE_SIGNS = LINE_SIGNS | {c: _number(c) for c in INVISIBLE}  # for a character that stands alone
+LINE_SIGNS = {"\n": "↵", "\t": "⇥"}  # for text on a single line
+SINGLE_SIGNS = LINE_SIGNS | {c: _number(c) for c in INVISIBLE}  # for a single character
 
 
 def make_visible(text: str, keep: str = "\n\t", signs: Mapping[str, str] = {}) -> str:
-    """Replace each character that a terminal would obey or that reorders text: by its sign in `signs`, else by its number.
+    """Replace each character that controls a terminal or reorders text by its sign in `signs`, or else by its escape code.
 
     Characters in `keep` stay as they are.
 

@@ -1,30 +1,30 @@
-"""The characters that a network has learned, each with its id: a `Vocabulary`."""
+"""The vocabulary: characters and their ids."""
 
 import numpy as np
 
-Ids = np.ndarray  # int32; -1 stands for a character outside the vocabulary
-UNKNOWN = "\ufffd"  # the symbol for all characters but the most frequent ones
+Ids = np.ndarray  # int32; -1 is a character outside the vocabulary
+UNKNOWN = "\ufffd"  # the symbol for all characters outside a limited vocabulary
 
 
 def code_points(text: str) -> np.ndarray:
-    """The characters of `text` as numbers, (N,) uint32."""
+    """The code points of `text`, (N,) uint32."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 def text_of(codes: np.ndarray) -> str:
-    """The characters of these code points (N,)."""
+    """The text with these code points (N,)."""
     return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
 class Vocabulary:
-    """The distinct characters of a text in code-point order; a character's id is its place there.
+    """The distinct characters of a text, sorted by code point. A character's id is its index.
 
     >>> Vocabulary("hihello").characters
     'ehilo'
     >>> Vocabulary("hihello").encode("hey")
     array([ 1,  0, -1], dtype=int32)
 
-    With `unknown`, the symbol UNKNOWN, which must be among them, stands for every character that is not.
+    With `unknown`, the symbol UNKNOWN, which must be one of them, represents all other characters.
     """
 
     def __init__(self, text: str, unknown: bool = False):
@@ -42,12 +42,12 @@ class Vocabulary:
         return f"Vocabulary({self.characters!r})"
 
     def encode(self, text: str) -> Ids:
-        """The ids of the characters, (N,) int32; -1, or the symbol's id, for each that the vocabulary lacks."""
+        """The ids of the characters, (N,) int32. Unknown characters get -1, or the id of the UNKNOWN symbol."""
         codes = code_points(text)
         inside = codes < len(self._ids)
         return np.where(inside, self._ids[np.where(inside, codes, 0)], self._outside)
 
     def encode_known(self, text: str) -> Ids:
-        """The ids of the characters, (n,) int32, without those that have none."""
+        """The ids of the characters, (n,) int32, without unknown ones."""
         ids = self.encode(text)
         return ids[ids >= 0]
