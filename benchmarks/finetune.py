@@ -2,10 +2,10 @@
 
     python benchmarks/finetune.py BASE DATA [--texts shakespeare-20k,lamp] [--set learning_rate=0.002,dropout=0.3] ...
 
-BASE is a model, or "-" to train from nothing; DATA is the folder that holds tinyshakespeare.txt and names.txt. Texts are those
+BASE is a model, or "-" to train from scratch; DATA is the folder that holds tinyshakespeare.txt and names.txt. Texts are those
 below, by name, and files. Each --set is a trial of its own, a list of the recipe's fields with their values; without one the
 recipe is as it is chosen. A row for each trial and text: the text, what was set, the best validation in nats per character,
-the characters learned until then, the seconds taken.
+the characters trained on until then, the seconds taken.
 """
 
 import argparse
