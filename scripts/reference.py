@@ -5,7 +5,8 @@ Such a part is between two comments, of which the first says what it is:
     <!-- include: command NAME -->     usage, arguments and options of a command, from the command line's own definition
     <!-- include: python NAME -->      a public name of the package, from its docstring and signature
     <!-- include: results HEADING -->  a chapter of RESULTS.md or TRIALS.md in benchmarks/; without a heading, all of RESULTS.md
-    <!-- include: regularization -->   what is chosen against overfitting, from charrnn/training/recipe.py
+    <!-- include: sizes -->            the sizes that are chosen for a time, from charrnn/training/recipe.py
+    <!-- include: regularization -->   what is chosen against overfitting, from the same file
     <!-- end -->
 """
 
@@ -101,6 +102,16 @@ def results(heading: str) -> str:
     return (chapter[1] if chapter else results).replace("](TRIALS.md", "](../benchmarks/TRIALS.md")
 
 
+def sizes(_: str) -> str:
+    """The table from which `choose` takes the sizes, with times for a machine of usual speed."""
+    lines = ["| time, less than | layers | units | batch size | sequence length | learning rate |", "| --- " * 6 + "|"]
+    for characters, *values in recipe.SIZES:
+        seconds = characters / recipe.SPEED
+        time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min" if seconds < math.inf else "more"
+        lines.append(f"| {time} | {' | '.join(f'{value:g}' for value in values)} |")
+    return "\n".join(lines)
+
+
 def regularization(_: str) -> str:
     """What `choose` does against overfitting, as a table."""
     lines = ["| epochs, fewer than | dropout | of recurrent weights | weight decay |", "| --- | --- | --- | --- |"]
@@ -110,7 +121,13 @@ def regularization(_: str) -> str:
     return "\n".join(lines)
 
 
-MAKERS = {"regularization": regularization, "command": describe_command, "python": describe_name, "results": results}
+MAKERS = {
+    "command": describe_command,
+    "python": describe_name,
+    "regularization": regularization,
+    "results": results,
+    "sizes": sizes,
+}
 
 
 def main() -> None:

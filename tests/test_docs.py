@@ -17,7 +17,7 @@ from charrnn.cli import app
 
 NAMES = [str(page.relative_to(ROOT)) for page in pages.PAGES]
 TEXTS = {name: (ROOT / name).read_text() for name in NAMES}
-WHOLE = ("include: results", "include: regularization", "end")
+WHOLE = ("include: results", "include: regularization", "include: sizes", "end")
 COMMANDS = typer.main.get_command(app).commands
 
 
