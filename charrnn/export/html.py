@@ -1,7 +1,7 @@
-"""A model as one HTML file that writes in any browser: its weights in 8 bits, and an engine in JavaScript.
+"""Export a model as one HTML file that writes text in any browser: 8-bit weights and an engine in JavaScript.
 
-`engine.js` runs the network in a worker; `box.html`, `box.css` and `box.js` are the box in which one writes, which reports have
-too; `page.html` is the page around it. What comes from a model or a user is text in the page, never markup.
+`engine.js` runs the network in a worker; `box.html`, `box.css` and `box.js` are the text box, which reports use as well;
+`page.html` is the page around it. Strings from a model or user are escaped, so that they can't add markup.
 """
 
 import base64
@@ -26,14 +26,14 @@ from charrnn.version import __version__
 
 Array = np.ndarray
 
-CELLS = ("lstm", "gru", "rnn")  # that engine.js runs
-LARGEST = 50_000_000  # bytes of a page: a phone still opens it
-CODES = 127  # the largest of the whole numbers that weights are rounded to
-MEASURED = 50_000  # characters on which the cost of rounding is measured
+CELLS = ("lstm", "gru", "rnn")  # supported by engine.js
+LARGEST = 50_000_000  # bytes of a page that a phone can still open
+CODES = 127  # weights are rounded to integers from -CODES to CODES
+MEASURED = 50_000  # characters on which the loss by rounding is measured
 
 
 def require_page(header: ModelHeader) -> None:
-    """Raise CharrnnError (status 1) where a model can't be a page."""
+    """Raise CharrnnError (status 1) if a model can't be exported as a page."""
     config = header.config
     if config.num_layers and config.cell not in CELLS:
         raise CharrnnError(f"pages run the cells {', '.join(CELLS)}, not {config.cell}", 1)
@@ -44,7 +44,7 @@ def require_page(header: ModelHeader) -> None:
 
 
 def round_weights(tensors: Tensors) -> Tensors:
-    """The weights that the page has: each row of a matrix in whole numbers up to CODES times a scale; biases as they are."""
+    """The weights as the page has them: rows of matrices rounded to integers times a scale, biases unchanged."""
     return {
         name: codes * scales[:, None] if codes.size else scales
         for name, (scales, codes) in (
@@ -56,16 +56,16 @@ def round_weights(tensors: Tensors) -> Tensors:
 def measure_rounding(
     tensors: Tensors, header: ModelHeader, text: Corpus, watch: Callable[[int, int], None]
 ) -> tuple[float, float]:
-    """The bits per character of the first MEASURED characters of `text`: with the model's weights, with those of the page."""
+    """Score the first MEASURED characters of `text`. Returns: bits per character with the model's and the page's weights."""
     beginning = build_corpus(text.text(0, MEASURED))
     exact, rounded = (Model(weights, header).score(beginning, watch=watch) for weights in (tensors, round_weights(tensors)))
     return exact.bits_per_character, rounded.bits_per_character
 
 
 def render_page(tensors: Tensors, header: ModelHeader, title: str = "", about: str = "", bits: float | None = None) -> str:
-    """The page, a whole HTML document: the box, a title, a sentence about the model, its bits per character where known.
+    """Render the page as an HTML document with `title`, a sentence `about` the model, and its `bits` per character.
 
-    Raises: CharrnnError (status 1) where the model can't be a page.
+    Raises: CharrnnError (status 1) if the model can't be exported as a page.
     """
     config = header.config
     layers = f"{config.num_layers} × {config.hidden_size} {config.cell.upper()}" if config.num_layers else "softmax alone"
@@ -82,7 +82,7 @@ def render_page(tensors: Tensors, header: ModelHeader, title: str = "", about: s
 
 
 def render_box(tensors: Tensors, header: ModelHeader) -> dict[str, str]:
-    """What a template's slots need for the box: `box`, `box_style`, `box_script`. Raises: as `render_page`."""
+    """Render the text box. Returns: the slots `box`, `box_style` and `box_script` of a template. Raises: as `render_page`."""
     require_page(header)
     model = Model(tensors, header)
     config = header.config
@@ -105,7 +105,7 @@ def render_box(tensors: Tensors, header: ModelHeader) -> dict[str, str]:
 
 
 def fill_page(template: str, values: Mapping[str, str]) -> str:
-    """A page with `values` in its slots, and the hashes of its style and its script for its Content-Security-Policy."""
+    """Fill a page's slots with `values`, and its Content-Security-Policy with the hashes of its style and script."""
     hashes = {}
     for tag in ("style", "script"):
         source = template.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
@@ -115,12 +115,12 @@ def fill_page(template: str, values: Mapping[str, str]) -> str:
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """A template with `values` in place of its {{slots}}; what they hold is not looked into."""
+    """Replace the {{slots}} of a template by `values`, in which slots are not replaced."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
 
 
 def _quantize(tensor: Array) -> tuple[Array, Array]:
-    """The scales (R,) of a matrix's rows and its codes (R, C) int8; of a bias (R,), itself and no codes."""
+    """Quantize a matrix (R, C). Returns: scales (R,) and int8 codes (R, C); for a bias (R,): itself and no codes."""
     if tensor.ndim == 1:
         return tensor.astype("<f4"), np.empty(0, np.int8)
     scales = (np.abs(tensor).max(axis=1) / CODES).astype("<f4")

@@ -1,8 +1,8 @@
-"""A model as an ONNX graph, which other programs run; built from the arrays of its file, without torch.
+"""Export a model as an ONNX graph, without torch.
 
-Inputs: `ids` (T, B) int64, and a tensor of all layers for each kind of state, `h` (L, B, H) and, with lstm, `c` (L, B, H).
-Outputs: `logits` (T, B, V), and `h_out`, `c_out` to pass in with the next ids. T and B are free; a text starts from zeros.
-Letters: T time steps, B streams, L layers, H hidden size, V vocabulary, E embedding size.
+Inputs: `ids` (T, B) int64, and the state `h` (L, B, H) and, for an LSTM, `c` (L, B, H), zeros at the start of a text.
+Outputs: `logits` (T, B, V), and `h_out`, `c_out` to pass in with the next ids. T and B are dynamic.
+Shapes: T time steps, B batch size, L layers, H hidden size, V vocabulary size, E embedding size.
 """
 
 import dataclasses
@@ -20,30 +20,30 @@ from charrnn.headers import ModelHeader
 from charrnn.network.cells import CELLS, WEIGHTS, Cell
 from charrnn.version import __version__
 
-OPSET, IR = 17, 8  # of ONNX: old enough for the runtimes of 2022
-LARGEST = 2**31 - 2**16  # bytes that one such file can have
+OPSET, IR = 17, 8  # ONNX versions, supported by runtimes since 2022
+LARGEST = 2**31 - 2**16  # bytes of an ONNX file
 
 
 class GraphBuilder:
-    """The nodes and constants of a graph as it grows."""
+    """Collects the nodes and constants of a graph."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def constant(self, name: str, value: np.ndarray) -> str:
-        """Add an array; return its name."""
+        """Add an array. Returns: its name."""
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
     def node(self, operator: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> str:
-        """Add a node; return the name of its first output."""
+        """Add a node. Returns: the name of its first output."""
         self.nodes.append(helper.make_node(operator, list(inputs), list(outputs), **attributes))
         return outputs[0]
 
 
 def to_onnx(tensors: Tensors, header: ModelHeader) -> bytes:
-    """The ONNX file of a model. Raises: CharrnnError (status 1) where ONNX lacks its kind of cell, or it is too large."""
+    """Convert a model to an ONNX file. Raises: CharrnnError (status 1) if ONNX lacks its cell, or it is too large."""
     config = header.config
     V, L, H = config.vocabulary_size, config.num_layers, config.hidden_size
     cell = CELLS[config.cell]
@@ -76,7 +76,7 @@ def to_onnx(tensors: Tensors, header: ModelHeader) -> bytes:
     for state in states:
         graph.node("Concat", [f"{state}_{i}_out" for i in range(L)], f"{state}_out", axis=0)
     columns = graph.constant("softmax", tensors["softmax.weight"].T)
-    one_hot = x == "ids"  # then the product is a look-up
+    one_hot = x == "ids"  # the product with a one-hot vector is a look-up
     product = graph.node("Gather", [columns, x], "product") if one_hot else graph.node("MatMul", [x, columns], "product")
     graph.node("Add", [product, graph.constant("bias", tensors["softmax.bias"])], "logits")
     tensor = helper.make_tensor_value_info
@@ -95,6 +95,6 @@ def to_onnx(tensors: Tensors, header: ModelHeader) -> bytes:
 
 
 def _reorder(weight: np.ndarray, cell: Cell) -> np.ndarray:
-    """The rows of `weight` (gates * H, ...) in the order of ONNX's gates."""
+    """Reorder the rows of `weight` (gates * H, ...) to the order of ONNX's gates."""
     blocks = dict(zip(cell.gates, np.split(weight, len(cell.gates)), strict=True))
     return np.concatenate([blocks[gate] for gate in cell.onnx_gates or ()])

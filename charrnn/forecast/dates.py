@@ -1,7 +1,4 @@
-"""Cells as dates: given the cells of a column, it reads days, with times of day or without, weeks, months and quarters.
-
-It knows nothing about numbers and tables.
-"""
+"""Read the cells of a column as dates: days (with or without time of day), weeks, months and quarters."""
 
 import re
 from collections.abc import Sequence
@@ -26,7 +23,7 @@ QUARTER = re.compile(r"(\d{4})[\s/-]*Q([1-4])|Q([1-4])[\s/-]*(\d{4})", re.IGNORE
 
 
 def read_dates(cells: Sequence[str]) -> list[list[float | None]]:
-    """The seconds of a column's dates (None where one is missing), in each way of writing dates that fits all of them."""
+    """Read a column in every date format that fits all its cells. Returns: seconds for each format; None: missing."""
     readings = []
     for form in FORMS:
         try:
@@ -37,7 +34,7 @@ def read_dates(cells: Sequence[str]) -> list[list[float | None]]:
 
 
 def _seconds(cell: str, form: str) -> float:
-    """A date and a time of day, if there is one, in seconds. Raises: ValueError where it is not written in this form."""
+    """Convert a date, with or without time of day, to seconds. Raises: ValueError if it does not have this form."""
     if form == ISO:
         try:
             return _in_utc(datetime.fromisoformat(cell))
@@ -56,7 +53,7 @@ def _seconds(cell: str, form: str) -> float:
 
 @lru_cache(maxsize=1 << 12)
 def _day(cell: str, form: str) -> float:
-    """The start of a day, week, month or quarter, in seconds. Raises: ValueError where it is not written in this form."""
+    """The start of a day, week, month or quarter, in seconds. Raises: ValueError if it does not have this form."""
     if form == ISO:
         return _in_utc(datetime.fromisoformat(cell))
     if form != PERIOD:
@@ -69,7 +66,7 @@ def _day(cell: str, form: str) -> float:
 
 
 def _offset(zone: str) -> int:
-    """By how many seconds a time zone such as +01:00 is ahead of UTC."""
+    """The offset of a time zone such as +01:00 from UTC, in seconds."""
     if not zone or zone.isalpha():
         return 0
     size = 3600 * int(zone[1:3]) + 60 * int(zone[-2:])

@@ -1,6 +1,7 @@
-"""Numbers in time: given a `Series`, a row of numbers for each moment, it learns to forecast one of them some rows ahead.
+"""Time-series forecasting: learn from a `Series` to forecast one column some rows ahead.
 
-All choices come from the training rows alone. Letters: N rows, D input columns, T rows of a window, B windows, H hidden size.
+Scaling and model selection use only the training rows.
+Shapes: N rows, D input columns, T rows of a window, B windows of a batch, H hidden size.
 """
 
 import math
@@ -26,27 +27,27 @@ from charrnn.network.optimizer import Optimizer
 from charrnn.options import one_of
 
 MODEL = "forecast.safetensors"
-BATCH = 1 << 16  # rows at most that a step reads; if all windows have more, each step draws some
-CLIP = 1.0  # the largest norm of the gradient
-CHECK = 0.2  # the share of the training rows, the last ones, on which each step's weights are checked
+BATCH = 1 << 16  # most rows per step; if all windows together have more, each step draws a random batch
+CLIP = 1.0  # largest norm of the gradient (gradient clipping)
+CHECK = 0.2  # fraction of the training rows, at their end, used to select the best step (early stopping)
 LARGEST = {"window": 65536, "horizon": 65536, "num_layers": 16, "hidden_size": 1024, "steps": 10**9}
-SURE = 2.0  # standard errors by which a forecast must be better to be called so
+SURE = 2.0  # a forecast counts as better than the naive one from so many standard errors on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The options of the command. Raises: CharrnnError for a value that can't be used."""
+    """The options of the command. Raises: CharrnnError for bad values."""
 
-    KEYS: ClassVar = {"num_layers": "layers"}  # a name in files and flags that is not the field's
+    KEYS: ClassVar = {"num_layers": "layers"}  # fields that have another name in files and flags
 
-    window: int = 7  # rows that a forecast is made from
-    horizon: int = 1  # rows ahead that it is made for
+    window: int = 7  # input rows of a forecast
+    horizon: int = 1  # rows ahead to forecast
     cell: str = "lstm"
     num_layers: int = 1  # 0: a linear function of the window's last row
     hidden_size: int = 10
     steps: int = 500
     learning_rate: float = 0.01
-    validation: float = 0.3  # the share of the rows, the last ones, that is held out
+    validation: float = 0.3  # fraction of the rows, at the end, that is held out
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,19 +66,19 @@ class Settings:
             raise CharrnnError(f"--seed {self.seed} is not between 0 and {2**63 - 1}")
 
     def training_rows(self, rows: int) -> int:
-        """How many of so many rows, the first ones, are for training."""
+        """How many of so many rows, from the first, are training rows."""
         return rows - round(rows * self.validation)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """All of a forecaster but its weights. Raises: ValueError where it doesn't fit together."""
+    """Everything of a forecaster but its weights. Raises: ValueError if it is inconsistent."""
 
-    columns: list[str]  # the names of the inputs
+    columns: list[str]  # names of the inputs
     target: str
-    low: list[float]  # the least value of each input and, last, of the target in the training rows
-    span: list[float]  # from there to the largest; both scale to 0..1
-    change: float  # the unit in which the network says how the target changes
+    low: list[float]  # minimum of each input and, last, of the target over the training rows
+    span: list[float]  # maximum - minimum; scales inputs to 0..1
+    change: float  # unit of the network's output, which is the change of the target
     settings: Settings
 
     def __post_init__(self) -> None:
@@ -89,19 +90,19 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """The errors of forecasts, in the target's own units; the naive forecast is that the target stays as it is."""
+    """Errors of forecasts, in the target's units. The naive forecast is the target's present value."""
 
     rows: int
     rmse: float
     naive_rmse: float
     mae: float
     naive_mae: float
-    span: float  # of the target in the training rows; an error divided by it is in scaled units
-    sureness: float  # standard errors by which the mean squared error is below the naive one's (Diebold & Mariano 1995)
+    span: float  # of the target over the training rows; scaled errors are divided by it
+    sureness: float  # standard errors by which the squared error is below the naive one's (Diebold & Mariano 1995)
 
     @property
     def verdict(self) -> str:
-        """Whether the network is better than the naive forecast, as a sentence."""
+        """A sentence that says whether the network is better than the naive forecast."""
         if not self.rmse < self.naive_rmse:
             return "the network is no better than the naive forecast"
         gain = f"the network's RMSE is {1 - self.rmse / self.naive_rmse:.1%} below that of the naive forecast"
@@ -109,28 +110,28 @@ class Scores:
 
 
 class Forecaster(nn.Module):
-    """Stacked cells that read the T rows of a window, and a linear head on their last state.
+    """Stacked recurrent layers over the T rows of a window, and a linear head on the last output.
 
-    The head says by how much the target changes, in units of `change`. So the untrained network is the naive forecast, that
-    the target stays as it is, and the network can follow a trend that leaves the range of the training rows.
+    The output is the change of the target, in units of `change`. So the untrained network is the naive forecast, and a
+    trained one can follow a trend beyond the range of the training rows.
     """
 
     def __init__(self, header: Header):
         super().__init__()
         self.header = header
         self.settings = header.settings
-        self.batch = max(BATCH // self.settings.window, 1)  # windows at most that a step reads
-        self.kept = 0  # the step that these weights are from
+        self.batch = max(BATCH // self.settings.window, 1)  # windows per step, at most
+        self.kept = 0  # the step of these weights
         D, H = len(header.columns), self.settings.hidden_size
         layers = [MODULES[self.settings.cell](H if i else D, H) for i in range(self.settings.num_layers)]
-        self.layers: list[Layer] = nn.ModuleList(layers)  # type: ignore  # a list to whoever reads it
+        self.layers: list[Layer] = nn.ModuleList(layers)  # type: ignore  # mypy sees a list
         self.head = nn.Linear(H if layers else D, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     @classmethod
     def create(cls, series: Series, settings: Settings) -> "Forecaster":
-        """An untrained network, scaled by the training rows of `series`. Raises: CharrnnError for too few to learn or score."""
+        """Make an untrained network, scaled by the training rows of `series`. Raises: CharrnnError if there are too few."""
         training = settings.training_rows(len(series))
         windows = settings.window + settings.horizon - 1
         if training <= windows or (settings.validation and len(series) == training):
@@ -142,7 +143,7 @@ class Forecaster(nn.Module):
             raise CharrnnError(f"the {training} training rows hold no value of {series.target_name} to learn")
         values = np.column_stack([series.inputs, series.target])[:training]
         low, high = values.min(0), values.max(0)
-        constant = high - low <= 1e-12 * np.maximum(np.abs(low), np.abs(high))  # except for rounding
+        constant = high - low <= 1e-12 * np.maximum(np.abs(low), np.abs(high))  # up to rounding
         span = np.where(constant, 1.0, high - low)
         change = _rms(series.target[rows] - series.target[rows - settings.horizon]) or 1.0
         torch.manual_seed(settings.seed)
@@ -150,8 +151,8 @@ class Forecaster(nn.Module):
         return cls(Header(columns=series.columns, target=series.target_name, settings=settings, **scaling))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scaled windows (T, B, D) to changes of the target (B), in units of `change`."""
-        x = 4 * x - 2  # 0..1 to the range in which the cells' functions bend
+        """Map scaled windows (T, B, D) to changes of the target (B,), in units of `change`."""
+        x = 4 * x - 2  # from 0..1 to the range in which tanh and sigmoid are nonlinear
         for i, layer in enumerate(self.layers):
             out = layer(x)[0]  # (T, B, H)
             x = x + out if i else out
@@ -159,11 +160,12 @@ class Forecaster(nn.Module):
         return changes[:, 0]
 
     def learn(self, series: Series) -> Iterator[int]:
-        """Train by Adam on all windows of the training rows at once or, if they are many, on a random batch at each step.
+        """Train with Adam on all windows of the training rows or, if there are too many, on a random batch per step.
 
-        It yields the number of each step. At the end it has the weights of the step that forecasts the last CHECK of the
-        training rows best; these rows are not learned from, unless no others are left.
-        Raises: CharrnnError (status 1) where the loss diverges.
+        At the end the network has the weights of the step with the lowest error on the last CHECK of the training rows. These
+        rows are not trained on, unless there are no others.
+
+        Yields: the number of each step. Raises: CharrnnError (status 1) if the loss diverges.
         """
         settings = self.settings
         training = settings.training_rows(len(series))
@@ -172,7 +174,7 @@ class Forecaster(nn.Module):
         learned |= not learned.any()
         windows = self._windows(series)
         check_x, check_y = self._pairs(windows, series, rows=rows[~learned][-self.batch :])
-        best = float(check_y.square().mean())  # of step 0, the naive forecast; NaN if no rows are checked
+        best = float(check_y.square().mean())  # error of step 0, the naive forecast; NaN without rows to check
         weights = deepcopy(self.state_dict())
         rows = rows[learned]
         optimizer = Optimizer([], list(self.parameters()))
@@ -192,17 +194,17 @@ class Forecaster(nn.Module):
                 raise CharrnnError(f"the loss diverged at step {step}; take a smaller --learning-rate", 1)
             with torch.no_grad():
                 found = functional.mse_loss(self(check_x), check_y).item() if len(check_y) else math.nan
-            if not found >= best:  # or NaN: then the last step is the best one
+            if not found >= best:  # true for NaN: the last step is then kept
                 best, weights, self.kept = found, deepcopy(self.state_dict()), step
             yield step
         self.load_state_dict(weights)
 
     @torch.no_grad()
     def forecast(self, series: Series) -> np.ndarray:
-        """The target's forecasts (N + horizon) float64: at row r from the window that ends `horizon` rows before r.
+        """Forecast the target: (N + horizon,) float64, at row r from the window that ends at row r - horizon.
 
-        The first rows, which no window reaches, are NaN; the last `horizon` lie beyond the table.
-        Raises: CharrnnError where there are fewer rows than a window has.
+        The first rows, which have no window, are NaN; the last `horizon` are beyond the table.
+        Raises: CharrnnError if there are fewer rows than a window has.
         """
         T, horizon = self.settings.window, self.settings.horizon
         if len(series) < T:
@@ -214,7 +216,7 @@ class Forecaster(nn.Module):
         return forecasts
 
     def score(self, series: Series, forecasts: np.ndarray, first: int) -> Scores | None:
-        """Score the forecasts (N + horizon) of the rows from `first` on; None if the target of no such row is known."""
+        """Score the forecasts (N + horizon,) of rows from `first` on; None if the target is missing in all of them."""
         horizon = self.settings.horizon
         rows = _scored(series, self.settings, first=first, end=len(series))
         if not len(rows):
@@ -233,7 +235,7 @@ class Forecaster(nn.Module):
         return Scores(rows=n, rmse=rmse, naive_rmse=naive_rmse, mae=mae, naive_mae=naive_mae, span=span, sureness=sureness)
 
     def report(self, series: Series, forecasts: np.ndarray, first: int) -> dict[str, str | float]:
-        """What `--json` prints about the forecasts (N + horizon) of the rows from `first` on."""
+        """The output of `--json` for the forecasts (N + horizon,) of rows from `first` on."""
         facts: dict[str, str | float] = {"target": self.header.target, "horizon": self.settings.horizon, "rows": len(series)}
         facts |= {"forecast": float(forecasts[-1]), "naive_forecast": float(series.target[-1])}
         scores = self.score(series, forecasts, first=first)
@@ -244,7 +246,10 @@ class Forecaster(nn.Module):
         return facts | {"scored_rows": scores.rows} | errors | scaled | {"verdict": scores.verdict}
 
     def lines(self, series: Series, forecasts: np.ndarray, first: int) -> tuple[list[str], list[list[float]]]:
-        """The moments of rows from `first` on ("+1" and so on beyond the table); truth, forecasts, naive ones, NaN for none."""
+        """Returns: the dates of rows from `first` on ("+1" and so on beyond the table); [truth, forecast, naive forecast].
+
+        Missing values are NaN.
+        """
         horizon = self.settings.horizon
         first = max(first, self.settings.window + horizon - 1)
         truth = np.concatenate([np.where(series.known, series.target, np.nan), np.full(horizon, np.nan)])
@@ -252,25 +257,25 @@ class Forecaster(nn.Module):
         return moments, [truth[first:].tolist(), forecasts[first:].tolist(), series.target[first - horizon :].tolist()]
 
     def _pairs(self, windows: np.ndarray, series: Series, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The windows (T, B, D) that forecast `rows` (B), and by how much the target changes up to these rows (B)."""
+        """Inputs and targets to forecast `rows` (B,): windows (T, B, D), and changes of the target (B,)."""
         now = rows - self.settings.horizon
         change = (series.target[rows] - series.target[now]) / self.header.change
         return _gather(windows[now - self.settings.window + 1]), torch.from_numpy(change.astype(np.float32))
 
     def _windows(self, series: Series) -> np.ndarray:
-        """Every window of the scaled inputs: (N - T + 1, D, T) float32, a view."""
+        """All windows of the scaled inputs, (N - T + 1, D, T) float32, as a view."""
         scaled = (series.inputs - np.array(self.header.low[:-1])) / np.array(self.header.span[:-1])
         bounded = np.clip(scaled, -checkpoint.LARGEST, checkpoint.LARGEST).astype(np.float32)
         return sliding_window_view(bounded, self.settings.window, axis=0)
 
     def save(self, folder: Path) -> None:
-        """Write the model into `folder`. Raises: CharrnnError (status 1) where it can't be written."""
+        """Write the model to `folder`. Raises: CharrnnError (status 1) if it can't be written."""
         tensors = {name: tensor.numpy() for name, tensor in self.state_dict().items()}
         checkpoint.write(folder / MODEL, tensors, {"forecast": to_json(self.header)})
 
     @classmethod
     def load(cls, path: str | Path) -> "Forecaster":
-        """Read a model that `save` wrote: its folder or file. Raises: CharrnnError where it is not such a file."""
+        """Read a model written by `save`, from its folder or file. Raises: CharrnnError if it is not such a file."""
         path = Path(path) / MODEL if Path(path).is_dir() else Path(path)
         tensors, values = checkpoint.read(path)
         try:
@@ -290,16 +295,16 @@ class Forecaster(nn.Module):
 
 
 def _scored(series: Series, settings: Settings, first: int, end: int) -> np.ndarray:
-    """The rows from `first` to before `end` that a window reaches and whose target is known."""
+    """The rows in [first, end) that have a window and a known target."""
     first = max(first, settings.window + settings.horizon - 1)
     return first + series.known[first:end].nonzero()[0]
 
 
 def _gather(windows: np.ndarray) -> Tensor:
-    """Windows (B, D, T) as the network reads them: (T, B, D)."""
+    """Convert windows (B, D, T) to the network's input (T, B, D)."""
     return torch.from_numpy(np.ascontiguousarray(windows.transpose(2, 0, 1)))
 
 
 def _rms(values: np.ndarray) -> float:
-    scale = float(np.abs(values).max()) or 1.0  # squares of small numbers leave float64
+    scale = float(np.abs(values).max()) or 1.0  # squares could underflow or overflow float64
     return scale * math.sqrt(float(((values / scale) ** 2).mean()))

@@ -1,6 +1,6 @@
-"""Cells as numbers: given the cells of a column, it reads the numbers as people and spreadsheets write them.
+"""Read the cells of a column as numbers, as people and spreadsheets write them.
 
-It knows nothing about dates and tables. Decimal commas, thousands separators, currency signs, percent and K, M, B are read.
+Cells may have decimal commas, thousands separators, currency signs, percent signs, and K, M or B.
 """
 
 import math
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MISSING = {"", "-", ".", "?", "na", "n/a", "nan", "none", "null"}  # the text of a cell without a value
-LARGEST = 1e60  # no number is larger: the fourth powers of larger ones leave float64
+MISSING = {"", "-", ".", "?", "na", "n/a", "nan", "none", "null"}  # cells without a value
+LARGEST = 1e60  # largest number allowed: fourth powers must fit into float64
 SCALES = {None: "", "k": "e3", "K": "e3", "M": "e6", "B": "e9", "bn": "e9"}
 CURRENCY = r"[A-Z]{0,2}[$€£¥₹₽₩₺₪₫฿₴₦]|USD|EUR|GBP|JPY|CNY|INR|CHF|CAD|AUD|KRW|BRL|SEK|NOK|DKK|PLN|CZK|kr|zł|Kč"
 CELL = re.compile(
@@ -21,23 +21,23 @@ CELL = re.compile(
 )
 SIGNS = {"": "", "+": "", "-": "-", "−": "-", "()": "-"}
 WHOLE = re.compile(r"\d*|[1-9]\d{0,2}(?P<mark>[,'’\s])\d{3}(?:(?P=mark)\d{3})*|[1-9]\d?(?:,\d\d)+,\d{3}")  # also 12,34,567
-AMOUNT = re.compile(r"\W{0,3}\d[\d.,'’\s]*\D{0,6}")  # what looks like a number with a unit, such as 12 kg
+AMOUNT = re.compile(r"\W{0,3}\d[\d.,'’\s]*\D{0,6}")  # looks like a number with a unit, such as 12 kg
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
     """The numbers of a column."""
 
-    values: list[float | None]  # NaN where one is missing, None where the cell is no number
-    is_numeric: bool  # whether it is a column of numbers, although it may hold faults
+    values: list[float | None]  # NaN: missing; None: not a number
+    is_numeric: bool  # whether it is a column of numbers, perhaps with faults
     point: str = "."  # the decimal mark
     row: int = 0  # the row of the first fault
-    fault: str = ""  # what is wrong there; "" where every cell is read
-    note: str = ""  # how the first cell is read that is not a plain number
+    fault: str = ""  # what is wrong there; "" if nothing is
+    note: str = ""  # for the user: how the first cell was read that Python would not read as a number
 
 
 def plain_number(cell: str) -> float | None:
-    """The number in a cell, as Python writes numbers; NaN where it is missing, None where it is none."""
+    """Read a cell in Python's notation. Returns: the number; NaN if missing; None if it is not a number."""
     if cell.lower() in MISSING:
         return math.nan
     try:
@@ -48,21 +48,21 @@ def plain_number(cell: str) -> float | None:
 
 
 def is_plain(cell: str) -> bool:
-    """Whether a cell holds a plain number."""
+    """Whether a cell has a number in Python's notation."""
     value = plain_number(cell)
     return value is not None and not math.isnan(value)
 
 
 def looks_like_number(cell: str) -> bool:
-    """Whether a cell holds a number, plain or not. A name such as 1M, a month, is none."""
+    """Whether a cell looks like a number in any notation, except those such as 1M, which may be the name of a month."""
     found = CELL.fullmatch(cell)
     return is_plain(cell) or (found is not None and not found["scale"])
 
 
 def read_numbers(cells: Sequence[str], has_commas: bool = False) -> Numbers:
-    """Read a column in which not every cell is a plain number, or (`has_commas`) of a table with decimal commas elsewhere.
+    """Read a column of numbers in any notation. All its cells together decide whether "," or "." is the decimal mark.
 
-    Its cells decide together whether the comma or the point is the decimal mark.
+    `has_commas` says that another column of the table has decimal commas.
     """
     found = [CELL.fullmatch(cell) for cell in cells]
     readings = {mark: [_value(cell, match, point=mark) for cell, match in zip(cells, found, strict=True)] for mark in ".,"}
@@ -89,7 +89,7 @@ def read_numbers(cells: Sequence[str], has_commas: bool = False) -> Numbers:
 
 
 def _value(cell: str, found: re.Match[str] | None, point: str) -> float | None:
-    """The number in a cell if `point` is the decimal mark; NaN where it is missing, None where it is none."""
+    """Read a cell with `point` as the decimal mark. Returns: the number; NaN if missing; None if it is not a number."""
     plain = plain_number(cell)
     if plain is not None and (point == "." or math.isnan(plain)):
         return plain
@@ -105,9 +105,9 @@ def _value(cell: str, found: re.Match[str] | None, point: str) -> float | None:
 
 
 def _decide(cells: Sequence[str], readings: dict[str, list[float | None]], has_commas: bool) -> tuple[str, int, str]:
-    """The decimal mark of a column whose cells allow both; if they can't decide, also a row and what is wrong there.
+    """Choose the decimal mark of a column whose cells allow both: 1,348 is 1348 or 1.348; in a column with 870 it is 1348.
 
-    1,348 is 1348 or 1.348. Beside 870, a whole number of three digits, it is 1348.
+    Returns: the mark; if the cells can't decide, also a row and the fault there.
     """
     one, other = (np.array(readings[mark], dtype=np.float64) for mark in ".,")
     rows = np.flatnonzero((one != other) & ~np.isnan(one)).tolist()
@@ -123,7 +123,7 @@ def _decide(cells: Sequence[str], readings: dict[str, list[float | None]], has_c
 
 
 def _fault(cell: str, other: float | None) -> str:
-    """Why a cell is no number. `other` is its value if the decimal mark were another than in the other cells."""
+    """Explain why a cell is not a number. `other` is its value with the other decimal mark, if it has one."""
     try:
         if abs(float(cell)) > LARGEST:
             return f"{cell[:40]!r} is larger than {LARGEST:g}"
@@ -136,13 +136,13 @@ def _fault(cell: str, other: float | None) -> str:
 
 
 def _compare_units(cells: Sequence[str], found: Sequence[re.Match[str] | None], values: list[float | None]) -> tuple[int, str]:
-    """The first row with another currency than those before it, or percent beside other numbers, and what is wrong there."""
+    """Find the first row with another currency than before, or percent among other numbers. Returns: the row, the fault."""
     rows: dict[str, int] = {}
     for row, match in enumerate(found):
         if match is not None and values[row]:
             rows.setdefault(match["before"] or match["after"] or "", row)
     if "%" not in rows:
-        rows.pop("", None)  # a currency may be written in some rows only
+        rows.pop("", None)  # some rows may leave out the currency
     if len(rows) < 2:
         return 0, ""
     first, row = list(rows.values())[:2]

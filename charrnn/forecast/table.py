@@ -1,4 +1,4 @@
-"""Tables of numbers: reads comma-separated values into a `Series`, and writes and draws forecasts."""
+"""Tables of numbers: read a CSV file into a `Series`; write and draw forecasts."""
 
 import csv
 import io
@@ -16,21 +16,21 @@ from charrnn.forecast.numbers import MISSING, Numbers, is_plain, looks_like_numb
 from charrnn.text.reading import STDIN, read_text
 from charrnn.text.visible import make_visible
 
-DATES = {"date", "time", "datetime", "timestamp"}  # a column with such a name says when, even in numbers
-TOP = 5  # rows in which the first numbers are looked for, below a header of more than one row
+DATES = {"date", "time", "datetime", "timestamp"}  # columns with these names are dates, even if they hold numbers
+TOP = 5  # rows to search for the end of a header of several rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
     """N rows of numbers, the oldest first."""
 
-    columns: list[str]  # the names of the D inputs
+    columns: list[str]  # names of the D inputs
     inputs: np.ndarray  # (N, D) float64
     target_name: str
-    target: np.ndarray  # (N) float64
-    known: np.ndarray  # (N) bool: where the target's value is from the table and was not filled in
-    moment: str  # the name of what these are:
-    moments: list[str]  # (N) the date of each row, or its line in the file
+    target: np.ndarray  # (N,) float64
+    known: np.ndarray  # (N,) bool, whether the target's value is in the table; if not, it was filled in
+    moment: str  # name of the date column, or "line"
+    moments: list[str]  # (N,) date of each row, or its line in the file
     notes: list[str]  # for the user: what was filled in or left out
 
     def __len__(self) -> int:
@@ -44,15 +44,17 @@ def read_series(
     reverse: bool = False,
     encoding: str = "utf-8",
 ) -> Series:
-    """Read a table (CSV with commas, semicolons or tabs; '-' for standard input), the oldest row first.
+    """Read a table: CSV with commas, semicolons or tabs ("-" for standard input), the oldest row first.
 
-    A first row without a number names the columns, or else the comment ('#') right above it does, if it has as many cells.
-    Further such rows, as of units, are left out. Numbers may have decimal commas, thousands separators, currency signs,
-    percent signs, or end in K, M or B; the cells of a column decide together what a comma means.
-    `target` and `columns` are such names, or numbers from 1: by default the last column of numbers, and all of them.
-    `reverse` turns around a table that starts with its newest row. A missing value becomes that of the row before; rows
-    before a column's first value are left out.
-    Raises: CharrnnError where it is not a table, a column does not exist, text is among numbers, a comma may mean two things,
+    Column names are in the first row, if it has no number, or in the comment ("#") right above the first row. Further rows
+    without numbers, such as units, are skipped. Numbers may have decimal commas, thousands separators, currency signs, percent
+    signs, or end in K, M or B; all cells of a column together decide what a comma means.
+
+    `target` and `columns` are column names or numbers from 1; default: the last column of numbers, and all of them. `reverse`
+    reverses a table that starts with its newest row. A missing value is replaced by the last value before it; rows before the
+    first value of a column are dropped.
+
+    Raises: CharrnnError if it is not a table, a column does not exist or has text among numbers, a comma is ambiguous, or
     dates are out of order.
     """
     if str(source) != STDIN and Path(source).is_dir():
@@ -97,7 +99,7 @@ def read_series(
 
 
 def format_table(names: Sequence[str], moments: Sequence[str], columns: Sequence[Sequence[float]]) -> bytes:
-    """A table of numbers as comma-separated values, NaN as an empty cell."""
+    """Write a table of numbers as CSV, with empty cells for NaN."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
@@ -107,7 +109,7 @@ def format_table(names: Sequence[str], moments: Sequence[str], columns: Sequence
 
 
 def draw_plot(suffix: str, target: str, lines: Sequence[Sequence[float]]) -> bytes:
-    """Draw truth, forecast and naive forecast by matplotlib, which is an extra; return the bytes of the file."""
+    """Draw truth, forecast and naive forecast with matplotlib (an extra). Returns: the bytes of the file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5), layout="constrained")
@@ -123,7 +125,7 @@ def draw_plot(suffix: str, target: str, lines: Sequence[Sequence[float]]) -> byt
 
 
 def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int], list[str]]:
-    """The rows of a table, the names of its columns, the line that each row is in, and notes."""
+    """Returns: the rows of a table, the column names, the line number of each row, and notes."""
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     kept = [(number, line) for number, line in lines if not line.lstrip().startswith("#")]
     given = re.fullmatch(r'\s*"?sep=(.)"?\s*', kept[0][1], re.IGNORECASE) if kept else None  # Excel's first line
@@ -132,7 +134,7 @@ def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int
     if not kept:
         raise CharrnnError(f"{source} holds no rows")
     unquoted = re.sub(r'"[^"]*"', "", kept[0][1])
-    likely = next((mark for mark in "\t;," if mark in unquoted), ",")  # a comma last: it may be part of numbers
+    likely = next((mark for mark in "\t;," if mark in unquoted), ",")  # the comma last, since numbers may contain it
     delimiter = given[1] if given else likely
     table, numbers = _read_rows(kept, delimiter=delimiter, source=source)
     width = len(table[0])
@@ -156,7 +158,7 @@ def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int
 
 
 def _read_rows(kept: list[tuple[int, str]], delimiter: str, source: str) -> tuple[list[list[str]], list[int]]:
-    """The cells of numbered lines, and the number of the line that each row ends in."""
+    """Returns: the cells of each row, and the number of the line in which the row ends."""
     reader = csv.reader([line for _, line in kept], delimiter=delimiter, skipinitialspace=True, strict=True)
     table, numbers = [], []
     try:
@@ -175,7 +177,7 @@ def _is_value(cell: str) -> bool:
 
 
 def _header_rows(table: list[list[str]]) -> int:
-    """How many rows name the columns: the first one and those below it, as of units, that hold text and nothing else."""
+    """The number of header rows: the first row, and rows below it that have only text, such as units."""
     for count, row in enumerate(table[1 : 1 + TOP], 1):
         values = [cell for cell in row if cell.lower() not in MISSING and _is_value(cell)]
         if values:
@@ -184,7 +186,7 @@ def _header_rows(table: list[list[str]]) -> int:
 
 
 def _read_columns(cells: Sequence[Sequence[str]], names: list[str]) -> tuple[list[Numbers], list[list[list[float | None]]]]:
-    """The numbers of each column, and its dates by ways to read them, none where it holds no dates."""
+    """Returns: for each column its numbers, and its dates in every format that fits (empty if it has no dates)."""
     numbers: list[Numbers] = []
     dates: list[list[list[float | None]]] = []
     for name, column in zip(names, cells, strict=True):
@@ -204,10 +206,10 @@ def _read_columns(cells: Sequence[Sequence[str]], names: list[str]) -> tuple[lis
 def _require_order(
     readings: Sequence[Sequence[float | None]], name: str, cells: Sequence[str], lines: list[int], reverse: bool
 ) -> None:
-    """Raise CharrnnError where the dates of a column, however they are read, do not rise from row to row."""
+    """Raise CharrnnError if the dates of a column are not in ascending order in any format that fits."""
     falls, breaks = False, []
     for reading in readings:
-        seconds = np.array(reading, np.float64)  # NaN where a date is missing
+        seconds = np.array(reading, np.float64)  # NaN: missing
         rows = np.flatnonzero(~np.isnan(seconds))
         steps = np.diff(seconds[rows])
         if not (steps < 0).any():
@@ -221,7 +223,7 @@ def _require_order(
 
 
 def _require_numbers(numbers: Numbers, name: str, cells: Sequence[str], lines: list[int]) -> None:
-    """Raise CharrnnError where a column that is to be read is not one of numbers alone."""
+    """Raise CharrnnError unless the column has only numbers."""
     if not numbers.is_numeric:
         raise CharrnnError(f"column {name} holds no numbers (line {lines[0]}: {cells[0]!r})")
     if numbers.fault:
@@ -229,7 +231,7 @@ def _require_numbers(numbers: Numbers, name: str, cells: Sequence[str], lines: l
 
 
 def _find(name: str, names: list[str], option: str) -> int:
-    """The column of that name or, from 1 on, that number. Raises: CharrnnError that names the columns."""
+    """Find a column by name, or by number from 1. Raises: CharrnnError that lists the columns."""
     name = name.strip()
     found = [j for j, known in enumerate(names) if known == name]
     if len(found) > 1:
@@ -243,7 +245,10 @@ def _find(name: str, names: list[str], option: str) -> int:
 
 
 def _carry_on(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Values (N, D) with each NaN replaced by the value above it, where they were, and the first row without one."""
+    """Replace each NaN in `values` (N, D) by the last value above it.
+
+    Returns: the values; where they were missing (N, D) bool; the first row from which on no value is missing.
+    """
     missing = np.isnan(values)
     last = np.maximum.accumulate(np.where(missing, 0, np.arange(len(values))[:, None]), axis=0)
     filled = np.take_along_axis(values, last, axis=0)

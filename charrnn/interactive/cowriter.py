@@ -1,6 +1,6 @@
-"""Writing a text together with a model: the network's state at any place of the text, how the text goes on, and undo.
+"""Write a text together with a model: continue the text at any position, suggest characters, undo and redo.
 
-`CoWriter` is given the text before the cursor and returns what the model writes there. V is the size of the vocabulary.
+`CoWriter` takes the text before the cursor and returns what the model writes there. V is the vocabulary size.
 """
 
 from collections.abc import Callable
@@ -13,22 +13,22 @@ from charrnn.inference.model import Model
 from charrnn.inference.sampler import Sampler
 from charrnn.text.records import SEPARATORS
 
-STRIDE = 32  # characters between two states that are kept for good
-RECENT = 1024  # of the latest states are kept too
-READ_AT_ONCE = 4096  # characters of the first text that are read between two reports of progress
-LONGEST_WORD = 32  # characters that are written at once, where the model finds no end
+STRIDE = 32  # characters between two states that are always kept
+RECENT = 1024  # latest states that are kept as well
+READ_AT_ONCE = 4096  # characters of the first text to read between two progress reports
+LONGEST_WORD = 32  # characters written if the model does not end the word
 LONGEST_LINE = 400
-WILDEST = 5.0  # the highest temperature that the keys reach
+WILDEST = 5.0  # highest temperature that the keys can set
 
-Edit = tuple[int, str, str, int]  # where it starts, what was removed and what inserted there, and where the cursor was before
-State = list[np.ndarray]  # a copy of the network's state: each of its parts, then the logits (V,)
+Edit = tuple[int, str, str, int]  # position, text removed there, text inserted there, cursor before the edit
+State = list[np.ndarray]  # a copy of the network's state: its arrays, then the logits (V,)
 
 
 class Reader:
-    """Gives the logits after any part of a text, which may grow, shrink and change as it is edited.
+    """Computes the logits at any position of a text that is being edited.
 
-    The character after the last one read takes one step of the network; any other place at most STRIDE, from a kept state.
-    Each text or record begins after the model's start, a line break. Characters outside the vocabulary are skipped.
+    The next character takes one step of the network; any other position takes at most STRIDE steps, from a saved state. Each
+    text or record starts after the model's start character. Unknown characters are skipped.
     """
 
     def __init__(self, model: Model):
@@ -38,14 +38,14 @@ class Reader:
         self._state = model.network.initial_state(1)
         self._state.step([model.start])
         self._first = self._copy()
-        self._marks = {0: self._first}  # by the number of characters read
+        self._marks = {0: self._first}  # number of characters read -> state
         self._recent: dict[int, State] = {}
 
     def read(self, text: str) -> np.ndarray:
         """The logits (V,) of the character that follows `text`."""
         same = _common(self.text, text)
         if same < len(text):
-            if same < len(self.text):  # the states after the change no longer hold
+            if same < len(self.text):  # states after the change are no longer valid
                 self._marks = {at: state for at, state in self._marks.items() if at <= same}
                 self._recent = {at: state for at, state in self._recent.items() if at <= same}
             self.text = text
@@ -85,28 +85,28 @@ class CoWriter:
         self._generator = np.random.default_rng(seed)
 
     def warm(self, by: float) -> None:
-        """Raise the temperature (or lower it), within 0 and WILDEST."""
+        """Add `by` to the temperature, within 0 and WILDEST."""
         temperature = round(min(max(self.sampler.temperature + by, 0.0), WILDEST), 2)
         self.sampler = replace(self.sampler, temperature=temperature, greedy=False)
 
     def write_word(self, text: str) -> str:
-        """Continue `text` up to the end of a word, with the space or line break that ends it."""
+        """Continue `text` to the end of a word, including the space or line break after it."""
         return self._write(text, LONGEST_WORD, lambda written: written[-1].isspace() and not written.isspace())
 
     def write_line(self, text: str) -> str:
-        """Continue `text` up to the end of the line, with its line break."""
+        """Continue `text` to the end of the line, including the line break."""
         return self._write(text, LONGEST_LINE, lambda written: written[-1] == "\n")
 
     def suggest(self, text: str, count: int) -> list[tuple[str, float]]:
-        """The `count` likeliest characters after `text`, likeliest first, each with its probability of being drawn."""
-        # A greedy sampler draws nothing: then it is the model's own probability.
+        """The `count` likeliest characters after `text`, likeliest first, with their probabilities of being drawn."""
+        # A greedy sampler would give 0 or 1; show the model's probabilities instead.
         sampler = Sampler() if self.sampler.greedy or not self.sampler.temperature else self.sampler
         p = sampler.probabilities(self._logits(text))
         best = np.argsort(-p, kind="stable")[:count]
         return [(self.model.vocabulary.characters[i], float(p[i])) for i in best if p[i] > 0]
 
     def _write(self, text: str, most: int, has_ended: Callable[[str], bool]) -> str:
-        """Up to `most` characters that continue `text`, until these have ended, and none after a record's end."""
+        """Write up to `most` characters after `text`; stop when `has_ended` or at the end of a record."""
         ids = np.zeros(1, np.intp)
         start = len(text)
         separator = self.reader.separator
@@ -119,7 +119,7 @@ class CoWriter:
         return text[start:]
 
     def _logits(self, text: str) -> np.ndarray:
-        """The logits (V,) after `text`, a copy in which the symbol for unknown characters can't be drawn."""
+        """A copy of the logits (V,) after `text`, with minus infinity for the symbol for unknown characters."""
         logits = self.reader.read(text).copy()
         if self.model.vocabulary.unknown is not None:
             logits[self.model.vocabulary.unknown] = -np.inf
@@ -127,7 +127,7 @@ class CoWriter:
 
 
 class Past:
-    """The earlier texts, for undo and redo. It keeps what changed, not the texts: these would take megabytes for each edit."""
+    """Undo and redo. It stores only the changes, since whole texts would take megabytes per edit."""
 
     def __init__(self, text: str, cursor: int):
         self.text, self.cursor = text, cursor
@@ -135,7 +135,7 @@ class Past:
         self._forth: list[Edit] = []
 
     def mark(self, text: str, cursor: int) -> None:
-        """Remember the text as it is now, to come back to."""
+        """Record the present text, for undo."""
         if text != self.text:
             start = _common(self.text, text)
             end = _common(self.text[start:][::-1], text[start:][::-1])
@@ -144,12 +144,12 @@ class Past:
         self.text, self.cursor = text, cursor
 
     def undo(self, text: str, cursor: int) -> tuple[str, int]:
-        """Go back to the text before the last change. Returns: the text and the cursor."""
+        """Undo the last change. Returns: the text and the cursor."""
         self.mark(text, cursor)
         return self._go(self._back, self._forth)
 
     def redo(self, text: str, cursor: int) -> tuple[str, int]:
-        """Go forth to the text that was undone last, unless it has changed since. Returns: the text and the cursor."""
+        """Redo the last undone change, unless the text has changed since. Returns: the text and the cursor."""
         self.mark(text, cursor)
         return self._go(self._forth, self._back)
 
@@ -163,7 +163,7 @@ class Past:
 
 
 def _common(a: str, b: str) -> int:
-    """How many characters the texts have in common at their beginning; by bisection, so that long texts take no time."""
+    """The length of the common prefix, by bisection, which is fast for long texts."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2

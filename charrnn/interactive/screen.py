@@ -1,6 +1,6 @@
-"""The screen on which a person and a model write a text together; built on prompt_toolkit, which is an extra.
+"""The screen of `sample --interactive`, built on prompt_toolkit (an extra).
 
-`Interactive` is given a `CoWriter` and the first text. Its `run` ends when the person ends it; `page.text` is the result.
+`Interactive` takes a `CoWriter` and the initial text. `run` returns when the user ends the session; `page.text` is the result.
 """
 
 import asyncio
@@ -31,26 +31,26 @@ from charrnn.errors import CharrnnError
 from charrnn.interactive.cowriter import CoWriter, Past
 from charrnn.text.visible import SINGLE_SIGNS, make_visible
 
-TOKEN = re.compile(r"\n|[^\S\n]{1,200}|\S{1,200}")  # what a row is made of; longer runs are taken in parts
+TOKEN = re.compile(r"\n|[^\S\n]{1,200}|\S{1,200}")  # parts of a row that are not split if possible
 STYLE = Style.from_dict({"model": "ansicyan", "unknown": "ansired underline", "bar": "reverse", "chosen": "reverse"})
 NAMES = {" ": "space", "\n": "line break", "\t": "tab"}
-WARMER = 0.1  # by so much a key changes the temperature
+WARMER = 0.1  # change of the temperature per key press
 
-Row = tuple[int, int]  # where it starts in the text, and where it stops
+Row = tuple[int, int]  # start and stop in the text
 
 
 def show(text: str) -> str:
-    """`text` as it is drawn: control characters by their numbers, a tab as four spaces."""
+    """Convert `text` for drawing: control characters to escape codes, a tab to four spaces."""
     return make_visible(text, keep="", signs={"\t": "    "})
 
 
 def measure(text: str) -> int:
-    """How many columns `text` takes on the screen."""
+    """The width of `text` on the screen, in columns."""
     return len(text) if text.isascii() and text.isprintable() else sum(map(get_cwidth, show(text)))
 
 
 def wrap(text: str, start: int, width: int, count: int) -> list[Row]:
-    """Cut `text` from `start` on into at most `count` rows of `width` columns, between words where possible."""
+    """Wrap `text` from `start` on into at most `count` rows of `width` columns, between words if possible."""
     rows: list[Row] = []
     begin, column = start, 0
     for token in TOKEN.finditer(text, start):
@@ -67,7 +67,7 @@ def wrap(text: str, start: int, width: int, count: int) -> list[Row]:
                     begin, column = i, 0
                 column += size
         else:
-            if column and column + size > width and word != " ":  # a space may stand beyond the margin
+            if column and column + size > width and word != " ":  # a space may go beyond the margin
                 rows.append((begin, at))
                 begin, column = at, 0
             column += size
@@ -77,7 +77,7 @@ def wrap(text: str, start: int, width: int, count: int) -> list[Row]:
 
 
 class Page(Buffer):
-    """The text and its cursor. `Past` does undo and redo: prompt_toolkit's own keeps a whole text for each edit."""
+    """The text and its cursor. Undo and redo use `Past`, since prompt_toolkit's own stores the whole text per edit."""
 
     def __init__(self, text: str):
         super().__init__(document=Document(text, len(text)))
@@ -94,12 +94,12 @@ class Page(Buffer):
 
 
 class PageControl(BufferControl):
-    """Draws the part of a page that the cursor is in, wrapped between words. A long line takes no longer than a short one."""
+    """Draws the part of a page around the cursor, with word wrap. A long line takes no longer than a short one."""
 
     def __init__(self, page: Page, style: Callable[[int, str], str]):
         super().__init__(page)
-        self.style = style  # of the character at a place
-        self.top = 0  # where the first row starts
+        self.style = style  # style of the character at a position
+        self.top = 0  # start of the first row
         self.rows: list[Row] = [(0, 0)]
 
     def preferred_height(self, *_: object) -> None:
@@ -121,17 +121,17 @@ class PageControl(BufferControl):
         return UIContent(self._draw, min(len(self.rows), height), Point(column, row))
 
     def row_of(self, place: int) -> int:
-        """The row that a place of the text is in."""
+        """The row of a position in the text."""
         return max((i for i, (start, _) in enumerate(self.rows) if start <= place), default=0)
 
     def move(self, by: int) -> None:
-        """Move the cursor one row down (or up), to its column or the last one there."""
+        """Move the cursor `by` one row, down or up, keeping its column if possible."""
         place, document = self.buffer.cursor_position, self.buffer.document
         row = self.row_of(place)
         if 0 <= row + by < len(self.rows):
             start, stop = self.rows[row + by]
             if row + by + 1 < len(self.rows) and stop == self.rows[row + by + 1][0]:
-                stop -= 1  # the end of a row that is wrapped is the start of the next
+                stop -= 1  # the end of a wrapped row is the start of the next
             self.buffer.cursor_position = min(start + place - self.rows[row][0], stop)
         else:  # not on the screen: the line before or after
             self.buffer.cursor_position += document.get_cursor_up_position() if by < 0 else document.get_cursor_down_position()
@@ -144,7 +144,7 @@ class PageControl(BufferControl):
 
 
 class Interactive:
-    """A session at the terminal. Raises: CharrnnError where there is no terminal to hold it at."""
+    """A session at the terminal. Raises: CharrnnError if there is no terminal."""
 
     def __init__(self, writer: CoWriter, text: str, suggest: int = 0, notes: Sequence[str] = ()):
         self.writer = writer
@@ -152,14 +152,14 @@ class Interactive:
         self.known = set(writer.model.vocabulary.characters)
         self.page = Page(text)
         self.control = PageControl(self.page, self._style)
-        self.suggest = suggest  # how many characters are suggested
-        self.chosen = -1  # which of them is marked; -1: none
-        self.written = (0, 0)  # from where to where the model has just written
-        self.act: Callable[[str], str] = writer.write_word  # by what
-        self.signal = 0  # that ended the session
+        self.suggest = suggest  # number of characters to suggest
+        self.chosen = -1  # the marked suggestion; -1: none
+        self.written = (0, 0)  # start and stop of what the model has just written
+        self.act: Callable[[str], str] = writer.write_word  # how it was written
+        self.signal = 0  # the signal that ended the session
         self.page.on_text_changed += lambda _: self._read()
         self.page.on_cursor_position_changed += lambda _: self._unmark()
-        self._faults: list[BaseException] = []  # that ended the session
+        self._faults: list[BaseException] = []  # exceptions that ended the session
         self._files = contextlib.ExitStack()
         if os.environ.get("TERM") == "dumb" or "JPY_PARENT_PID" in os.environ:
             raise CharrnnError("--interactive needs a terminal whose cursor can be moved; TERM=dumb or a notebook is none")
@@ -173,15 +173,15 @@ class Interactive:
         )
 
     def run(self) -> int:
-        """Hold the session. Returns: the signal that ended it, 0 where the person did, SIGINT for Ctrl-C."""
-        with self._files, contextlib.suppress(EOFError):  # the terminal has gone
+        """Run the session. Returns: the signal that ended it; 0 if the user did; SIGINT for Ctrl-C."""
+        with self._files, contextlib.suppress(EOFError):  # the terminal is gone
             asyncio.run(self._run())
         return self.signal
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            with contextlib.suppress(AttributeError, NotImplementedError):  # Windows has not all of it
+            with contextlib.suppress(AttributeError, NotImplementedError):  # not all exist on Windows
                 loop.add_signal_handler(getattr(signal, name), self._end, getattr(signal, name))
         loop.set_exception_handler(self._fail)
         await self.application.run_async(handle_sigint=False, set_exception_handler=False)
@@ -198,7 +198,7 @@ class Interactive:
             self.application.exit()
 
     def _open_terminal(self, mode: Literal["r", "w"], *streams: TextIO | None) -> TextIO:
-        """The first of the streams that is a terminal, or the terminal behind them. Raises: CharrnnError."""
+        """The first of the streams that is a terminal, else /dev/tty. Raises: CharrnnError if there is none."""
         for stream in streams:
             with contextlib.suppress(ValueError):  # it is closed
                 if stream is not None and stream.isatty():
@@ -238,7 +238,7 @@ class Interactive:
         self._insert(act(self._before()))
 
     def _write_another(self) -> None:
-        """Undo what the model has just written, if it has, and have it write something else."""
+        """Replace what the model has just written by something else."""
         if self.written[1] > self.written[0]:
             self.page.undo()
         self._write(self.act)
@@ -260,7 +260,7 @@ class Interactive:
         self.chosen = -1
 
     def _read(self) -> None:
-        """Read the text that has changed, so that the next key need not."""
+        """Run the network over the changed text now, so that the next key responds at once."""
         self.written = (0, 0)
         self.chosen = -1
         if self._before().endswith((" ", "\n")):  # undo goes word by word
@@ -299,12 +299,12 @@ class Interactive:
 
 
 def _bind(keys: KeyBindings, *names: str, action: Callable[[], None], keep: bool = True) -> None:
-    """Bind keys, pressed one after the other, to an action; `keep` says whether it can be undone."""
+    """Bind keys, pressed one after another, to an action. `keep`: whether it can be undone."""
     keys.add(*names, eager=len(names) == 1, save_before=lambda _: keep)(lambda _: action())
 
 
 def _fit(parts: Sequence[str], width: int) -> str:
-    """As many of `parts` as one line of `width` columns holds, from the first on."""
+    """Join as many of `parts` as fit into one line of `width` columns."""
     line = ""
     for part in parts:
         longer = f"{line} · {part}" if line else f" {part}"

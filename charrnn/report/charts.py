@@ -1,18 +1,18 @@
-"""Charts as SVG: plain values in, markup out. They have no colours; the page's style sheet gives them by class."""
+"""Draw charts as SVG markup. Colours come from the page's style sheet, by class."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT = 460, 270  # a phone's width, so that text can be read there; a chart grows with the page
+WIDTH, HEIGHT = 460, 270  # readable on a phone; a chart scales with the page
 LEFT, RIGHT, TOP, BOTTOM = 44, 16, 34, 40  # margins
 
 Point = tuple[float, float]
-Times = Sequence[tuple[float, str]]  # the place of each moment on the x axis, and its label
+Times = Sequence[tuple[float, str]]  # (x value, label)
 
 
 def shorten(value: float) -> str:
-    """A number in few characters.
+    """Format a number in few characters.
 
     >>> shorten(1_250_000), shorten(64_000), shorten(0.0125), shorten(0)
     ('1.25M', '64k', '0.0125', '0')
@@ -24,7 +24,7 @@ def shorten(value: float) -> str:
 
 
 def choose_ticks(low: float, high: float, most: int) -> list[float]:
-    """At most `most` + 1 round numbers from `low` to `high`, one, two or five of a power of ten apart.
+    """Choose at most `most` + 1 ticks from `low` to `high`, 1, 2 or 5 times a power of ten apart.
 
     >>> choose_ticks(0, 10, 5)
     [0, 2, 4, 6, 8, 10]
@@ -38,7 +38,7 @@ def choose_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 class Chart:
-    """A plot with axes. Points are given in the data's units; `low` and `high` are the corners of what is shown."""
+    """A plot with axes. Points are in data units; `low` and `high` are the lower left and upper right corner."""
 
     def __init__(self, title: str, low: Point, high: Point, height: int = HEIGHT):
         self.title = title
@@ -64,7 +64,7 @@ class Chart:
         self.parts.append(f'<circle class="{kind}" {place} r="{radius:.1f}"><title>{escape(label)}</title></circle>')
 
     def axes(self, x_name: str, y_name: str, percent: bool = False) -> None:
-        """Draw the grid and its numbers."""
+        """Draw the grid, with tick labels and axis names."""
         number: Callable[[float], str] = "{:.0%}".format if percent else shorten
         for tick in choose_ticks(self.low[1], self.high[1], 5):
             self.path("grid", [(self.low[0], tick), (self.high[0], tick)])
@@ -75,7 +75,7 @@ class Chart:
         self.text(4, 12, y_name, "axis")
 
     def times(self, times: Times) -> None:
-        """Draw a second axis along the top: as many moments as fit, the last among them."""
+        """Draw a time axis at the top, with as many labels as fit, including the last."""
         before = math.inf
         for x, label in reversed(times):
             at = self.x(x)
@@ -109,13 +109,13 @@ def draw_curves(title: str, lines: Mapping[str, Sequence[Point]], y_name: str, t
 
 
 def draw_reliability(bins: Sequence[tuple[int, float, float]], error: float) -> str:
-    """How often guesses were right, over how probable they were: (count, probability, frequency) for each bin."""
+    """Draw a reliability diagram: fraction of right guesses over their probability. `bins`: (count, probability, fraction)."""
     chart = Chart("Calibration", (0.0, 0.0), (1.0, 1.0), 330)
     chart.axes("probability of the top guess", "how often it was right", percent=True)
     chart.path("ideal", [(0.0, 0.0), (1.0, 1.0)])
     most = max(count for count, *_ in bins) or 1
     width = (chart.x(1.0) - chart.x(0.0)) / len(bins)
-    for k, (count, _, _) in enumerate(bins):  # how many guesses there were, along the bottom
+    for k, (count, _, _) in enumerate(bins):  # a histogram of the counts at the bottom
         x = chart.x(k / len(bins))
         height = 44 * count / most
         place = f'x="{x + 2:.1f}" y="{chart.y(0.0) - height:.1f}"'

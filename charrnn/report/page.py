@@ -1,7 +1,6 @@
-"""A run as one HTML file to share: how it learned, samples, where a text surprises the model, and how the model is made.
+"""Report on a run as one HTML file: learning curves, samples, surprising characters of a text, and the configuration.
 
-`render_page` takes a model, its history and a text, and gives back the page. It works offline. What comes from a text or a file
-is text in the page, never markup.
+The page works offline. Strings from a text or file are escaped, so that they can't add markup.
 """
 
 import json
@@ -33,17 +32,17 @@ from charrnn.training.data import reread_texts
 from charrnn.version import __version__
 
 Array = np.ndarray
-Value = str | float | bool  # of a row in a table
+Value = str | float | bool  # in a table of the configuration
 
-LIMIT = 100_000  # characters of a text that are scored and coloured
-SURPRISES = 8  # that are listed
-SAMPLES = 6  # that are shown at once
+LIMIT = 100_000  # most characters scored and coloured
+SURPRISES = 8  # surprising characters listed
+SAMPLES = 6  # samples shown before "The others" is opened
 
 
 def find_validation_text(model: Model, advice: str, watch: Watch | None = None) -> Corpus:
-    """Read the text that the run was validated on, from the files that its model names.
+    """Read the validation text of the model's run again.
 
-    Raises: CharrnnError that ends with `advice`, where it can't be found again or there was none.
+    Raises: CharrnnError, with `advice` at its end, if there was none or it can't be found.
     """
     folder = model.path.parent if model.path is not None else Path()
     origin = model.header.training.origin
@@ -61,9 +60,9 @@ def render_page(
     watch: Watch = lambda *_: None,
     box: Mapping[str, str] | None = None,
 ) -> str:
-    """The report, a whole HTML document, on at most LIMIT characters of `corpus`, which the page calls `name`.
+    """Render the report as an HTML document, on at most LIMIT characters of `corpus`, which the page calls `name`.
 
-    With the `box` of `export.html` it has the model itself, to write with.
+    With the `box` of `export.html`, the page has the model to write with.
     """
     text = select_scored_text(model, corpus)
     given = len(text)
@@ -71,7 +70,7 @@ def render_page(
         beginning = text.text(0, LIMIT)
         separator = SEPARATORS[model.records] if model.records else ""
         end = beginning.rfind(separator)
-        text = build_corpus(beginning[: end + len(separator)] if end > 0 else beginning)  # whole records alone
+        text = build_corpus(beginning[: end + len(separator)] if end > 0 else beginning)  # only whole records
     details = Details(model, text)
     top = Top(model, text, SURPRISES)
     scored = model.score(text, watch=watch, observe=partial(_tell, (details.observe, top.observe)))
@@ -111,10 +110,10 @@ def _tell(observers: Sequence[Observe], *block: Array) -> None:
 
 
 def _render_colours(paper: str, first: float, last: float) -> str:
-    """The colours of all levels as CSS: what was expected has the page's own colour, `paper`, dark or light."""
+    """The colours of all levels as CSS. Expected characters have the page's background colour, `paper`."""
     lines = []
     for k in range(LEVELS):
-        own = min(1.0, k / 3)  # the share of the map's colour
+        own = min(1.0, k / 3)  # share of the colour map; the rest is `paper`
         colour = magma(first + (last - first) * k / (LEVELS - 1))
         red, green, blue = (round(own * c + (1 - own) * p) for c, p in zip(colour, bytes.fromhex(paper), strict=True))
         text = bytes(ink((red, green, blue)))
@@ -156,7 +155,7 @@ def _render_curves(history: Sequence[Metrics]) -> dict[str, str]:
 
 
 def _render_figures(names: Sequence[str], rows: Sequence[str]) -> str:
-    """A table of figures: `names` of its columns, and the cells of each row."""
+    """Render a table with these column `names` and the cells of each row."""
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     body = "".join(f"<tr>{cells}</tr>" for cells in rows)
     return f'<div class="scroll"><table class="table numbers"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -231,14 +230,14 @@ def _list_network(model: Model) -> dict[str, Value]:
 
 
 def _list_training(model: Model, history: Sequence[Metrics]) -> dict[str, Value]:
-    """How the model was trained, as far as its file says it in a usable way."""
+    """How the model was trained, as far as its file has it."""
     origin, recipe, metrics = model.header.training.origin, model.header.training.recipe, model.header.training.metrics
     rows: dict[str, Value] = {}
     if origin is not None:
         rows["text"] = ", ".join(os.path.basename(source) or "-" for source in origin.sources)
     if recipe is not None:
         said = {"cell", "layers", "hidden_size", "embedding", "residual", "records", "shards"}
-        said |= {"passes", "most_passes"}  # what was planned, not what was done
+        said |= {"passes", "most_passes"}  # planned, not done
         figures = to_json(recipe).items()
         rows |= {key.replace("_", " "): value for key, value in figures if key not in said and value is not None}
     if origin is not None and (held_out := origin.options.validation) is not None:

@@ -1,8 +1,7 @@
-"""A frame: some lines at the bottom of the terminal, standard error, that change in place; `WorkDisplay` has a bar in one.
+"""Lines at the bottom of the terminal (standard error) that change in place, and a progress bar.
 
-Nothing flickers: only lines that changed are written, over the old ones, and all goes out in one write. The space below is
-cleared from a later line on, because tmux takes a screen that is cleared from its first cell for history.
-Rich is imported where it draws, so that short work starts without it.
+To avoid flicker, only changed lines are written, over the old ones and in a single write. The space below is cleared from the
+last line, because tmux saves a screen that is cleared from its first cell to its history. Rich is imported only when needed.
 """
 
 import contextlib
@@ -22,18 +21,18 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"  # the cursor
-CUT, WRAP = "\x1b[?7l", "\x1b[?7h"  # lines at the right margin: where we are wrong about a width, a line must not become two
-ACCENT = "magenta"  # legible on light and on dark
+CUT, WRAP = "\x1b[?7l", "\x1b[?7h"  # long lines: cut, so that a line whose width we misjudge does not become two
+ACCENT = "magenta"  # readable on light and dark backgrounds
 
 
 class Frame:
-    """Lines at the bottom of the terminal. `draw` them, and `close` it to have the lines gone and the cursor back."""
+    """Lines at the bottom of the terminal. `draw` replaces them; `close` removes them and shows the cursor."""
 
     def __init__(self) -> None:
         from rich.console import Console
 
-        self.console = Console(file=io.StringIO(), force_terminal=True, highlight=False)  # turns lines into escapes
-        locale = os.environ.get("LC_ALL") or os.environ.get("LANG")  # in the locale C Python writes UTF-8 all the same
+        self.console = Console(file=io.StringIO(), force_terminal=True, highlight=False)  # converts lines to escapes
+        locale = os.environ.get("LC_ALL") or os.environ.get("LANG")  # in the C locale Python still writes UTF-8
         self.unicode = (sys.stderr.encoding or "").lower().startswith("utf") and locale not in ("C", "POSIX")
         self._lines: list[Text] = []
         self._size = (0, 0)
@@ -44,18 +43,18 @@ class Frame:
             signal.signal(self._stops, self._suspend)
 
     def size(self) -> tuple[int, int]:
-        """The columns that may be written (not the last: a line that fills it can't be cleared) and the rows."""
+        """Usable columns (without the last: a line that fills it can't be cleared) and rows."""
         columns, rows = terminal_size()
         return max(columns, 2) - 1, rows
 
     def draw(self, lines: "Sequence[Text]") -> None:
-        """Draw these lines in place of those before, each cut at the width; of too many the last ones."""
+        """Replace the lines drawn before. Lines are cut at the width; if there are too many, only the last ones are drawn."""
         columns, rows = size = self.size()
         lines = [line.copy() for line in lines[-max(rows - 1, 1) :]]
         for line in lines:
             line.truncate(columns, overflow="crop")
         before = self._lines if size == self._size else []
-        last = len(lines) - 1 if len(lines) != len(before) else -1  # always drawn, to clear what is below it
+        last = len(lines) - 1 if len(lines) != len(before) else -1  # always drawn, to clear the space below it
         drawn = [
             "" if n != last and line in before[n : n + 1] else self._escape(line) + ("\x1b[J" if n == last else "\x1b[K")
             for n, line in enumerate(lines)
@@ -64,7 +63,7 @@ class Frame:
         self._lines, self._size = lines, size
 
     def close(self) -> None:
-        """Take the lines away and give the cursor back."""
+        """Remove the lines and show the cursor."""
         self._write(self._top(self.size()[0]) + "\x1b[K\r\n\x1b[J\x1b[A" + SHOW)
         undo.discard(self.close)
         self._lines = []
@@ -78,7 +77,7 @@ class Frame:
     def _top(self, columns: int) -> str:
         """The escape that moves the cursor from the last line to the first."""
         cuts = "TMUX" not in os.environ and ("XTERM_VERSION" in os.environ or "STY" in os.environ)  # xterm and GNU screen
-        broken = columns < self._size[0] and not cuts  # a terminal that was made narrower has wrapped its lines
+        broken = columns < self._size[0] and not cuts  # the terminal was made narrower and has wrapped the lines
         up = sum(max(1, -(-line.cell_len // (columns + 1))) if broken else 1 for line in self._lines[:-1])
         return "\r" + (f"\x1b[{up}A" if up else "")
 
@@ -88,12 +87,12 @@ class Frame:
         return capture.get()
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # where the terminal has gone
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # the terminal is gone
             sys.stderr.write(text)
             sys.stderr.flush()
 
     def _suspend(self, number: int, _: FrameType | None) -> None:
-        """Handle Ctrl-Z: the shell gets its cursor, and the frame goes on below what was written meanwhile."""
+        """Handle Ctrl-Z: show the cursor, and after the stop draw the frame below what was written meanwhile."""
         self._write(SHOW + "\r\n")
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
@@ -103,7 +102,7 @@ class Frame:
 
 
 def draw_bar(width: int, fraction: float, unicode: bool = True) -> "Text":
-    """A line of which `fraction` is done, in steps of half a character."""
+    """Draw a progress bar, in steps of half a character."""
     from rich.text import Text
 
     halves = round(2 * width * min(max(fraction, 0.0), 1.0))
@@ -113,9 +112,9 @@ def draw_bar(width: int, fraction: float, unicode: bool = True) -> "Text":
 
 
 class WorkDisplay(contextlib.AbstractContextManager["WorkDisplay"]):
-    """Shows how far work has come when it takes long: a bar on a terminal, a line every ten seconds elsewhere.
+    """Shows the progress of long work: a bar on a terminal, a line every ten seconds elsewhere.
 
-    `what` says what is being done, `unit` in what, `scale` how many of its ones make one unit.
+    `what` is the work and `unit` the unit shown; `scale` is the size of a unit.
     """
 
     def __init__(self, what: str = "reading", unit: str = "MB", quiet: bool = False, scale: float = 1e6):
@@ -131,7 +130,7 @@ class WorkDisplay(contextlib.AbstractContextManager["WorkDisplay"]):
             self._frame.close()
 
     def progress(self, done: int, total: int | None) -> None:
-        """Show how much has been done, and of how much, where that is known."""
+        """Show that `done` of `total` (None: unknown) is done."""
         now = time.monotonic()
         if self.quiet or now < self._due:
             return

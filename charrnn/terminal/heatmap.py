@@ -1,6 +1,6 @@
-"""A text with each character's background by its surprisal in bits; where there are no colours, with digits below.
+"""Show a text with the surprisal of each character as background colour or, without colours, as digits below.
 
-`Heatmap` draws the text piece by piece on a terminal; `JsonHeatmap` writes the same figures for programs.
+`Heatmap` draws on a terminal; `JsonHeatmap` writes the same numbers as JSON.
 """
 
 import functools
@@ -15,22 +15,22 @@ import numpy as np
 from charrnn.text.visible import LINE_SIGNS, make_visible
 
 RESET = "\x1b[0m"
-LONG = 20  # lines from which on the legend is repeated below them
-# Magma (van der Walt & Smith 2015): it only gets lighter, so that people who see no red or green, and printers without
-# colours, see the same order.
+LONG = 20  # for longer texts the legend is repeated below
+# Magma (van der Walt & Smith 2015): its lightness increases steadily, so that the order is visible with colour blindness and
+# in black and white.
 MAGMA = "000004 140e36 3b0f70 641a80 8c2981 b73779 de4968 f7705c fe9f6d fecf92 fcfdbf"
-LEVELS = 17  # half bits, from 0 to 8 and more
-CUBE = (0, 95, 135, 175, 215, 255)  # red, green and blue of a terminal of 256 colours
+LEVELS = 17  # steps of half a bit, from 0 to 8 and more
+CUBE = (0, 95, 135, 175, 215, 255)  # values of red, green and blue on a terminal with 256 colours
 SIXTEEN = ("44;97", "100;97", "47;30", "103;30")  # backgrounds and text colours: blue, grey, light grey, yellow
 
 Colour = tuple[int, int, int]
-Bits = Sequence[float] | np.ndarray  # of each character
-Cell = tuple[str, float, int]  # what is drawn, its bits, its columns
+Bits = Sequence[float] | np.ndarray  # per character
+Cell = tuple[str, float, int]  # text, bits, columns
 
 
 @functools.cache
 def show_character(character: str) -> tuple[str, int]:
-    """What stands for a character on a terminal, and how many columns it takes; 0 for a mark on the one before."""
+    """Returns: the text to show for a character, and its columns; 0 columns for a combining mark."""
     from rich.cells import cell_len
 
     sign = make_visible(character, signs=LINE_SIGNS)
@@ -38,9 +38,9 @@ def show_character(character: str) -> tuple[str, int]:
 
 
 class Heatmap:
-    """Draws a text that comes in pieces by `write`, a line at a time, none longer than the terminal is wide.
+    """Draws a text with `write`, line by line, wrapped at the width of the terminal, with a legend.
 
-    `draw` takes the next piece, each character with its surprisal; `finish` ends the text. A legend stands above and below it.
+    `draw` takes the next piece of text and its surprisals; `finish` ends the text.
     """
 
     def __init__(self, write: Callable[[str], object], colours: list[str] | None, width: int | None = None):
@@ -48,8 +48,8 @@ class Heatmap:
         self.colours = colours
         self.width = width or shutil.get_terminal_size().columns
         self.lines = 0
-        self._cells: list[Cell] = []  # of the line
-        self._used = 0  # columns
+        self._cells: list[Cell] = []  # of the current line
+        self._used = 0  # columns of the current line
 
     def draw(self, text: str, bits: Bits) -> None:
         if not self.lines and not self._cells:
@@ -93,7 +93,7 @@ class Heatmap:
 
 
 class JsonHeatmap:
-    """Writes the first member of a JSON object, `heatmap`: a pair of each character and its bits. What follows is not its."""
+    """Writes the first member of a JSON object, `heatmap`: [character, bits] pairs. The caller writes the rest."""
 
     def __init__(self, write: Callable[[str], object]):
         self.write = write
@@ -114,12 +114,12 @@ def _paint(cells: Iterable[Cell], colours: list[str]) -> str:
 
 
 def percent(probability: float) -> str:
-    """A probability for people: "31%" or "<1%"."""
+    """Format a probability: "31%" or "<1%"."""
     return f"{probability:.0%}" if probability > 0.005 else "<1%"
 
 
 def magma(share: float) -> Colour:
-    """The colour at the fraction `share`, 0 to 1, of the map."""
+    """The colour of the map at `share`, from 0 to 1."""
     stops = [tuple(bytes.fromhex(stop)) for stop in MAGMA.split()]
     at = share * (len(stops) - 1)
     red, green, blue = (round(float(np.interp(at, range(len(stops)), channel))) for channel in zip(*stops, strict=True))
@@ -133,12 +133,12 @@ def luminance(colour: Colour) -> float:
 
 
 def ink(background: Colour) -> Colour:
-    """White or black, whichever stands out more from the background: by a contrast of 4.58 at least (WCAG asks for 4.5)."""
+    """White or black, whichever has more contrast with the background: at least 4.58 (WCAG requires 4.5)."""
     return (0, 0, 0) if luminance(background) > 0.179 else (255, 255, 255)
 
 
 def palette(system: str) -> list[str]:
-    """The escape parameters of each level's colours on a terminal: of "truecolor", "256" or the 16 of "standard"."""
+    """The escape parameters of each level's colours. `system` is "truecolor", "256" or "standard" (16 colours)."""
     colours = [magma(k / (LEVELS - 1)) for k in range(LEVELS)]
     if system == "truecolor":
         return [f"48;2;{r};{g};{b};38;2;{f};{f};{f}" for (r, g, b), (f, *_) in ((c, ink(c)) for c in colours)]
@@ -150,7 +150,7 @@ def palette(system: str) -> list[str]:
 
 
 def terminal_palette() -> list[str] | None:
-    """The palette of standard output; None where it has no colours (a pipe, NO_COLOR, TERM=dumb). FORCE_COLOR counts."""
+    """The palette of standard output; None without colours (a pipe, NO_COLOR, TERM=dumb). FORCE_COLOR overrides."""
     from rich.console import Console
 
     console = Console(file=sys.stdout)

@@ -1,4 +1,4 @@
-"""A training that Python runs: one line that changes in place, on a terminal or in a notebook; elsewhere plain lines."""
+"""The progress of `charrnn.train` in Python: one line that changes in place on a terminal or in a notebook, else lines."""
 
 import contextlib
 import math
@@ -11,11 +11,11 @@ from charrnn.terminal.live import TrainingDisplay
 from charrnn.terminal.output import duration, on_terminal, terminal_size, write_line
 from charrnn.training.events import End, Event, Validation
 
-EVERY = 0.5  # seconds between two drawings, since a notebook may keep them all
+EVERY = 0.5  # seconds between two updates, since a notebook may store them all
 
 
 class LineDisplay(TrainingDisplay):
-    """Shows a training run as one line: a context manager, which you `show` the run's events."""
+    """A context manager that shows a training run as one line. Pass the run's events to `show`."""
 
     def __init__(self, quiet: bool = False, history: Sequence[Metrics] = ()):
         in_notebook = type(sys.stdout).__module__.startswith("ipykernel.")
@@ -23,8 +23,8 @@ class LineDisplay(TrainingDisplay):
         self._columns = 100 if in_notebook else terminal_size()[0] - 1
         self._silent = quiet
         self._redraws = not quiet and (in_notebook or on_terminal())
-        self._line = ""  # as it is seen
-        super().__init__(quiet=quiet or self._redraws, history=history)  # it prints plain lines or nothing
+        self._line = ""  # the line on the screen
+        super().__init__(quiet=quiet or self._redraws, history=history)  # the base class prints plain lines, or nothing
 
     def __exit__(self, *_: object) -> None:
         if self._line:
@@ -47,13 +47,13 @@ class LineDisplay(TrainingDisplay):
             self.say(self.notes[-1])
 
     def say(self, line: str) -> None:
-        """Write a line that stays, below the figures so far."""
+        """Write a line that stays, below the progress line."""
         self.__exit__()
         if not self._silent:
             write_line(line, self._stream)
 
     def _figures(self) -> str:
-        """Where the run stands, in as many phrases as the line has room for."""
+        """The progress line, with as many phrases as fit."""
         now = self.now
         phrases = [f"{int(100 * now.fraction):3}%", f"{duration(now.seconds_left)} left"]
         if math.isfinite(now.train_bits):
@@ -68,6 +68,6 @@ class LineDisplay(TrainingDisplay):
         return "  ".join(phrases)
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the terminal has gone
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone
             self._stream.write(text)
             self._stream.flush()

@@ -1,6 +1,6 @@
-"""A training run as it goes: on a terminal a frame of curve, sample and figures, with a summary at its end; else plain lines.
+"""Show a training run live: on a terminal a frame with curve, sample and metrics, and a summary at the end; else lines.
 
-It is given the events of a run and knows no network. Losses are in bits per character.
+Losses are in bits per character.
 """
 
 import math
@@ -20,15 +20,15 @@ from charrnn.text.visible import make_visible
 from charrnn.training.events import End, Event, Progress, Replan, Sample, Setback, Validation
 
 REDRAW = 0.125  # seconds between two drawings, at least
-STEADY = 0.5  # seconds that a window must have kept its size to be filled
-POINTS = 1000  # of a line, at most
-SPAN = 0.1  # bits between the ends of the curve's scale, at least
-ROWS = 24  # of the table in the summary, about
-WIDE = 110  # columns from which on the sample stands beside the curve
-SILENT = 20.0  # seconds without a line, at most, where there is no frame
+STEADY = 0.5  # seconds to wait after a change of the window's size before drawing the whole frame
+POINTS = 1000  # most points of a line
+SPAN = 0.1  # smallest range of the curve's y axis, in bits
+ROWS = 24  # about the most rows of the summary's table
+WIDE = 110  # columns from which the sample is drawn beside the curve
+SILENT = 20.0  # most seconds between two lines if there is no frame
 TRAIN, VALIDATION = "dim", "bold magenta"
-START = replace(Progress(**{field.name: 0 for field in fields(Progress)}), train_bits=math.nan)  # nothing is known yet
-WHY = {  # a run ended: what is said before and after how far it came
+START = replace(Progress(**{field.name: 0 for field in fields(Progress)}), train_bits=math.nan)  # before the first event
+WHY = {  # why a run ended: text before and after "N epochs (...)"
     "steps": ("done after", ""),
     "time": ("time is up after", ""),
     "max epochs": ("stopped after", ", to avoid overfitting"),
@@ -38,20 +38,20 @@ WHY = {  # a run ended: what is said before and after how far it came
 
 
 class Line:
-    """A line that grows to the right: a loss over the fraction of the run. Of close points the last one stays."""
+    """A line of the plot: the loss over the fraction of the run. Of several close points only the last is kept."""
 
     def __init__(self) -> None:
         self.points: list[tuple[float, float]] = []
 
     def add(self, x: float, y: float) -> None:
-        """Add a point; points at its right (from before a setback) are removed."""
+        """Add a point, and remove points to its right (from before a setback)."""
         while self.points and (self.points[-1][0] >= x or (len(self.points) > 1 and x - self.points[-2][0] < 2 / POINTS)):
             self.points.pop()
         if math.isfinite(y):
             self.points.append((x, y))
 
     def resample(self, columns: int, end: float) -> list[float]:
-        """The values at `columns` places from 0 to `end`, NaN where the line is not."""
+        """Interpolate at `columns` positions from 0 to `end`; NaN outside the line."""
         if not self.points:
             return [math.nan] * columns
         xs, ys = zip(*self.points, strict=True)
@@ -61,7 +61,7 @@ class Line:
 
 
 class TrainingDisplay:
-    """Shows a training run, before which `history` was validated: a context manager, which you `show` the run's events."""
+    """A context manager that shows a training run. Pass the run's events to `show`; `history` has earlier validations."""
 
     def __init__(self, quiet: bool = False, history: Sequence[Metrics] = ()):
         self.quiet = quiet
@@ -69,14 +69,14 @@ class TrainingDisplay:
         self.notes: list[str] = []
         self.train, self.validated = Line(), Line()
         self.now = START
-        self.sample, self.best = ("", ""), ("", "")  # title and text, since the run began or was resumed
-        self._earlier = list(history)  # validations that are not on the curve yet
+        self.sample, self.best = ("", ""), ("", "")  # title and text, of this session
+        self._earlier = list(history)  # validations not yet on the curve
         self._frame: Frame | None = None
         self._drawn = self._resized = -math.inf
-        self._said = time.monotonic()  # when the last plain line was written
-        self._end = ""  # why the run ended
+        self._said = time.monotonic()  # time of the last line
+        self._end = ""  # the line about the end of the run
         self._size = (0, 0)
-        self._curve: tuple[tuple[int, ...], list[Text]] = ((), [])  # what it was drawn for, and the drawing
+        self._curve: tuple[tuple[int, ...], list[Text]] = ((), [])  # a cached drawing and its key
         self._unicode = True
 
     def __enter__(self) -> Self:
@@ -160,7 +160,7 @@ class TrainingDisplay:
             write_line(line)
 
     def _add_earlier(self) -> None:
-        """Add the validations before this sitting to the curve, where their seconds stand in the run so far."""
+        """Add the validations of earlier sessions to the curve, at x positions in proportion to their time."""
         for metrics in self._earlier:
             self._add_points(metrics, min(metrics.seconds / max(self.now.seconds, 1e-9), 1.0) * self.now.fraction)
         self._earlier = []
@@ -171,7 +171,7 @@ class TrainingDisplay:
             self.validated.add(fraction, metrics.validation_bits_per_character)
 
     def _draw(self) -> None:
-        """Draw the frame; while its window is being resized, only the figures below blank lines."""
+        """Draw the frame. While the window is being resized, draw only the status lines, below blank lines."""
         assert self._frame is not None
         size = self._frame.size()
         self._drawn = time.monotonic()
@@ -179,13 +179,13 @@ class TrainingDisplay:
             self._resized = self._drawn if self._size[0] else -math.inf
             self._size = size
         lines = self.draw_frame(*size)
-        if self._drawn - self._resized < STEADY:  # a terminal that wraps long lines pushes others out of reach: blank ones
+        if self._drawn - self._resized < STEADY:  # a terminal that wraps long lines scrolls others away, so draw blank ones
             status = self._draw_status(size[0])
             lines = [*[Text()] * (len(lines) - len(status)), *status]
         self._frame.draw(lines)
 
     def draw_frame(self, columns: int, rows: int) -> list[Text]:
-        """The frame for a terminal of that size. What has no room is left out, the curve first."""
+        """Draw the frame for a terminal of this size. Parts that don't fit are left out, the curve first."""
         blank = Text()
         status = self._draw_status(columns)
         room = rows - len(status) - 2
@@ -200,7 +200,7 @@ class TrainingDisplay:
                 mine.pad_right(half - mine.cell_len)
                 mine.append_text(other)
             return [blank, *left, blank, *status]
-        written = min(6, room - 2)  # rows for the sample, besides its title and a blank one
+        written = min(6, room - 2)  # rows of the sample, without its title and a blank row
         if written < 1:
             return status
         lines = [blank, *self._draw_sample(*self.sample, width=columns, height=written), blank, *status]
@@ -208,7 +208,7 @@ class TrainingDisplay:
         return [blank, *self._draw_curve(columns, height), *lines] if height >= 3 else lines
 
     def summary(self, columns: int) -> list[Text]:
-        """What stays when the training has ended: notes, the table of validations, the curve, a sample of the best model."""
+        """The summary at the end: notes, a table of validations, the curve, a sample of the best model."""
         columns = min(columns, 100)
         lines = [line for note in self.notes for line in self._wrap(note, columns)]
         if self.metrics:
@@ -221,7 +221,7 @@ class TrainingDisplay:
         return [*lines, Text()] if lines else []
 
     def _draw_status(self, columns: int) -> list[Text]:
-        """The bar and the figures, in as many lines as they take."""
+        """Draw the last note, the metrics and the progress bar."""
         now = self.now
         phrases = [("train ", f"{now.train_bits:.3f}" if math.isfinite(now.train_bits) else "-", "")]
         if self.metrics:
@@ -244,18 +244,18 @@ class TrainingDisplay:
         return [*(self._wrap(self.notes[-1], columns) if self.notes else ()), *lines, bar]
 
     def _draw_curve(self, width: int, height: int) -> list[Text]:
-        """The curve over the whole length of the run, drawn anew once a second."""
+        """Draw the curve over the whole length of the run; redrawn once per second."""
         key = (width, height, len(self.metrics), int(time.monotonic()))
         if self._curve[0] != key:
             self._curve = (key, self._plot(width, height, end=1.0, seconds=self.now.seconds + self.now.seconds_left))
         return [line.copy() for line in self._curve[1]]
 
     def _plot(self, width: int, height: int, end: float, seconds: float) -> list[Text]:
-        """Both lines up to the fraction `end` of the run, after so many seconds, in `height` rows; below, time and legend."""
+        """Plot both losses in `height` rows, up to the fraction `end` of the run, at `seconds`; time axis and legend below."""
         places = max(width - 6, 4)
         losses = [loss for _, loss in (*self.train.points, *self.validated.points)] or [0.0]
         low = min(losses)
-        # The scale is that of the validations: before, the loss falls off a cliff.
+        # The scale follows the validations, since the loss falls too steeply before the first one.
         scale = [metrics.bits for metrics in self.metrics] if len(self.metrics) > 1 else losses
         high = max(*scale, low + SPAN)
         curves = [line.resample(2 * places, end) for line in (self.train, self.validated)]
@@ -284,14 +284,14 @@ class TrainingDisplay:
         return chr(0x2800 + (cell[0] | cell[1])) if self._unicode else "*" if cell[1] else "."
 
     def _draw_sample(self, title: str, text: str, width: int, height: int | None) -> list[Text]:
-        """A title and the text's first lines in `height` rows; without one, all of them."""
+        """Draw a title and the text's first `height` lines (None: all lines)."""
         written = self._wrap(text.strip("\n"), width - 2)[:height] if title else []
         lines = [Text(title or "no sample yet", style="dim")]
         lines += [Text().append("│ " if self._unicode else "| ", style="dim").append_text(line) for line in written]
         return lines + [Text() for _ in range((height or 0) + 1 - len(lines))]
 
     def _draw_table(self, columns: int) -> list[Text]:
-        """The validations; of many about ROWS, among them the last and the best."""
+        """Draw the table of validations; if there are many, about ROWS of them, including the last and the best."""
         many = len(self.metrics)
         best = min(range(many), key=lambda n: self.metrics[n].bits)
         chosen = sorted({*(n * (many - 1) // (ROWS - 1) for n in range(ROWS)), best}) if many > ROWS else list(range(many))
@@ -300,9 +300,9 @@ class TrainingDisplay:
             figures = (metrics.train_bits_per_character, metrics.validation_bits_per_character)
             row = [duration(metrics.seconds), f"{metrics.step:,}", f"{metrics.characters:,}"]
             rows.append(row + [f"{bits:.3f}" for bits in figures if bits is not None])
-        del rows[0][len(rows[-1]) :]  # without a validation text
+        del rows[0][len(rows[-1]) :]  # no column "validation" without validation text
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for column in (2, 1):  # what a narrow terminal has no room for
+        for column in (2, 1):  # drop columns that don't fit
             if sum(widths) + 2 * len(widths) + len("best") > columns:
                 del widths[column]
                 for row in rows:
@@ -314,7 +314,7 @@ class TrainingDisplay:
         return [*self._wrap(f"validations, in bits per character{left_out}", columns), *lines]
 
     def _wrap(self, text: str, width: int) -> list[Text]:
-        """Wrap a text that is data: made visible, and as wide as a terminal draws it."""
+        """Wrap a text, with control characters made visible."""
         visible = make_visible(text)
         if not self._unicode:
             visible = visible.encode("ascii", "backslashreplace").decode("ascii")

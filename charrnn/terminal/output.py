@@ -1,6 +1,6 @@
-"""What is printed: lines for people on standard error, and text, tables, figures and plots on standard output.
+"""Print messages to standard error; text, tables and plots to standard output.
 
-Rich is imported where it draws, since most of what is printed is plain lines and the program starts faster without it.
+Rich is imported only by functions that draw, since the program starts faster without it.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ from typing import Any, TextIO
 
 from charrnn.text.visible import make_visible
 
-FLUSH_EVERY = 0.02  # seconds, at most, until what a `TextWriter` writes is seen
-WIDEST = 1000  # columns of a terminal that are drawn; a curve over 60,000 takes seconds
-DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # of a braille character, by column and row
+FLUSH_EVERY = 0.02  # seconds between two flushes of a `TextWriter`
+WIDEST = 1000  # most columns of a terminal to draw on: a curve over 60,000 would take seconds
+DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # bits of a braille character's dots, by column and row
 
 
 class TextWriter:
-    """Writes text to standard output byte for byte; on a terminal control characters are made visible.
+    """Writes text to standard output: byte for byte, but on a terminal with control characters made visible.
 
-    What it has written last is flushed when the program ends.
+    The rest is flushed when the program ends.
     """
 
     def __init__(self) -> None:
@@ -41,13 +41,13 @@ class TextWriter:
 
 
 def escape_unprintable() -> None:
-    """Have standard output print what its encoding lacks as an escape such as \\u017c, rather than fail."""
+    """Make standard output print characters that its encoding lacks as escapes such as \\u017c."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def write_line(line: str, stream: TextIO | None = None) -> None:
-    """Write one line to standard error; a closed or broken standard error is not a reason to fail."""
+    """Write a line to `stream`, by default standard error. Errors of a closed or broken stream are ignored."""
     stream = stream or sys.stderr
     with contextlib.suppress(OSError, ValueError, AttributeError):
         encoding = stream.encoding or "ascii"
@@ -55,14 +55,14 @@ def write_line(line: str, stream: TextIO | None = None) -> None:
 
 
 def write_wrapped(line: str) -> None:
-    """Write one line to standard error, on a terminal in pieces that fit, broken between words."""
+    """Write a line to standard error, with word wrap on a terminal."""
     width = max(terminal_size()[0], 20)
     for piece in textwrap.wrap(make_visible(line, keep=""), width, break_on_hyphens=False) if on_terminal() else [line]:
         write_line(piece)
 
 
 def terminal_size() -> tuple[int, int]:
-    """Columns, WIDEST at most, and rows of the terminal that standard error is; the variable COLUMNS overrides them."""
+    """Columns (at most WIDEST) and rows of the terminal of standard error. The variable COLUMNS overrides the columns."""
     columns = rows = 0
     with contextlib.suppress(OSError, ValueError, AttributeError):
         columns, rows = os.get_terminal_size(sys.stderr.fileno())
@@ -72,7 +72,7 @@ def terminal_size() -> tuple[int, int]:
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people.
+    """Format a duration.
 
     >>> duration(75), duration(3.2), duration(7300)
     ('1m15s', '3s', '2h01m')
@@ -84,7 +84,7 @@ def duration(seconds: float) -> str:
 
 
 def count_epochs(epochs: float) -> str:
-    """A number of epochs for people.
+    """Format a number of epochs.
 
     >>> count_epochs(25.0), count_epochs(1), count_epochs(2.2857)
     ('25 epochs', '1 epoch', '2.29 epochs')
@@ -93,7 +93,7 @@ def count_epochs(epochs: float) -> str:
 
 
 def round_number(value: float) -> str:
-    """A number with five figures.
+    """Format a number with five significant digits.
 
     >>> round_number(1247700.123), round_number(0.0280018), round_number(831.659973)
     ('1,247,700', '0.028002', '831.66')
@@ -102,13 +102,13 @@ def round_number(value: float) -> str:
 
 
 def on_terminal() -> bool:
-    """Whether standard error is a terminal on which lines can be redrawn. The cell of a notebook is none, for `!charrnn`."""
+    """Whether standard error is a terminal on which lines can be redrawn. `!charrnn` in a notebook is not one."""
     can_move = os.environ.get("TERM", "xterm" if os.name == "nt" else "dumb") not in ("dumb", "unknown")
     return sys.stderr is not None and sys.stderr.isatty() and can_move and "JPY_PARENT_PID" not in os.environ
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of cells to standard output, the first column flush left and the others right."""
+    """Print rows of cells to standard output, the first column aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *cells in rows:
         aligned = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
@@ -116,7 +116,7 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_forecast(figures: Mapping[str, Any], rows_scored: str) -> None:
-    """Print each figure of a forecast beside that of the naive forecast, then the verdict; `rows_scored` is the rows' kind."""
+    """Print the errors of a forecast and of the naive forecast, then the verdict. `rows_scored` names the kind of rows."""
     ahead = figures["horizon"]
     rows = [[f"{make_visible(figures['target'], keep='')}, {ahead} row{'s' * (ahead > 1)} ahead", "network", "naive"]]
     if "verdict" in figures:
@@ -131,9 +131,9 @@ def print_forecast(figures: Mapping[str, Any], rows_scored: str) -> None:
 
 
 def draw_dots(lines: Sequence[Sequence[float]], height: int, low: float, high: float) -> list[list[tuple[int, ...]]]:
-    """Draw `lines` of equal, even length: a value for each column of dots, NaN where there is none.
+    """Draw `lines` of equal, even length in braille dots: one value per column of dots; NaN: none.
 
-    Returns: `height` rows of cells from `high` down to `low`; a cell is the dots of each line, as they are added to U+2800.
+    Returns: `height` rows of cells, from `high` down to `low`. A cell has the bits of each line's dots, to add to U+2800.
     """
     rows = 4 * height
     cells = [[[0] * len(lines) for _ in range(len(lines[0]) // 2)] for _ in range(height)]
@@ -151,7 +151,7 @@ def draw_dots(lines: Sequence[Sequence[float]], height: int, low: float, high: f
 
 
 def print_plot(truth: Sequence[float], forecast: Sequence[float], height: int = 8) -> None:
-    """Draw two lines (NaN where one has no value) on the terminal that standard output is, if it has the characters for it."""
+    """Draw two lines (NaN: no value) on standard output, if its encoding has braille characters."""
     from rich.console import Console
     from rich.text import Text
 
@@ -176,7 +176,7 @@ def print_plot(truth: Sequence[float], forecast: Sequence[float], height: int = 
 
 
 def _resample(line: Sequence[float], columns: int) -> list[float]:
-    """For each column the mean of the values that fall on it, NaN where there is none."""
+    """The mean of the values in each column; NaN if there are none."""
     means = []
     for x in range(columns):
         begin = x * len(line) // columns

@@ -1,7 +1,6 @@
-"""What a training run writes for TensorBoard, an extra: event files in the run's folder.
+"""Write event files for TensorBoard (an extra) to a run's folder.
 
-`Board` is given the events of a run and writes their figures. A resumed run adds a file, which begins with the step that it
-goes on from: TensorBoard then forgets later steps of the files before.
+A resumed run adds a file that starts with the step it continues from, so that TensorBoard drops later steps of earlier files.
 """
 
 import os
@@ -20,11 +19,11 @@ from charrnn.terminal.output import write_line
 from charrnn.text.visible import make_visible
 from charrnn.training.events import Event, Progress, Replan, Setback, Validation
 
-EVERY = 1.0  # seconds between two figures of the training text
+EVERY = 1.0  # seconds between two values of the training loss
 
 
 class Board(AbstractContextManager["Board"]):
-    """Writes the event file of one sitting of a run. Use it as a context manager. What can't be written is told once."""
+    """A context manager that writes the event file of a session. If writing fails, it warns once and stops writing."""
 
     def __init__(self, folder: Path, step: int):
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
