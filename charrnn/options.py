@@ -95,7 +95,7 @@ class Recipe:
     epochs: float = 0.0  # as estimated before training
     weight_decay: float = 0.0  # of the matrices between hidden units
     recurrent_dropout: float = 0.0  # the probability of dropping one of their weights
-    max_epochs: float = 0.0  # a run for a time ends after so many; 0: no limit
+    max_epochs: float = 0.0  # a run for a time ends after this many; 0: no limit
     shards: int = 0  # see training.shards; 0 in files of earlier versions
     records: str | None = None  # "line" or "paragraph": `batch_size` counts records, `seq_length` is their maximum length
 

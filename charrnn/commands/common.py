@@ -1,4 +1,4 @@
-"""What the commands share: options and arguments that stand in several of them, signals, and how a model is opened."""
+"""Options, arguments and helpers shared by several commands."""
 
 import contextlib
 import glob
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from charrnn.options import Options
 
 
-Complete = Callable[[str], list[str]]  # the answers to a shell for what has been typed of a word
+Complete = Callable[[str], list[str]]  # completes a word for the shell
 
 
 def option(help: str, names: str = "", metavar: str | None = None, complete: Complete | None = None) -> Any:
-    """An option: `names` are its flags, by default "--" and the parameter's name."""
+    """Make an option. `names` are its flags; default: "--" and the parameter's name."""
     return typer.Option(*names.split(), help=help, metavar=metavar, autocompletion=complete, show_default=False)
 
 
@@ -39,14 +39,14 @@ def argument(metavar: str, help: str, complete: Complete | None = None) -> Any:
 
 
 def complete_forecast(incomplete: str) -> list[str]:
-    """The forecast models under `runs/` that begin so, and paths beside them; else nothing: then the shell offers paths."""
+    """Complete the name of a forecast model in `runs/`, or a path; empty if none fits: the shell then completes paths."""
     from charrnn.run_folder import FORECAST, list_runs
 
     return _complete(list_runs(FORECAST), incomplete)
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """The base models and runs that begin so, and paths beside them; else nothing: then the shell offers paths."""
+    """Complete the name of a base model or run, or a path; empty if none fits: the shell then completes paths."""
     from charrnn.run_folder import list_bases, list_runs
 
     return _complete([*list_bases(), *list_runs()], incomplete)
@@ -69,9 +69,9 @@ JsonFlag = Annotated[bool, option("Print one JSON object.", names="--json")]
 
 
 class Signals:
-    """Remembers Ctrl-C, SIGTERM and SIGHUP for the training loop, which saves and ends.
+    """Remembers Ctrl-C, SIGTERM and SIGHUP for the training loop, which then saves and ends.
 
-    A second one ends at once. With `again` it doesn't: torchrun passes a signal on to ranks that have had it already.
+    A second signal ends the program at once, unless `again`: torchrun may send a signal to its ranks a second time.
     """
 
     def __init__(self, again: bool = False) -> None:
@@ -94,7 +94,7 @@ def is_piped() -> bool:
 
 @contextlib.contextmanager
 def say_waiting(sources: Iterable[str], hint: str = "") -> Iterator[None]:
-    """Say after a second what is read: standard input, or a named pipe, may stay open and send nothing."""
+    """After a second of reading standard input or a named pipe, print what is being read: it may never send anything."""
     from charrnn.text.reading import STDIN
 
     names = ["standard input" if source == STDIN else source for source in sources if source == STDIN or Path(source).is_fifo()]
@@ -109,7 +109,7 @@ def say_waiting(sources: Iterable[str], hint: str = "") -> Iterator[None]:
 
 
 def require_sources(named: list[str] | None) -> list[str]:
-    """The texts that are named, or else the pipe. Raises: CharrnnError where there is neither."""
+    """The texts named by the user, or else standard input. Raises: CharrnnError if there is neither."""
     from charrnn.text.reading import STDIN
 
     if not named and not is_piped():
@@ -118,11 +118,11 @@ def require_sources(named: list[str] | None) -> list[str]:
 
 
 def require_texts(texts: list[str], model: Path | None, command: str) -> None:
-    """Raise CharrnnError where a model stands among the texts: with the command that was meant."""
+    """Raise CharrnnError if one of the texts is a model, with the command that was probably meant."""
     from charrnn.run_folder import STATE, find_model, is_model, is_text
 
     models = [text for text in texts if is_model(text)]
-    if command == "train":  # what is beside a run in its folder is a text
+    if command == "train":  # a run's folder may contain texts
         models = [name for name in models if not os.path.isdir(name)]
     if not models:
         return
@@ -137,14 +137,14 @@ def require_texts(texts: list[str], model: Path | None, command: str) -> None:
 
 
 def pick_model(named: Path | None, model: Path | None) -> Path | None:
-    """The model that is named as an argument or with `-m`. Raises: CharrnnError where it is both."""
+    """The model, given as an argument or with `-m`. Raises: CharrnnError if both are given."""
     if named is not None and model is not None:
         raise CharrnnError(f"{named} and -m {model} both name a model; leave one out")
     return model if named is None else named
 
 
 def longer(options: "Options", max_epochs: float, counters: "Counters", epochs: float) -> str:
-    """The option that has a run which has ended go on for as long again; it counts from the run's beginning."""
+    """The option that continues a completed run for as long again. Its value counts from the start of the run."""
     if max_epochs and epochs >= max_epochs:
         return f"--epochs {2 * max_epochs:g}"
     if options.epochs is not None:
@@ -152,13 +152,13 @@ def longer(options: "Options", max_epochs: float, counters: "Counters", epochs: 
     if options.steps is not None:
         return f"--steps {max(counters.step, options.steps) + options.steps}"
     assert options.seconds is not None
-    done = counters.seconds if counters.seconds > 1.5 * options.seconds else options.seconds  # a run hardly ends on the second
+    done = counters.seconds if counters.seconds > 1.5 * options.seconds else options.seconds  # seconds are rarely exact
     seconds = done + options.seconds
     return f"--for {output.duration(max(seconds, 1)).removesuffix('00s')}"
 
 
 def suggest_command(word: str) -> str:
-    """What may have been meant by a word in place of a command, to end an error with; nothing for other words."""
+    """A hint for an error about an unknown command: what the word may have meant; empty if there is none."""
     from charrnn.run_folder import is_forecast, is_model
 
     name = shlex.quote(word)
@@ -170,7 +170,7 @@ def suggest_command(word: str) -> str:
 
 
 def require_extra(module: str, what: str, extra: str) -> None:
-    """Raise CharrnnError where a package that only `what` needs, an extra, is not installed."""
+    """Raise CharrnnError if an extra package that `what` needs is not installed."""
     try:
         import_module(module)
     except ImportError:
@@ -178,7 +178,7 @@ def require_extra(module: str, what: str, extra: str) -> None:
 
 
 def load_model(path: Path | None) -> "Model":
-    """Open the model at `path`, else the newest one, and say which that is."""
+    """Load the model at `path`, or the newest one, and print which one that is."""
     from charrnn.inference.model import load
 
     model = load(path)
@@ -188,7 +188,7 @@ def load_model(path: Path | None) -> "Model":
 
 
 def as_called(text: str) -> str:
-    """`text` with its commands such as `charrnn sample` as they can be typed here, where `charrnn` is not on the PATH."""
+    """Replace `charrnn` in the commands of `text` by what the user can type, if `charrnn` is not on the PATH."""
     if shutil.which("charrnn"):
         return text
     called = shlex.quote(sys.argv[0])

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from charrnn.text.reading import Watch
 
 BEFORE, AFTER = 14, 6  # columns of context around a surprising character
-SHOWN = 200  # characters of a copied passage
-LONGEST_SAMPLE = 10_000_000  # characters that are compared with a training text
+SHOWN = 200  # characters shown of a copied passage
+LONGEST_SAMPLE = 10_000_000  # most characters to compare with a training text
 WORST = "Print the N lines or paragraphs that surprise a model of such most. [default: 0]"
 PER_LINE = "Print the bits per character of each line, too."
 HEATMAP = "Print the text too, each character coloured by its surprisal in bits."
@@ -78,7 +78,7 @@ def eval(
         corpus = select_scored_text(loaded, corpus)
         in_order = InOrder(loaded, corpus, drawing.draw) if shows else None
         highest = Top(loaded, corpus, top) if top else None
-    quiet = shows and len(corpus) > STRETCH  # then the text comes as it is scored
+    quiet = shows and len(corpus) > STRETCH  # the text itself shows the progress
     with frame.WorkDisplay("scoring", "million characters", quiet) as scoring:
         scored = loaded.score(corpus, scoring.progress, partial(_tell, (in_order, highest)) if shows or top else None)
     if in_order is not None:
@@ -103,7 +103,7 @@ def _tell(observers: Iterable["InOrder | Top | None"], *block: "np.ndarray") -> 
 
 
 class PerLine:
-    """Writes each line of a text that comes in pieces, with the bits per character of the line and its line break."""
+    """Writes each line of a text, which comes in pieces, with its bits per character (line break included)."""
 
     def __init__(self, write: Callable[[str], object], as_json: bool):
         self.write = write
@@ -139,7 +139,7 @@ class PerLine:
 
 
 def _print_scores(scored: "Score", surprising: Iterable[tuple[float, str]]) -> None:
-    """Print the figures of a text, and records with their bits."""
+    """Print the scores of a text, and records with their bits."""
     _print_figures(scored.to_dict())
     for n, (bits, record) in enumerate(surprising):
         if not n:
@@ -153,7 +153,7 @@ def _print_figures(figures: Mapping[str, float]) -> None:
 
 
 def _print_copied(sources: list[str], training: Path, encoding: str, as_json: bool) -> None:
-    """Print how much of a sample is copied from a training text, and its longest copied passage."""
+    """Print how much of a sample is copied from a training text, and the longest copied passage."""
     from charrnn.options import require
     from charrnn.text.copying import CopyFinder
     from charrnn.text.reading import STDIN, read_corpus
@@ -188,7 +188,7 @@ def _print_copied(sources: list[str], training: Path, encoding: str, as_json: bo
 
 
 def _read_training_text(name: Path, encoding: str, watch: "Watch") -> tuple["Corpus", str]:
-    """The text of this name, or the one that the run of this name was trained on, and how its line ends are read."""
+    """Returns: the text with this name, or the training text of the run with this name; how its line ends are read."""
     from charrnn.run_folder import is_model
     from charrnn.text.reading import read_corpus
 
@@ -210,9 +210,9 @@ def _print_top(found: "list[Surprise]", model: "Model", emphasis: bool) -> None:
 
 
 def format_surprise(surprise: "Surprise", symbol: str | None, width: int, emphasis: bool) -> str:
-    """A surprising character on one line: bits, line and column in `width` columns, its context, what was expected.
+    """Format a surprising character on one line: bits, line and column in `width` columns, context, guesses.
 
-    `symbol` is the character that stands for all that the model does not know, where it has one.
+    `symbol` is the model's symbol for unknown characters, if it has one.
     """
     from charrnn.terminal.heatmap import RESET, percent
 

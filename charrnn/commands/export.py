@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from charrnn.checkpoint import Tensors
     from charrnn.headers import ModelHeader
 
-FORMATS = ("onnx", "html")  # each also the ending of its files
+FORMATS = ("onnx", "html")  # also the file name extensions
 TO = "onnx, for other programs, or html, a page that writes in any browser. [default: the ending of --out, else onnx]"
 OUT = "The file to write. [default: model.onnx or model.html beside the model]"
 ABOUT = "Of a page: a sentence about what the model learned from."
@@ -60,7 +60,7 @@ def export(
 
 
 def _render_page(path: Path, tensors: "Tensors", header: "ModelHeader", title: str, about: str) -> bytes:
-    """The page, once it has been said what the rounding of its weights costs."""
+    """Render the page, after printing how many bits per character the rounding of weights costs."""
     from charrnn.export.html import measure_rounding, render_page, require_page
     from charrnn.inference.model import Model
     from charrnn.report.page import find_validation_text

@@ -104,7 +104,7 @@ def forecast(
 
 
 def _learn(learning: Iterator[int], steps: int, out: Path | None, quiet: bool) -> None:
-    """Make the folder `out` and train, step by step. A signal ends the program. Raises: CharrnnError where it can't be made."""
+    """Make the folder `out` and train. A signal ends the program. Raises: CharrnnError if the folder can't be made."""
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from charrnn.headers import Json, ModelHeader, Origin
     from charrnn.options import Options
 
-SHOWN = 100  # characters of a vocabulary that are printed; --json has all of them
-PLANNED = ("passes", "most_passes")  # of a recipe: what was planned for the run, not what was done
+SHOWN = 100  # characters of a vocabulary to print; --json has all of them
+PLANNED = ("passes", "most_passes")  # keys of a recipe that were planned, not done
 
 
 def info(named: ModelArgument = None, model: ModelOption = None, as_json: JsonFlag = False) -> None:
@@ -28,7 +28,7 @@ def info(named: ModelArgument = None, model: ModelOption = None, as_json: JsonFl
     from charrnn.run_folder import MODEL, find_model
 
     path = find_model(pick_model(named, model))
-    written = checkpoint.read(path)[1]  # as it stands: the files of older versions have fewer options
+    written = checkpoint.read(path)[1]  # as it is in the file: older versions have fewer options
     if "forecast" in written:
         raise CharrnnError(f"{path} forecasts numbers; charrnn info is about models of text")
     tensors, header = checkpoint.read_model(path)
@@ -52,7 +52,7 @@ def info(named: ModelArgument = None, model: ModelOption = None, as_json: JsonFl
 
 
 def _facts(header: "ModelHeader", written: "Json", parameters: int) -> "Json":
-    """What the file says of the model, for `--json`; a figure that it lacks is None."""
+    """The facts for `--json`; None for what the file lacks."""
     from charrnn.headers import Metrics
 
     origin, recipe, metrics = header.training.origin, header.training.recipe, header.training.metrics
@@ -66,7 +66,7 @@ def _facts(header: "ModelHeader", written: "Json", parameters: int) -> "Json":
 
 
 def _rows(header: "ModelHeader", written: "Json", parameters: int) -> dict[str, str]:
-    """What the file says of the model, for people."""
+    """The facts as lines of text."""
     config = header.config
     metrics = header.training.metrics
     vocabulary = header.vocabulary[:SHOWN] + ("..." if len(header.vocabulary) > SHOWN else "")
@@ -94,7 +94,7 @@ def _rows(header: "ModelHeader", written: "Json", parameters: int) -> dict[str, 
 
 
 def _begin_command(origin: "Origin", out: Path | None) -> str:
-    """The command that trains such a model, with the length that was asked for last."""
+    """The command that trains such a model, with the length of the last session."""
     from charrnn.options import Options, flag_of
 
     words = ["charrnn", "train", *origin.sources, *_length_flags(origin.options)]
@@ -118,7 +118,7 @@ def _length_flags(options: "Options") -> list[str]:
 
 
 def _resume_command(folder: Path) -> tuple[str | None, str | None]:
-    """The command that goes on with the run in `folder`, or why there is none. A run at its end goes on for as long again."""
+    """The command that continues the run in `folder` (a completed one for as long again), or why there is none."""
     from charrnn.checkpoint import read_state
     from charrnn.run_folder import STATE
     from charrnn.text.reading import STDIN
@@ -132,7 +132,7 @@ def _resume_command(folder: Path) -> tuple[str | None, str | None]:
         origin = header.origin
         words = ["charrnn", "train", "--resume", "-o", str(folder)]
         last = header.history[-1] if header.history else None
-        if last and last.step == header.counters.step and not last.learning_rate:  # it has come to its end
+        if last and last.step == header.counters.step and not last.learning_rate:  # the run is complete
             option = longer(origin.options, header.recipe.max_epochs, header.counters, epochs=last.epochs or 0)
             words.append(option.replace(" ", "="))
         if STDIN in origin.sources:

@@ -1,4 +1,4 @@
-"""The files that commands write where the user says: what they must not replace, and how they are written."""
+"""Output files named by the user: check that they overwrite nothing important, and write them."""
 
 import contextlib
 import os
@@ -10,9 +10,9 @@ from charrnn.errors import CharrnnError
 
 
 def require_output(flag: str, path: Path, inputs: Iterable[str | Path]) -> None:
-    """Hold an output to what may be written: a device, a pipe, or a regular file that is no run's and none of the `inputs`.
+    """Check that an output is a device, a pipe, or a regular file that is neither a run's nor one of the `inputs`.
 
-    Raises: CharrnnError; with status 1 where it can't be written.
+    Raises: CharrnnError, with status 1 if it can't be written.
     """
     from charrnn.options import require
     from charrnn.run_folder import CORPUS, HISTORY, is_same
@@ -38,9 +38,9 @@ def require_output(flag: str, path: Path, inputs: Iterable[str | Path]) -> None:
 
 
 def write_output(path: Path, data: bytes) -> None:
-    """Write a file that `require_output` allows: atomically or, where it is a device or a pipe, through it.
+    """Write an output that `require_output` has checked; a regular file atomically.
 
-    Raises: CharrnnError (status 1) where it can't be written.
+    Raises: CharrnnError (status 1) if it can't be written.
     """
     from charrnn.checkpoint import write_atomically
     from charrnn.run_folder import is_same

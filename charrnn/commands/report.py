@@ -34,7 +34,7 @@ def report(
     from charrnn.text.reading import read_corpus
 
     texts = list(text or [])
-    if model is not None and run is not None:  # with -m all words are texts
+    if model is not None and run is not None:  # with -m, all arguments are texts
         texts.insert(0, str(run))
         run = None
     common.require_texts(texts, run or model, "report")

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     Write = Callable[[list[str]], list[Sample]]
 
-TRIES = 20  # texts that are written at most for each that is asked for, where only novel ones are printed
-TOGETHER = 64  # texts that are written side by side at most
-MOST_AT_ONCE = 4_000_000  # characters that these have at most
+TRIES = 20  # with --novel: most texts to write for each one asked for
+TOGETHER = 64  # most texts of a batch
+MOST_AT_ONCE = 4_000_000  # most characters of a batch
 PRIME = "Text to go on from; it is printed first. A pipe does the same."
 PRIME_LINES = "Write a text for each line of this file, after the line; '-' for standard input."
 LENGTH = "Characters to write, of a line or paragraph at most; -1 writes without end. [default: 500 or 1000]"
@@ -89,7 +89,7 @@ def sample(
     loaded = _load_named(named, model)
     primes = _read_primes(loaded, prime, prime_file, prime_lines)
     require(not loaded.records or until is None, f"--until: {loaded.path} ends each {loaded.records} itself")
-    if length == -1:  # each line or paragraph of a model of such has an end, the text of another has none
+    if length == -1:  # a line-by-line model ends its lines; other models write without end
         whole |= {"--novel": novel and not loaded.records, "--json": as_json and not loaded.records}
         for name, given in whole.items():
             require(not given, f"{name} and --length -1 exclude each other: a text without end is never whole")
@@ -114,7 +114,7 @@ def sample(
 
 
 def _load_named(named: Path | None, model: Path | None) -> "Model":
-    """Open the model that is named as an argument or with `-m`. The error for a text in its place says how texts are given."""
+    """Load the model given as an argument or with `-m`. If it is a text, the error says how to pass texts."""
     from charrnn.run_folder import is_text
 
     word = shlex.quote(str(named))
@@ -131,7 +131,7 @@ def _load_named(named: Path | None, model: Path | None) -> "Model":
 
 
 def _read_primes(model: "Model", prime: str | None, file: Path | None, lines: Path | None) -> list[str]:
-    """The texts to go on from; a warning where `model` has never seen some of their characters."""
+    """The primes, with a warning if some of their characters are not in the model's vocabulary."""
     from charrnn.text.records import SEPARATORS
 
     primes = [_read_prime(prime, file if lines is None else lines, model.newlines)]
@@ -142,12 +142,12 @@ def _read_primes(model: "Model", prime: str | None, file: Path | None, lines: Pa
         output.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
         print_notes(model.hint_at_form("".join(primes)))
     if model.records:
-        primes = [prime.removesuffix(SEPARATORS[model.records]) for prime in primes]  # a pipe's last line break
+        primes = [prime.removesuffix(SEPARATORS[model.records]) for prime in primes]  # the last line break of a pipe
     return primes
 
 
 def _read_prime(prime: str | None, file: Path | None, newlines: str) -> str:
-    """The text to go on from: the one that is named, or else what a pipe holds."""
+    """The prime: the one given, or else standard input."""
     from charrnn.text.reading import STDIN, read_text
 
     if file is None and (prime is not None or not is_piped()):
@@ -163,10 +163,10 @@ def _read_prime(prime: str | None, file: Path | None, newlines: str) -> str:
 
 
 def _print_as_written(model: "Model", prime: str, length: int, sampler: "Sampler", seed: int | None, until: str | None) -> None:
-    """Print one text as it is written, up to `until`; a length of -1 has no end."""
+    """Print one text as it is written, up to `until`. A length of -1 never ends."""
     writer = output.TextWriter()
     writer.write(prime)
-    end = ""  # the last characters, in which `until` is looked for
+    end = ""  # the last characters, to search for `until`
     try:
         for (character,) in model.generate(prime, None if length == -1 else length, sampler=sampler, seed=seed):
             writer.write(character)
@@ -181,7 +181,7 @@ def _print_as_written(model: "Model", prime: str, length: int, sampler: "Sampler
 
 @contextlib.contextmanager
 def _ended_by_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C end the program only once all that was written is out, with status 130."""
+    """Make Ctrl-C end the program with status 130 after everything written is printed."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -191,7 +191,7 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 
 
 def _write_samples(write: "Write", primes: Iterable[str], count: int, together: int) -> "Iterator[Sample]":
-    """Write `count` texts after each of `primes`, so many `together`."""
+    """Write `count` texts after each of `primes`, in batches of `together`."""
     left = (prime for prime in primes for _ in range(count))
     while batch := list(islice(left, together)):
         yield from write(batch)
@@ -200,7 +200,7 @@ def _write_samples(write: "Write", primes: Iterable[str], count: int, together: 
 def _write_novel_samples(
     write: "Write", primes: Iterable[str], count: int, together: int, novelty: "_Novelty"
 ) -> "Iterator[Sample]":
-    """Write `count` novel texts after each of `primes`, or as many as are found in TRIES times as many texts."""
+    """Write `count` novel texts after each of `primes`, or as many as there are among TRIES * `count` texts."""
     for prime in primes:
         missing, tries, size = count, TRIES * count, min(count, together)
         while missing and tries:
@@ -215,7 +215,7 @@ def _write_novel_samples(
 
 
 def _print_samples(model: "Model", samples: "Iterable[Sample]", as_json: bool) -> int:
-    """Print the samples as they come. Returns: how many."""
+    """Print the samples as they come. Returns: their number."""
     from charrnn.text.records import SEPARATORS
 
     writer = output.TextWriter()
@@ -234,7 +234,7 @@ def _print_samples(model: "Model", samples: "Iterable[Sample]", as_json: bool) -
 
 
 class _Novelty:
-    """Tells texts that a model made up from those that it copies; `copied` counts these."""
+    """Tells novel texts from copies of training text; `copied` counts the copies."""
 
     def __init__(self, model: "Model"):
         self.model = model
@@ -256,7 +256,7 @@ class _Novelty:
         return [not characters.any() for characters in found]
 
     def report(self, printed: int, asked: int) -> None:
-        """Say how many texts were skipped, and whether too few are left."""
+        """Print how many texts were skipped, and whether too few are left."""
         from charrnn.text.copying import PASSAGE
 
         one = self.copied == 1
@@ -272,7 +272,7 @@ class _Novelty:
 
 
 def _write_together(model: "Model", prime: str, sampler: "Sampler", seed: int | None, suggest: int) -> None:
-    """Hold a session at the terminal; print the text that stands at its end, however it ends."""
+    """Run an interactive session, and print its text at the end, however it ends."""
     from charrnn.interactive.cowriter import READ_AT_ONCE, CoWriter
     from charrnn.interactive.screen import Interactive
 
@@ -292,7 +292,7 @@ def _write_together(model: "Model", prime: str, sampler: "Sampler", seed: int | 
 
 
 def _print_session(text: str, stdout: output.TextWriter) -> None:
-    """Print the text of a session; where standard output can't be written, on the terminal."""
+    """Print the text of a session; on the terminal if standard output can't be written."""
     try:
         stdout.write(text + "\n" * sys.stdout.isatty())
         sys.stdout.flush()

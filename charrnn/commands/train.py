@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from charrnn.options import Options
     from charrnn.training.run import Run
 
-STARTED = time.monotonic() - 0.1  # the interpreter and these imports have taken about that long already
+STARTED = time.monotonic() - 0.1  # the start of the process: interpreter and imports have taken about 0.1 s
 
 NEWLINES = "universal reads CRLF and CR as line breaks; keep leaves them in the text. [default: universal]"
 MAX_VOCABULARY = "Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]"
@@ -82,7 +82,7 @@ def train(
     require(not (by_line and by_paragraph), "--by-line and --by-paragraph exclude each other")
     held_out: str | float | None = validation
     if validation is not None:
-        with contextlib.suppress(ValueError):  # it names a file
+        with contextlib.suppress(ValueError):  # it is a file
             held_out = float(validation)
     seconds = parse_duration(for_) if for_ is not None else None
     if seconds is epochs is steps is None and not resume:
@@ -101,7 +101,7 @@ def train(
     if tensorboard:
         common.require_extra("tensorboard", "--tensorboard", "tensorboard")
     if init_from is not None:
-        find_model(init_from)  # a mistake is told before torch is loaded
+        find_model(init_from)  # report a mistake before torch is imported
     request = Request(options, sources, out=out, init_from=init_from, resume=resume, force=force)
     if not quiet and distributed.is_main():
         output.write_line(f"loading PyTorch, reading {_name_sources(request)}")
@@ -117,7 +117,7 @@ def _abandon(message: str) -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """Which run the command line asks for."""
+    """The run that the command line asks for."""
 
     options: "Options"
     sources: list[str]
@@ -128,7 +128,7 @@ class Request:
 
 
 def _train(request: Request, group: distributed.Group, quiet: bool, tensorboard: bool) -> None:
-    """Train as one of a group; the first rank shows how it goes, on the terminal and, where asked for, to TensorBoard."""
+    """Train as one rank of a group. Rank 0 shows the progress, on the terminal and in TensorBoard files if asked for."""
     from charrnn.terminal.live import TrainingDisplay
     from charrnn.training.device import keep_memory
 
@@ -138,7 +138,7 @@ def _train(request: Request, group: distributed.Group, quiet: bool, tensorboard:
     run = _open_run(request, group, quiet)
     options = request.options
     if options.seconds is options.epochs is options.steps is None:
-        options = run.origin.options  # on to the length that the run had
+        options = run.origin.options  # the length of the run as it was started
     begun = run.step
     interrupted = Signals(again=group.size > 1 or distributed.find_job() is not None)
     display = TrainingDisplay(quiet, run.history)
@@ -146,7 +146,7 @@ def _train(request: Request, group: distributed.Group, quiet: bool, tensorboard:
         for event in run.events(options, started=STARTED, stop=lambda: interrupted.signal != 0):
             if board is not None:
                 board.add(event)
-            with contextlib.suppress(OSError):  # a terminal that has gone is no reason to stop
+            with contextlib.suppress(OSError):  # go on if the terminal is gone
                 display.show(event)
     signal = max(group.all_gather(interrupted.signal))
     if not quiet or (signal and group.rank == 0):
@@ -156,7 +156,7 @@ def _train(request: Request, group: distributed.Group, quiet: bool, tensorboard:
 
 
 def _open_run(request: Request, group: distributed.Group, quiet: bool) -> "Run":
-    """Begin the run, or take it up again, and describe it."""
+    """Create or resume the run, and print its description."""
     from charrnn.training.run import Run
 
     options, out, init_from, force = request.options, request.out, request.init_from, request.force
@@ -180,7 +180,7 @@ def _open_run(request: Request, group: distributed.Group, quiet: bool) -> "Run":
 
 
 def _name_sources(request: Request) -> str:
-    """What is going to be read, for people."""
+    """Describe what is being read."""
     from charrnn.text.reading import STDIN
 
     if request.resume:
@@ -190,10 +190,10 @@ def _name_sources(request: Request) -> str:
 
 
 def _find_begun(request: Request) -> Path | None:
-    """The folder of the run to take up again, if there is one.
+    """The folder of the run to resume, if there is one.
 
-    With `--resume` that is `out`, or the newest run of the named corpus, or of all. Without it, it is the run that the same
-    job of torchrun began before its ranks were restarted. Raises: CharrnnError where `--resume` finds none.
+    With `--resume`: `out`, or the newest run of the named corpus, or the newest of all. Without it: the run that this job of
+    torchrun started before its ranks were restarted. Raises: CharrnnError if `--resume` finds none.
     """
     from charrnn.checkpoint import read_state
     from charrnn.run_folder import STATE, find_resumable
@@ -214,7 +214,7 @@ def _find_begun(request: Request) -> Path | None:
 
 
 def _describe(run: "Run", options: "Options") -> Iterator[str]:
-    """Lines on the run: its text, the network and how it is trained, and how far it has come or is to go."""
+    """Describe the run in lines: text, network, training, and progress or length."""
     from charrnn.training.batches import RecordBatches
 
     dataset = run.dataset
@@ -234,7 +234,7 @@ def _describe(run: "Run", options: "Options") -> Iterator[str]:
 
 
 def _print_end(run: "Run", signal: int, idle: bool, quiet: bool) -> None:
-    """Say where the run is saved and what to type next; `idle` says that there was nothing left to train."""
+    """Print where the run is saved and what to type next. `idle`: there was nothing left to train."""
     from charrnn.text.reading import STDIN
 
     name = shlex.quote(str(run.folder.path))

@@ -31,7 +31,7 @@ BATCH = 1 << 16  # most rows per step; if all windows together have more, each s
 CLIP = 1.0  # largest norm of the gradient (gradient clipping)
 CHECK = 0.2  # fraction of the training rows, at their end, used to select the best step (early stopping)
 LARGEST = {"window": 65536, "horizon": 65536, "num_layers": 16, "hidden_size": 1024, "steps": 10**9}
-SURE = 2.0  # a forecast counts as better than the naive one from so many standard errors on
+SURE = 2.0  # standard errors from which a forecast counts as better than the naive one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Settings:
             raise CharrnnError(f"--seed {self.seed} is not between 0 and {2**63 - 1}")
 
     def training_rows(self, rows: int) -> int:
-        """How many of so many rows, from the first, are training rows."""
+        """The number of training rows, which are the first of `rows` rows."""
         return rows - round(rows * self.validation)
 
 

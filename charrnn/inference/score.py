@@ -29,7 +29,7 @@ WARM_UP = 256  # characters that a sequence reads before those that it scores
 STRETCH = 1 << 22  # characters cut into sequences at a time, so that scores come nearly in the order of the text
 MAX_RECORDS = 256  # records of a block
 BLOCK = 1 << 20  # logits computed at a time
-WIDE = 8  # a block may exceed this limit up to so many times if one time step of all sequences needs it
+WIDE = 8  # a block may have up to 8 times as many if one time step of all sequences needs them
 
 # Called with the characters of each block: positions (n,) in the text without unknown characters, logits (n, V) that
 # predicted them, ids (n,), and surprisals (n,) under these logits, in nats.
@@ -53,7 +53,7 @@ class Block:
     targets: Ids  # (T, S) the character after each input
     places: Array  # (T, S) positions of the targets in the text without unknown characters
     counts: Array  # (T, S) bool, whether the target is scored; the others are warm-up or padding
-    fresh: int  # the first so many sequences start from the zero state
+    fresh: int  # number of sequences, from the first, that start from the zero state
     records: Array | None = None  # (S,) record number of each sequence; None for running text
 
     def add(self, values: Array, sums: Array) -> None:
@@ -76,11 +76,11 @@ class TextBlocks:
     ids: Sliced  # (N,) without unknown characters; may be larger than memory
     start: int  # the id before the first character
     unknown: int = 0  # number of unknown characters
-    part: Callable[[int], slice] = slice  # which of so many sequences this process scores
+    part: Callable[[int], slice] = slice  # maps the number of sequences to those that this process scores
     kind: ClassVar = ""
 
     def cut(self, characters: int) -> Iterator[Block]:
-        """Yield blocks of about so many `characters`."""
+        """Yield blocks of about `characters` characters."""
         length = len(self.ids)
         sequences = max(1, min(SEQUENCES, length // MIN_LENGTH, WIDE * characters))
         steps = 1 << min(8, max(1, characters // sequences).bit_length() - 1)  # a power of two, to divide WARM_UP
@@ -116,7 +116,7 @@ class RecordBlocks:
         self.unknown = text.stops - text.starts - self.lengths  # (R,) number of unknown characters
 
     def cut(self, characters: int) -> Iterator[Block]:
-        """Yield blocks of about so many `characters`."""
+        """Yield blocks of about `characters` characters."""
         order = np.argsort(-self.lengths, kind="stable")
         done = 0
         while done < len(order) and self.lengths[order[done]]:

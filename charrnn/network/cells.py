@@ -19,7 +19,7 @@ class Cell:
     states: tuple[str, ...] = ("h",)  # carried to the next time step, each (B, H); the first is the output
     forget_gate: str | None = None  # its input bias starts at 1
     blocks: tuple[tuple[str, str], ...]  # rows of the NumPy engine, H each: the gate, and its inputs (x, h or both)
-    sigmoids: int  # the first so many `blocks` go through a sigmoid
+    sigmoids: int  # how many of `blocks`, from the first, go through a sigmoid
     onnx_gates: tuple[str, ...] | None = None  # in ONNX's order; None if ONNX has no such operator
 
     @property

@@ -16,7 +16,7 @@ Array = np.ndarray
 Facts = dict[str, object]  # for the page's script, as JSON
 
 PACKED = 900_000  # largest size of the packed text in base64 letters
-CONTEXT = 6  # the planes are sorted by so many characters before each
+CONTEXT = 6  # the planes are sorted by this many preceding characters
 NAMES = {" ": "space", "\n": "line break", "\t": "tab", "\r": "carriage return", "\xa0": "hard space"}
 
 

@@ -195,7 +195,7 @@ class Stored:
 
 
 def _width(alphabet: int) -> Width:
-    """The smallest integer type for the ids of so many characters."""
+    """The smallest integer type for the ids of an alphabet of this size."""
     return np.min_scalar_type(max(alphabet - 1, 0)).newbyteorder("<")
 
 

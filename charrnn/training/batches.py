@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
 
 def fit_windows(characters: int, batch_size: int, seq_length: int) -> tuple[int, int]:
-    """Reduce batch size and sequence length to what a text of so many characters fills."""
+    """Reduce batch size and sequence length to what a text of this length fills."""
     steps = characters - 1  # each character but the last is an input
     seq_length = max(1, min(seq_length, steps))
     return max(1, min(batch_size, steps // seq_length)), seq_length

@@ -31,7 +31,7 @@ SMALL = 200_000  # characters; for shorter texts a note suggests a base model
 MIN_KNOWN = 0.98  # fraction of the text's characters that a suggested base model must have in its vocabulary
 TINY = 1_000  # characters; shorter texts are memorized, since a held-out tenth would be too short to measure anything
 MAX_VALIDATED = 250_000  # most characters scored per validation
-MIN_VALIDATED = 20_000  # fewest characters scored per validation, if the text has so many
+MIN_VALIDATED = 20_000  # fewest characters scored per validation, if the text is that long
 VALIDATION_LOGITS = 125_000_000  # logits computed per validation, between these limits
 
 Sources = Sequence[str | Path] | Corpus  # files, folders and pipes; or a text in memory

@@ -41,7 +41,7 @@ class Group:
         pass
 
     def part(self, items: int) -> slice:
-        """This rank's contiguous part of so many items. The parts' sizes differ by at most one."""
+        """This rank's contiguous part of this number of items. The parts' sizes differ by at most one."""
         return slice(self.rank * items // self.size, (self.rank + 1) * items // self.size)
 
     def all_gather(self, value: T) -> list[T]:
