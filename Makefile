@@ -42,7 +42,8 @@ soak: .venv/tested  ## kill runs, break files, unpack bombs; takes a quarter of 
 		--requirement constraints-lowest.txt
 	@touch $@
 
-docs: .venv/tested  ## run all commands of the README and of docs/ and write down what they print; takes minutes
+docs: .venv/tested  ## draw the pictures, run all commands of the README and of docs/ and write down what they print; takes minutes
+	$(BIN)/python scripts/pictures.py
 	$(BIN)/python scripts/pages.py
 
 reference: .venv/installed  ## make the generated parts of docs/ anew: commands, Python, results

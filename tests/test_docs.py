@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import build_site
 import pages
+import pictures
 import pytest
 import reference
 import typer
@@ -111,6 +112,28 @@ def test_the_readme_is_read_in_three_minutes():
     prose = re.sub(r"<!-- .*? -->", "", "".join(piece for piece in pages.parse(TEXTS["README.md"]) if isinstance(piece, str)))
     typed = [command for block in pages.blocks(ROOT / "README.md") for command, _ in block.commands]
     assert len((prose + " ".join(typed)).split()) < 720
+
+
+def test_the_readme_is_under_150_lines_and_names_every_package():
+    lines = TEXTS["README.md"].splitlines()
+    named = set(re.findall(r"(\w+)/  ", "\n".join(line for line in lines if line.startswith("    "))))
+    assert len(lines) < 150
+    assert named == {folder.parent.name for folder in (ROOT / "charrnn").glob("*/__init__.py")}
+
+
+def test_the_readme_compares_with_figures_of_the_results():
+    table = TEXTS["README.md"].partition("## Why this one?")[2].partition("\n\n##")[0]
+    figures = set(re.findall(r"\d\.\d{3,}", table)) - {"1.4697"}  # nanoGPT's, which its README gives
+    assert figures
+    assert [figure for figure in figures if figure not in (ROOT / "benchmarks/RESULTS.md").read_text()] == []
+
+
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_a_picture_is_what_todays_code_draws(name):
+    shown = (pictures.FOLDER / name).read_text()
+    assert pictures.PICTURES[name]() == shown, "make docs"
+    assert f"(docs/pictures/{name})" in TEXTS["README.md"]
+    assert not re.findall(r"@import|@font-face|href|<script|url\((?!#)", shown)  # nothing is loaded
 
 
 def test_make_train_runs_what_the_tutorial_begins_with():
