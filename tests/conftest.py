@@ -1,4 +1,4 @@
-"""What the tests share: the real program, the project's corpora, and data that may lie beside the checkout."""
+"""Shared fixtures and helpers: run the real program, the project's corpora, and data beside the checkout."""
 
 import io
 import os
@@ -19,7 +19,7 @@ DATA = ROOT.parent / "shared" / "data"
 
 
 def charrnn(*arguments, cwd, text=None, env=None, status=0):
-    """Run the real program; give back (stdout bytes, stderr text). `text` is piped in; without it, stdin is empty."""
+    """Run the real program, with `text` as standard input. Returns: (stdout bytes, stderr text)."""
     done = subprocess.run(
         [sys.executable, "-m", "charrnn", *map(str, arguments)],
         cwd=cwd,
@@ -35,7 +35,7 @@ def charrnn(*arguments, cwd, text=None, env=None, status=0):
 
 
 def options_of(**asked):
-    """`Options` from the keywords of `train`, two of which have another name there."""
+    """Make `Options` from keywords of `train`, two of which have another name there."""
     from charrnn.options import KEYS, Options
 
     names = {key: name for name, key in KEYS.items()}
@@ -44,7 +44,7 @@ def options_of(**asked):
 
 @pytest.fixture
 def inside(monkeypatch, capsys):
-    """Runs the program within the tests, which is quicker: (stdout, stderr). `text` is piped in; without it, stdin is empty."""
+    """Run the program in the tests' process, which is faster, with `text` as standard input. Returns: (stdout, stderr)."""
 
     def run(folder, arguments, status=0, text=""):
         from charrnn.cli import main
@@ -63,7 +63,7 @@ def inside(monkeypatch, capsys):
 
 @pytest.fixture(scope="session")
 def book_run(tmp_path_factory):
-    """A folder with `runs/book`: a small model of a part of the project's book, trained by the real program."""
+    """A folder with `runs/book`: a small model trained by the real program on a part of the project's book."""
     folder = tmp_path_factory.mktemp("book")
     text = (CORPORA / "the-lamp.txt").read_text()[:30_000]
     (folder / "book.txt").write_text(text)
@@ -81,7 +81,7 @@ def shakespeare():
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium; without one, tests in it are skipped."""
+    """A Chromium browser; if there is none, the test is skipped."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
     if found is None:
         pytest.skip("there is no Chromium here to open a page with")

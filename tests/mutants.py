@@ -1,4 +1,4 @@
-"""Broken files: cuts, flips, splices and lies, all from one seed. It is given the bytes of a good file of ours."""
+"""Make broken variants of a valid file: truncated, with flipped bytes, spliced, or with false headers; all from one seed."""
 
 import copy
 import json
@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-NESTED = "\0nested"  # stands in a header for what json.dumps can't write: 100,000 lists, each in the other
+NESTED = "\0nested"  # placeholder in a header for what json.dumps can't write: 100,000 nested lists
 VALUES: list[Any] = [
     None,
     True,
@@ -44,14 +44,14 @@ VALUES: list[Any] = [
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, Any], bytes]:
-    """The header of a safetensors file, our JSON object in it, and the bytes of the tensors."""
+    """Split a safetensors file into its header, our JSON object in it, and the bytes of the tensors."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     return header, json.loads(header["__metadata__"]["charrnn"]), data[8 + length :]
 
 
 def pack(header: dict[str, Any], ours: dict[str, Any], body: bytes) -> bytes:
-    """The reverse of `unpack`."""
+    """The inverse of `unpack`."""
 
     def text(value: Any) -> str:
         return json.dumps(value).replace(json.dumps(NESTED), "[" * 100_000 + "]" * 100_000)
@@ -95,7 +95,7 @@ def _splice(good: bytes, chance: random.Random) -> bytes:
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
-    """Every (container, key) in a JSON value."""
+    """Yield every (container, key) in a JSON value."""
     items = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
     return [(value, key) for key, _ in items] + [place for _, child in items for place in _places(child)]
 
@@ -132,7 +132,7 @@ def _lie_outside(good: bytes, chance: random.Random) -> bytes:
 
 
 def _twice(good: bytes, chance: random.Random) -> bytes:
-    """A key that stands twice, in our object or in the file's."""
+    """Duplicate a key, in our object or in the file's."""
     header, ours, body = unpack(good)
     text = json.dumps(ours)
     key = chance.choice(sorted(ours))

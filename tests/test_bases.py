@@ -1,4 +1,4 @@
-"""Models to begin with: those of the package, files of half precision, and vocabularies that grow."""
+"""Fine-tuning: base models, files in half precision, and vocabularies that grow."""
 
 import json
 import math
@@ -29,7 +29,7 @@ LAMP = (CORPORA / "the-lamp.txt").read_text()
 
 @pytest.fixture
 def base(tmp_path):
-    """A model that knows lower case letters, blanks and line breaks."""
+    """A model whose vocabulary is lower-case letters, spaces and line breaks."""
     path = tmp_path / "base.txt"
     path.write_text("".join(c for c in LAMP.lower() if c.isascii() and (c.isalpha() or c in " \n"))[:6000])
     return train(path, out=tmp_path / "base", steps=30, **SMALL)
@@ -133,7 +133,7 @@ def test_the_learning_rate_of_fine_tuning_follows_from_what_the_base_makes_of_th
 
 
 def half(path, dtype):
-    """Write the model at `path` again, in half precision."""
+    """Rewrite the model at `path` in half precision."""
     tensors, header = read_model(path)
     if dtype == torch.float16:
         write(path, {name: tensor.astype(np.float16) for name, tensor in tensors.items()}, model_to_json(header))
@@ -161,7 +161,7 @@ def test_files_of_half_precision_are_read_everywhere(tmp_path, base, dtype, clos
 
 
 def base_tensor(base, name, tensor):
-    """What stood in the file before: of the softmax layer, which the engine keeps as one matrix; of others, what is there."""
+    """A tensor as it was in the file, also of the softmax layer, which the engine stores as one matrix."""
     if name == "softmax.weight":
         return base.network.softmax[:, :-1]
     return base.network.softmax[:, -1] if name == "softmax.bias" else tensor

@@ -1,4 +1,4 @@
-"""A cell kind is added as docs/contributing.md says: the minimal gated unit, which learns, runs, resumes and is saved."""
+"""Add a cell kind as docs/contributing.md says, the minimal gated unit: it trains, runs, resumes and is saved."""
 
 import re
 from pathlib import Path
@@ -77,7 +77,7 @@ def step_mgu(call: Call, gates: Array, h: Array, late: list[Array]) -> tuple[Arr
 
 @pytest.fixture(autouse=True)
 def mgu(monkeypatch):
-    """The cell kind is in each table that the page names, and nowhere else."""
+    """Add the cell kind to each table that the page names, and nowhere else."""
     monkeypatch.setitem(CELLS, "mgu", ROW)
     monkeypatch.setitem(MODULES, "mgu", MGU)
     monkeypatch.setitem(OPERATORS, "mgu", run_mgu)

@@ -1,4 +1,4 @@
-"""The real program: its output, its pipes, its start, and what it says to bad input."""
+"""The real program: output, pipes, start-up, and errors for bad input."""
 
 import json
 import os
@@ -418,7 +418,7 @@ DOCX = b"PK\3\4\x14\0\0\0\x08\0" + bytes(20) + b"word/document.xml" + bytes(99)
 
 
 def try_bad(folder, arguments):
-    """Run the program in a folder made for it: (status, stdout, stderr, whether any file has changed)."""
+    """Run the program in a new folder. Returns: (status, stdout, stderr, whether any file has changed)."""
     (folder / "t.txt").write_text("some good text, " * 40)
     (folder / "h.txt").write_text("hihello" * 40)
     (folder / "half.txt").write_bytes(rb"half of a pair: \ud800 ..." * 9)
@@ -448,7 +448,7 @@ def try_bad(folder, arguments):
 
 @pytest.fixture(scope="module")
 def bad_results(tmp_path_factory):
-    """What becomes of each bad input, two at a time: most of a case is the start of the program."""
+    """The result of each bad input, run two at a time, since most of the time is the start of the program."""
     with ThreadPoolExecutor(2) as pool:
         yield {case: pool.submit(try_bad, tmp_path_factory.mktemp("bad"), BAD[case][0]) for case in BAD}
         pool.shutdown(cancel_futures=True)

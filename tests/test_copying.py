@@ -1,4 +1,4 @@
-"""What of a sample is copied from its training text: exact against a search by brute force, and bounded in memory."""
+"""Passages that a sample copies from its training text: compared with a brute-force search; memory is bounded."""
 
 import json
 import random
@@ -17,7 +17,7 @@ LAMP = (CORPORA / "the-lamp.txt").read_text()
 
 
 def search(sample, text, length):
-    """By brute force: which characters are in copied passages of `length`, and (length, text place) of the longest passage."""
+    """Brute force: which characters are in copied passages of `length`; (length, text position) of the longest passage."""
     inside = [False] * len(sample)
     longest = (0, 0)
     for i in range(len(sample)):
@@ -32,7 +32,7 @@ def search(sample, text, length):
 
 
 def patchwork(rng, letters):
-    """A random text, and a sample of random characters and of pieces of the text."""
+    """A random text, and a sample made of random characters and pieces of the text."""
     text = "".join(rng.choices(letters, k=rng.randrange(1, 300)))
     sample = ""
     for _ in range(rng.randrange(4)):

@@ -1,4 +1,4 @@
-"""Reading, the vocabulary, the split and the windows."""
+"""Reading texts, vocabulary, split, and windows."""
 
 import bz2
 import gzip
@@ -237,7 +237,7 @@ LONG = "ab\nzażółć gęślą 🦉 " * 3 + "".join(chr(0x4E00 + k) for k in ra
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The folder of the cache, in a world where texts of 50 characters are long and blocks have seven bytes."""
+    """The cache folder; texts of 50 characters count as long, and blocks have seven bytes."""
     monkeypatch.setattr("charrnn.text.id_cache.IN_MEMORY", 50)
     monkeypatch.setattr("charrnn.text.id_cache.BLOCK", 7)
     for module in ("decoding", "reading"):

@@ -1,4 +1,4 @@
-"""Several ranks train one model, end as one would, survive the death of any of them, and say together what is wrong."""
+"""Distributed training: several ranks get the result of one process, survive the death of a rank, and print one error."""
 
 import contextlib
 import gzip
@@ -46,7 +46,7 @@ def corpus(tmp_path):
 
 @pytest.fixture
 def begin():
-    """A function that starts a program; what it has started ends with the test."""
+    """A function that starts a program, which is ended with the test."""
     started = []
 
     def start(command, cwd, **more):
@@ -65,7 +65,7 @@ def begin():
 
 @pytest.fixture
 def ranks(begin):
-    """A function that starts a command as two ranks, by the environment that torchrun would give them."""
+    """A function that starts a command as two ranks, with the environment variables of torchrun."""
 
     def start(*arguments, cwd, second=(), second_cwd=None, **more):
         with socket.socket() as free:
@@ -81,7 +81,7 @@ def ranks(begin):
 
 
 def end(processes, timeout=60):
-    """The exit status of each, and the error lines of all together."""
+    """The exit status of each rank, and the error lines of all."""
     errors = [process.communicate(timeout=timeout)[1] for process in processes]
     return [process.returncode for process in processes], "".join(errors)
 
@@ -96,7 +96,7 @@ def curve(folder):
 
 
 def told(errors):
-    """The lines after the one that says that PyTorch is loaded."""
+    """The lines after the message that PyTorch is being loaded."""
     return [line for line in errors.splitlines() if not line.startswith("loading PyTorch")]
 
 

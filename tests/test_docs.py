@@ -1,4 +1,4 @@
-"""README.md and docs/: their commands run, what they show is what is printed, and the site builds."""
+"""README.md and docs/: their commands run, their output is what the program prints, and the site builds."""
 
 import html
 import re
@@ -24,7 +24,7 @@ COMMANDS = typer.main.get_command(app).commands
 
 @pytest.fixture(scope="module")
 def sessions(tmp_path_factory):
-    """For each page a future of [(block, what it shows, what it printed)]; two pages run at a time."""
+    """A future of [(block, output on the page, output printed)] for each page; two pages run at a time."""
 
     def run(page):
         session = pages.Session(tmp_path_factory.mktemp(page.stem))

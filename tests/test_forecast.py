@@ -1,4 +1,4 @@
-"""Numbers in time: tables in, honest forecasts out."""
+"""`charrnn forecast`: reading tables, training, forecasts and their scores."""
 
 import csv
 import io
@@ -63,7 +63,7 @@ def read(tmp_path, text, **options):
 
 @pytest.fixture
 def forecast(tmp_path, monkeypatch, capsys):
-    """The program without its start: given arguments and a pipe's bytes, (exit status, standard output, standard error)."""
+    """Run the program in this process, given arguments and standard input. Returns: (exit status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests' own Ctrl-C stays theirs
 

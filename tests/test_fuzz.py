@@ -1,4 +1,4 @@
-"""Every broken file either is a valid model or is refused in one sentence; none runs code, hangs or takes much memory."""
+"""Broken files: each is either a valid model or refused with one error line; none runs code, hangs or takes much memory."""
 
 import contextlib
 import os
@@ -26,14 +26,14 @@ TEXT = "hihello\n" * 20
 
 
 def train_tiny(folder):
-    """Make `run` in a folder: a tiny run, both of whose files are good."""
+    """Make `run` in a folder: a tiny run with valid model and state files."""
     (folder / "t.txt").write_text(TEXT)
     train(folder / "t.txt", out=folder / "run", steps=6, layers=1, hidden_size=4, embedding=0, batch_size=2, seq_length=8)
 
 
 @contextlib.contextmanager
 def gigabyte():
-    """No more memory than a gigabyte beyond what the process has already; where the system can't tell, no bound."""
+    """Limit memory to a gigabyte more than the process uses now, if the system can tell how much that is."""
     if not Path("/proc/self/statm").exists():
         yield
         return
@@ -56,7 +56,7 @@ def run(tmp_path_factory):
 
 
 def try_model(path):
-    """Whether the file is a model; it writes then, without a warning of NumPy's."""
+    """Whether the file is a model. If so, check that it writes text without NumPy warnings."""
     try:
         model = load(path)
     except CharrnnError:
@@ -67,7 +67,7 @@ def try_model(path):
 
 
 def try_state(folder):
-    """Whether the folder's state can be resumed; its model writes then, and it trains on or says why it can't."""
+    """Whether the folder's state can be resumed. If so, its model writes text, and it trains or raises CharrnnError."""
     try:
         run = Run.resume(folder, [])
         assert len(Model(run._weights(), run.header).sample(length=5, seed=1)) == 5
@@ -87,7 +87,7 @@ def attempt(trial, *arguments):
 
 
 def count_models(run, count, seed):
-    """(loaded, refused) of so many mutants of the model file."""
+    """(loaded, refused) of `count` mutants of the model file."""
     path = run / "mutant.safetensors"
     loaded = 0
     for data in mutants((run / "run" / MODEL).read_bytes(), count, seed):
@@ -97,7 +97,7 @@ def count_models(run, count, seed):
 
 
 def count_states(run, count, seed):
-    """(resumed, refused) of so many mutants of the state file."""
+    """(resumed, refused) of `count` mutants of the state file."""
     resumed = 0
     good = (run / "run" / STATE).read_bytes()
     folder = run / "mutant"

@@ -1,4 +1,4 @@
-"""`charrnn info`, and what other programs read: tables, event files, completion, exit statuses."""
+"""`charrnn info`, and output for other programs: tables, event files, shell completion, exit statuses."""
 
 import json
 import os
@@ -162,7 +162,7 @@ def test_without_the_extra_tensorboard_says_so_before_anything_is_trained(tmp_pa
 
 
 def complete(shell, words, cwd):
-    """What the program answers a shell that completes `words`, and how long it takes, in seconds."""
+    """Shell completion of `words`. Returns: the answer, and the seconds it took."""
     split = words.split(" ")
     env = {"_CHARRNN_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     began = time.monotonic()

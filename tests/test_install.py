@@ -1,4 +1,4 @@
-"""What a user's first commands do: which torch `make` takes, the oldest versions that do, and the commands to type next."""
+"""Installation: which torch `make` chooses, the oldest versions that work, and the commands that are printed to type next."""
 
 import functools
 import re
@@ -18,7 +18,7 @@ PROGRAM = Path(sys.executable).parent / "charrnn"
 
 @pytest.fixture
 def find_torch(tmp_path):
-    """Runs scripts/torch_index.py where `nvidia-smi`, if there is one, is the given shell script: (stdout, stderr)."""
+    """Run scripts/torch_index.py with this shell script as `nvidia-smi` (None: no such command). Returns: (stdout, stderr)."""
 
     def run(index, nvidia_smi=None):
         if nvidia_smi:
@@ -33,7 +33,7 @@ def find_torch(tmp_path):
 
 @pytest.fixture
 def index(tmp_path):
-    """The address of a package index that has a page for torch."""
+    """The URL of a package index that has torch."""
     (tmp_path / "torch").mkdir()
     handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
     handler.log_message = lambda *_: None

@@ -1,4 +1,4 @@
-"""`charrnn sample --interactive`: what the network remembers of a text that changes, and the real program at a terminal."""
+"""`charrnn sample --interactive`: the network's state while a text is edited, and the real program at a terminal."""
 
 import contextlib
 import fcntl
@@ -31,7 +31,7 @@ def model(book_run):
 
 @pytest.fixture(scope="module")
 def names_run(tmp_path_factory):
-    """A folder with `runs/names`, a model of lines."""
+    """A folder with `runs/names`, a line-by-line model."""
     folder = tmp_path_factory.mktemp("names")
     (folder / "names.txt").write_text(
         "".join(f"{a}{b}\n" for a in ("An", "Bo", "Cleo", "Dora") for b in ("na", "bel", "ris", ""))
@@ -41,7 +41,7 @@ def names_run(tmp_path_factory):
 
 
 def read_whole(model, text):
-    """The logits after `text`, read anew from the model's start."""
+    """The logits after `text`, computed from the start character."""
     state = model.network.initial_state(1)
     for i in [model.start, *model.vocabulary.encode(text).tolist()]:
         if i >= 0:
@@ -149,7 +149,7 @@ def test_rows_hold_the_whole_text_within_their_width(width):
 
 
 class Terminal:
-    """The real program at a terminal of its own, drawn by pyte; what goes to standard output is caught apart."""
+    """The real program on a pseudo-terminal drawn by pyte; its standard output is captured separately."""
 
     def __init__(self, *arguments, cwd, columns=60, rows=16, product=None):
         self.screen = pyte.Screen(columns, rows)
@@ -168,7 +168,7 @@ class Terminal:
         self.sent = b""
 
     def wait(self, words):
-        """Draw until `words` stand on the screen."""
+        """Draw until `words` are on the screen."""
         deadline = time.monotonic() + 30
         while words not in self.shown():
             assert time.monotonic() < deadline, f"no {words!r} on the screen:\n{self.shown()}"
@@ -190,7 +190,7 @@ class Terminal:
         os.write(self.terminal, keys.encode())
 
     def end(self, keys="\x04"):
-        """End it: (standard output, exit status)."""
+        """End the program. Returns: (standard output, exit status)."""
         if keys:
             self.press(keys)
         product = b""
@@ -207,7 +207,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(book_run):
-    """Opens a `Terminal` on the book's model; what is left of it at the test's end is killed."""
+    """A function that opens a `Terminal` on the book's model; it is killed at the end of the test."""
     opened = []
 
     def open_(*arguments, **more):

@@ -1,4 +1,4 @@
-"""The rules of the layout: who imports whom, where torch and screens stay out, and how large things may get.
+"""Rules of the layout: allowed imports, modules that must not import torch or a screen, and sizes of modules and functions.
 
 A room is a package or a module at the top level of `charrnn`. `charrnn` itself is its `__init__.py`.
 """
@@ -64,7 +64,7 @@ def is_command(module):
 
 
 def imports_of(module, tree=None):
-    """The modules that a module imports, at its top, inside functions and for type checkers alike."""
+    """All modules that a module imports: at its top, inside functions, and for type checkers."""
     found = set()
     for node in ast.walk(tree or tree_of(module)):
         if isinstance(node, ast.Import):
@@ -77,7 +77,7 @@ def imports_of(module, tree=None):
 
 
 def imports_at_once(module):
-    """The modules that are imported with a module: those at its top, outside `if TYPE_CHECKING`."""
+    """The modules imported at a module's top, outside `if TYPE_CHECKING`."""
     body = [
         node
         for node in tree_of(module).body
@@ -88,7 +88,7 @@ def imports_at_once(module):
 
 
 def functions():
-    """(place, its module, function) for every function."""
+    """Yield (place, module, function) for every function."""
     for module in MODULES:
         for node in ast.walk(tree_of(module)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

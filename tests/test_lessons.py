@@ -1,4 +1,4 @@
-"""The lecture's lessons: what a recurrent network can learn and a softmax alone can't."""
+"""The lessons of docs/lessons.md: what a recurrent network can learn, and a softmax layer alone can't."""
 
 import doctest
 import importlib
@@ -21,7 +21,7 @@ PHRASE = "few owls own bows"  # 17 characters: 16 next ones; "w" is followed by 
 
 
 def learn(tmp_path, text, until=math.inf, layers=None, embedding=None, **options):
-    """Train on all of `text`; give back the run, with the weights of its last step or of step `until`."""
+    """Train on all of `text`. Returns: the run, with the weights of its last step or of step `until`."""
     corpus = tmp_path / "corpus.txt"
     corpus.write_text(text)
     asked = options_of(validation=0.0, num_layers=layers, embedding_size=embedding, **options)
@@ -32,7 +32,7 @@ def learn(tmp_path, text, until=math.inf, layers=None, embedding=None, **options
 
 @torch.no_grad()
 def next_characters(run, text):
-    """(mean loss in nats, how many next characters of `text` are the top guess), read from the zero state."""
+    """(mean loss in nats, number of characters of `text` that were the top guess), starting from the zero state."""
     ids = torch.from_numpy(run.dataset.vocabulary.encode(text)).long()[:, None]
     model = run.learner.model
     logits, _ = model(ids[:-1], model.initial_state(1))

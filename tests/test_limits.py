@@ -1,4 +1,4 @@
-"""What a file may make the program take: memory for archives that explode and models that would, disk for the cache."""
+"""Limits: memory for archives that expand and for models too large, disk space for the cache."""
 
 import gzip
 import os
@@ -27,7 +27,7 @@ PEAK = "print(int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]
 
 
 def bombs(folder):
-    """Write archives that take far more memory than their size when they are unpacked as they come: their paths."""
+    """Write archives that expand to far more than their size. Returns: their paths."""
     blocks = b"\x02\0\x10a" * 1022 + b"\x03\0\x10a"  # each of 128 kB
     window = zstandard.ZstdCompressionParameters(window_log=26)
     noise = np.random.default_rng(0).integers(32, 127, 1 << 26, np.uint8).tobytes()
@@ -45,7 +45,7 @@ def bombs(folder):
 
 
 def peak(*command, cwd):
-    """The most memory that a command took, in kB, and what it printed."""
+    """Run a command. Returns: its peak memory in kB, and what it printed."""
     env = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", *map(str, command)], cwd=cwd, env=env, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
@@ -77,7 +77,7 @@ def test_an_archive_that_needs_a_large_window_is_refused_with_what_to_do(tmp_pat
 
 
 def bigram_model(path, vocabulary, embedding):
-    """Write a model without layers, a chain of characters: each is followed by the next one."""
+    """Write a model without recurrent layers in which each character is followed by the next one."""
     config = Config(len(vocabulary), num_layers=0, embedding_size=embedding)
     tensors = {name: np.zeros(shape, np.float32) for name, shape in config.shapes().items()}
     checkpoint.write(path, tensors, model_to_json(ModelHeader(config=config, vocabulary=vocabulary, start=vocabulary[0])))
@@ -104,7 +104,7 @@ def test_texts_side_by_side_are_as_many_as_memory_holds_and_say_what_they_said(b
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The folder of the cache, to which every text is long."""
+    """The cache folder; every text counts as long."""
     monkeypatch.setattr(id_cache, "IN_MEMORY", 50)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "charrnn"
@@ -188,7 +188,7 @@ def test_a_signal_gives_the_terminal_its_cursor_back_and_leaves_no_file(book_run
 
 
 def read_screen(terminal, seconds):
-    """What is written to a terminal, until nothing comes for so many seconds."""
+    """The output to a terminal, until there is none for this many seconds."""
     read = b""
     while select.select([terminal], [], [], seconds)[0]:
         try:

@@ -1,4 +1,4 @@
-"""A training on a terminal: what is seen while it runs, and what it leaves. pyte plays the terminal."""
+"""The live display of a training on a terminal, and the summary at its end. pyte emulates the terminal."""
 
 import contextlib
 import fcntl
@@ -28,7 +28,7 @@ SAMPLE = "NELL:\nThe lamp is lit, and the boat comes in.\n\nHOLLIS:\nNo.\n"
 
 
 class Terminal:
-    """Standard error as a terminal. `reflows` says whether it breaks lines anew when it is made narrower, or cuts them."""
+    """Standard error as a terminal. `reflows`: whether it rewraps lines when it is made narrower; if not, it cuts them."""
 
     encoding, errors = "utf-8", "backslashreplace"
 
@@ -59,7 +59,7 @@ class Terminal:
         self.hidden = self.screen.cursor.hidden
 
     def lines(self):
-        """All that can be seen, what has been pushed off the screen first."""
+        """All lines, including those scrolled off the screen."""
         pushed = ["".join(row[x].data for x in range(self.columns)) for row in self.screen.history.top]
         return [line.rstrip() for line in [*self.gone, *pushed, *self.screen.display]]
 
@@ -81,7 +81,7 @@ class Terminal:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that a test moves on by itself."""
+    """A clock that only the test advances."""
     now = SimpleNamespace(seconds=1000.0)
     monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     return now
@@ -89,7 +89,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def terminal(monkeypatch, clock):
-    """A function that puts a terminal of a size in the place of standard error."""
+    """A function that replaces standard error by a terminal of the given size."""
     for name in ("COLUMNS", "LINES", "NO_COLOR", "LC_ALL", "LANG", "STY", "XTERM_VERSION", "TMUX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -129,7 +129,7 @@ def progress_of(fraction, seconds, left, speed, bits):
 
 
 def play(screen, clock, begin=0.0, end=1.0, sample=SAMPLE, held_out=True):
-    """A training of 1000 steps in 100 seconds: its best validation is at 0.8. Shows it from `begin` to `end`."""
+    """Show a training of 1000 steps in 100 seconds, with the best validation at 0.8, from `begin` to `end`."""
     for n in range(round(200 * begin) + 1, round(200 * end) + 1):
         share = n / 200
         loss = 1.8 + 4 * math.exp(-20 * share)
@@ -197,7 +197,7 @@ def test_it_is_drawn_eight_times_a_second_at_most(terminal, clock):
 
 @pytest.fixture(params=[True, False], ids=["reflows", "cuts"])
 def resized(request, terminal, monkeypatch):
-    """A function that makes a terminal of 100 by 24 with two lines on it, of either kind."""
+    """A function that makes a terminal of 100 by 24, of either kind, with two lines on it."""
 
     def make():
         if not request.param:
@@ -486,7 +486,7 @@ def test_a_terminal_that_goes_away_is_no_reason_to_stop(terminal, clock, monkeyp
 
 
 def run_on_terminal(*arguments, cwd, columns, rows=24, interrupt_at=None):
-    """Run the real program on a pseudo-terminal; give back a screen high enough for all that it left, and its status."""
+    """Run the real program on a pseudo-terminal. Returns: a screen high enough for all its output, and its status."""
     pid, master = pty.fork()
     if pid == 0:
         try:

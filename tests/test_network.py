@@ -1,4 +1,4 @@
-"""The forward pass against a naive one, its gradients against finite differences, and both engines against each other."""
+"""The forward pass compared with a naive one, gradients with finite differences, and both engines with each other."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def sigmoid(x):
 
 
 def naive_forward(config, weights, ids):
-    """Logits (N, V) of one stream, unit by unit as the papers write it, in float64."""
+    """Logits (N, V) of one sequence in float64, written as in the papers."""
     w = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
     H = config.hidden_size
     h = [np.zeros(H) for _ in range(config.num_layers)]

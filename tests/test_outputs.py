@@ -1,4 +1,4 @@
-"""Files that commands write where the user says: nothing that matters is replaced, and nothing is left half written."""
+"""Output files named by the user: nothing important is overwritten, and no unfinished file is left."""
 
 import os
 import socket
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 
 def snapshot(folder):
-    """What each path in a folder is, and what it holds."""
+    """The kind and content of each path in a folder."""
     paths = {path: path.lstat().st_mode for path in folder.rglob("*")}
     return {path: (mode, path.read_bytes() if stat.S_ISREG(mode) else b"") for path, mode in paths.items()}
 
@@ -60,7 +60,7 @@ def test_symlinks_are_followed(folder, tmp_path, output, inside):
 
 
 def make_device(path, kind, minor):
-    """Make a device of our own, for mistakes to meet; false where only root may."""
+    """Make a device, so that a mistake harms none of the system's. Returns: False if only root may."""
     try:
         os.mknod(path, kind | 0o600, os.makedev(1, minor))
         return os.access(path, os.W_OK)
@@ -204,7 +204,7 @@ WRITE += "checkpoint.write_atomically(Path(sys.argv[1]), sys.argv[2].encode() * 
 
 
 def start_writer(path, word, meanwhile):
-    """A program that writes a file and does something else before the file takes its place."""
+    """A program that writes a file, and runs other code before the file is renamed."""
     command = [sys.executable, "-c", WRITE.format(meanwhile=meanwhile), path, word]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 

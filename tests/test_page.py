@@ -1,4 +1,4 @@
-"""`charrnn export --to html`: what is in the page, and what a browser makes of it."""
+"""`charrnn export --to html`: the page's content, and its behaviour in a browser."""
 
 import dataclasses
 import getpass
@@ -30,7 +30,7 @@ ARABIC = "ابتثجحخدذرزسشصضطظعغفقكلمنهوي ،.\n"
 
 
 def page_of(characters=BOOK, title="", about="", bits=None, **more):
-    """A page of a network that has learned nothing, and a model with the same rounded weights."""
+    """A page of an untrained network, and a model with the same rounded weights."""
     header = header_of(characters, **more)
     tensors = tensors_of(header)
     return render_page(tensors, header, title=title, about=about, bits=bits), Model(round_weights(tensors), header)
@@ -41,7 +41,7 @@ def part(document, name):
 
 
 def eventually(check, seconds=60):
-    """Wait until `check` holds."""
+    """Wait until `check` is true."""
     end = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < end
@@ -173,7 +173,7 @@ def test_a_cell_that_the_engine_lacks_is_refused(bad_folder, inside, monkeypatch
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """Opens a page from its file; what its console says and what it asks a network for fails the test."""
+    """A function that opens a page from its file. Console messages and network requests fail the test."""
     said, contexts = [], []
 
     def open_(document, **options):
@@ -196,7 +196,7 @@ def opened(browser, tmp_path):
 
 
 def write_on(tab, length=None):
-    """Continue the text, and give back what has been added."""
+    """Continue the text. Returns: what was added."""
     before = tab.input_value("#write-text")
     if length is not None:
         tab.fill("#write-length", str(length))

@@ -1,4 +1,4 @@
-"""Training from Python: what `charrnn.train` takes, shows, says in errors, and leaves as it was."""
+"""`charrnn.train` in Python: arguments, progress, errors, and what it must leave unchanged."""
 
 import io
 import os
@@ -222,7 +222,7 @@ def test_a_run_is_resumed_and_replaced():
 
 
 def interrupt_at(step):
-    """A watcher that interrupts once, as Ctrl-C and notebooks do."""
+    """A `watch` function that interrupts once, as Ctrl-C and notebooks do."""
     came = []
 
     def watch(event):
@@ -323,7 +323,7 @@ class NotebookStream(Stream):
 
 @pytest.fixture
 def streams(monkeypatch):
-    """Puts other streams in the place of the standard ones: (stdout, stderr)."""
+    """A function that replaces the standard streams. Returns: (stdout, stderr)."""
 
     def put(out, err):
         monkeypatch.setattr(line, "EVERY", 0.0)

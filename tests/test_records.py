@@ -1,4 +1,4 @@
-"""Records: lines and paragraphs as sequences with lengths of their own, in batches, in scores and in samples."""
+"""Records: lines and paragraphs as sequences of their own, in batches, scores and samples."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def names(tmp_path):
 
 @pytest.fixture(scope="module")
 def names_run(tmp_path_factory):
-    """A folder with `runs/names`: a small model of lines, trained by the real program."""
+    """A folder with `runs/names`: a small line-by-line model, trained by the real program."""
     folder = tmp_path_factory.mktemp("names")
     (folder / "names.txt").write_text("".join(f"{name}\n" for name in NAMES))
     charrnn(
@@ -58,7 +58,7 @@ def names_run(tmp_path_factory):
 
 
 def batch_of(texts, kind="line", batch_size=100, seq_length=100):
-    """The text of `texts`, its vocabulary and the single batch of them all."""
+    """The record text made of `texts`, its vocabulary, and one batch of all records."""
     text = join(texts, kind)
     vocabulary = Vocabulary(text)
     ids = vocabulary.encode(text)
@@ -344,7 +344,7 @@ def test_novel_lines_are_not_in_the_text_and_the_dropped_are_counted(names_run):
     assert not set(lines) & set(NAMES)
 
     def drawn(count, seed=3):
-        """What is drawn until so many lines are new."""
+        """Draw until this many lines are novel."""
         lines = list(islice(model.write_records(seed=seed, together=count), 20 * count))
         return lines[: next((k for k in range(len(lines)) if sum(line not in NAMES for line in lines[:k]) == count), None)]
 

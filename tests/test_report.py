@@ -1,4 +1,4 @@
-"""The report: what is in the file, what it takes from a run, and what a browser makes of it."""
+"""The report: its content, what it takes from a run, and its behaviour in a browser."""
 
 import base64
 import dataclasses
@@ -69,7 +69,7 @@ def page_of(model, text, history=(), what="a text"):
 
 
 def trained(model, **training):
-    """The model with a header that says how it was trained."""
+    """The model with a header that has this training information."""
     model.header = dataclasses.replace(model.header, training=Training(**training))
     return model
 
@@ -327,7 +327,7 @@ def test_a_damaged_history_is_told_and_left_out(bad_folder):
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """Opens a report; what its console says fails the test."""
+    """A function that opens a report. Console messages fail the test."""
     said, contexts = [], []
 
     def open_(document, **options):

@@ -1,4 +1,4 @@
-"""Nothing is lost and nothing gets in: kills, full disks, two runs in one folder, signals, hostile text."""
+"""Safety: kills, full disks, two runs in one folder, signals, hostile text."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ HOSTILE = "\x1b[2J\x1b]8;;http://x\x07\u202e\x9b31m[red]\r\x00\x1b]0;title\x1b\\
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Networks this small are quickest on one thread, most of all where others compute too."""
+    """Train on one thread, which is fastest for networks this small, above all on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -54,7 +54,7 @@ def corpus(tmp_path):
 
 
 def start(*arguments, cwd, **more):
-    """The real program, whose signals are as a shell would give them to it."""
+    """The real program, started with signals handled as a shell does."""
 
     def signals():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -65,7 +65,7 @@ def start(*arguments, cwd, **more):
 
 
 def outcome(folder):
-    """All that a run has left, less the seconds that it took."""
+    """Everything in a run's folder except the times."""
     model, state = read(folder / MODEL), read(folder / STATE)
     history = [json.loads(line) for line in (folder / HISTORY).read_text().splitlines()]
     assert history == state[1]["history"]
@@ -83,7 +83,7 @@ def outcome(folder):
 
 
 class Kill(BaseException):
-    """Ends a run at one place as a kill would: nothing of the program's catches it."""
+    """Ends a run at one place, like a kill: no handler of the program catches it."""
 
 
 @pytest.mark.parametrize("validation", [0.1, 0.0])
@@ -399,14 +399,14 @@ def test_readers_that_leave_end_it_quietly(corpus, tmp_path):
 
 
 def open_full():
-    """The device on which nothing can be written."""
+    """A device that is always full."""
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full here")
     return os.open("/dev/full", os.O_WRONLY)
 
 
 def on_terminal(*arguments, cwd, columns=80, term="xterm"):
-    """What the real program sends to a terminal, and its exit status."""
+    """Run the real program on a terminal. Returns: its output and exit status."""
     pid, master = pty.fork()
     if pid == 0:
         try:
@@ -432,7 +432,7 @@ OURS = re.compile(r"\x1b\[(\?(25|7)[lh]|[0-9;]*[mAJK])")  # colours, lines up, l
 
 @pytest.fixture(scope="module")
 def hostile_run(tmp_path_factory):
-    """A folder with a model that knows a hostile text by heart, and that text."""
+    """A folder with a hostile text, and a model that has memorized it."""
     folder = tmp_path_factory.mktemp("hostile")
     text = HOSTILE.replace("\x00", "") * 30  # as UTF-8 a text may hold no NUL
     (folder / "h.txt").write_bytes(text.encode("utf-8"))

@@ -1,4 +1,4 @@
-"""Samples for programs, endless ones and novel ones; lines with their bits; models and texts that are mixed up."""
+"""`charrnn sample`: JSON, endless and novel samples; `eval` with bits per line; models and texts mistaken for each other."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ BETWEEN = "\n" + "-" * 20 + "\n"
 
 
 def save_bigrams(folder, text, records=None):
-    """Save a network without layers in `folder`/runs/t that predicts as `text`, the file t.txt, has pairs of characters."""
+    """Save a bigram model of `text` (a network without recurrent layers) in `folder`/runs/t, and `text` as t.txt."""
     (folder / "t.txt").write_text(text)
     vocabulary = Vocabulary(text)
     V, ids = len(vocabulary), vocabulary.encode(text)
@@ -53,13 +53,13 @@ def text_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lines_run(tmp_path_factory):
-    """A folder with a model of lines."""
+    """A folder with a line-by-line model."""
     return save_bigrams(tmp_path_factory.mktemp("lines"), "anna\nbea\ncleo\ndora\neve\nfay\n" * 4, records="line")
 
 
 @pytest.fixture
 def sample(inside):
-    """What `charrnn sample` prints with these arguments; parsed, where `--json` is among them."""
+    """Run `charrnn sample`. Returns: its output, parsed if `--json` is given."""
 
     def run(folder, *arguments, text=""):
         out, _ = inside(folder, ["sample", *arguments], text=text)

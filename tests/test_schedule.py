@@ -1,4 +1,4 @@
-"""When a run validates, saves and ends, and how fast it learns: by tables, with a clock that only the test moves."""
+"""The schedule: when a run validates, saves and ends, and its learning rate, with a clock that only the test advances."""
 
 import pytest
 
@@ -7,18 +7,18 @@ from charrnn.training.schedule import VALIDATIONS, WARM_UP, Schedule, anneal
 
 
 def at(step, learned=0, train_bits=2.0):
-    """Counters that are so far."""
+    """Counters at this step."""
     return Counters(step=step, characters=learned, train_bits=train_bits)
 
 
 def validated(step, seconds, learning_rate=0.01):
-    """A validation of then."""
+    """A validation at this step."""
     figures = dict(train_bits_per_character=2.0, validation_bits_per_character=2.0, learning_rate=learning_rate)
     return Metrics(step=step, characters=0, seconds=seconds, **figures)
 
 
 def simulate(schedule, *, per_step, per_validation=0.0, per_save=0.0, step=0, per_batch=100, begun=0.0, most=200_000):
-    """Run a schedule to its end: (clock, step, fractions at which it validated, times of saves between validations)."""
+    """Run a schedule to its end. Returns: (clock, step, fractions of validations, times of saves between them)."""
     clock = begun
     first = step
     schedule.begin(clock, at(step), save_seconds=per_save / 4)
@@ -118,7 +118,7 @@ LONG = dict(characters=1e6, speed=1e3)  # steps so long that no validation is re
 
 @pytest.mark.parametrize(("steps", "validations"), [(1, 0), (5, 4), (20, 19), (21, 19), (1_000, 19)])
 def test_a_run_of_steps_validates_at_each_twentieth_and_at_its_end(steps, validations):
-    """The last validation, at the end, is beside these."""
+    """The last validation, at the end, is not counted."""
     clock, step, found, _ = simulate(Schedule(steps=steps, validation_size=1, **LONG), per_step=0.01)
     assert (step, len(found)) == (steps, validations)
     assert clock == pytest.approx(0.01 * steps)
@@ -203,7 +203,7 @@ def test_a_run_knows_why_it_is_over(options, step, train_bits, why):
     [(70, 0.0, True, True), (70, 0.0, False, False), (71, 0.0, True, False), (70, 0.1, True, False)],
 )
 def test_a_run_that_had_come_to_its_end_is_over_when_it_is_resumed_to_the_same_length(step, rate, same, over):
-    """However much of its time it has left: the last validation was quicker than expected."""
+    """Even if time is left because the last validation was faster than expected."""
     schedule = Schedule(seconds=100.0, earlier=90.0, last=validated(70, 90.0, learning_rate=rate), same=same)
     schedule.begin(1.0, at(step), save_seconds=0.0)
     assert schedule.is_over == over

@@ -1,4 +1,4 @@
-"""The sampled softmax: what it estimates, and that a network learns by it what it learns without."""
+"""Sampled softmax: its estimates, and that a network learns as well with it as without."""
 
 import math
 
@@ -21,7 +21,7 @@ from charrnn.training.sampled_softmax import SAMPLE, SampledSoftmax
 
 
 def text_of(frequent, rare, length, share, seed=0):
-    """`frequent` letters in a pattern, and among them a `share` of `rare` ones, each of which is followed by the same one."""
+    """A text of `frequent` letters in a pattern, with a `share` of `rare` ones, each always followed by the same letter."""
     draw = np.random.default_rng(seed)
     codes = ord("A") + (np.arange(length) % 7 + draw.integers(0, frequent - 6, length))
     at = np.flatnonzero(draw.random(length) < share)

@@ -1,4 +1,4 @@
-"""Surprise: what each character costs, where it is highest, what was expected instead, and how it is drawn."""
+"""Surprisal: bits of each character, the most surprising ones, the model's guesses, and the heatmap."""
 
 import itertools
 import json
@@ -44,7 +44,7 @@ def tensors_of(header, seed=1):
 
 
 def model_of(*arguments, **more):
-    """A network that has learned nothing: figures must be honest about any."""
+    """An untrained network: scores must be right for any network."""
     header = header_of(*arguments, **more)
     return Model(tensors_of(header), header)
 
@@ -66,7 +66,7 @@ KINDS = {
 
 
 def seen(model, text):
-    """The score, the text that was handed on and its surprisals."""
+    """The score, the text passed to `see`, and its surprisals."""
     pieces = []
     reading = select_scored_text(model, build_corpus(text))
     in_order = InOrder(model, reading, lambda piece, bits: pieces.append((piece, bits)))
@@ -90,7 +90,7 @@ def test_the_mean_of_all_surprisals_is_evals_figure(kind, stretch, monkeypatch):
 
 
 def naive(model, text):
-    """The logits before each character of a short text, (N, V), one step at a time; unknown ones are not read."""
+    """The logits before each character of a short text, (N, V), one step at a time; unknown characters are skipped."""
     state, logits = model.network.initial_state(1), []
     state.step([model.start])
     for i in model.vocabulary.encode(text):
@@ -257,7 +257,7 @@ def test_no_probability_is_shown_as_none():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with models that have learned nothing, and texts."""
+    """A folder with untrained models, and texts."""
     folder = tmp_path_factory.mktemp("surprise")
     for name, header in {
         "text": header_of(BOOK),
@@ -301,7 +301,7 @@ def test_a_pipe_gets_digits_and_the_figures_stay_the_last_but_the_top(runs):
 
 
 def on_terminal(arguments, cwd, **env):
-    """What the program writes on a terminal of 40 columns."""
+    """The program's output on a terminal of 40 columns."""
     theirs, ours = pty.openpty()
     clean = {k: v for k, v in os.environ.items() if k not in ("COLORTERM", "NO_COLOR", "FORCE_COLOR", "COLUMNS")}
     process = subprocess.Popen(

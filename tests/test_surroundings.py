@@ -1,4 +1,4 @@
-"""What lies around the program: closed streams, little memory, wide terminals, deep folders, pipes in the place of files."""
+"""Unusual surroundings: closed streams, little memory, wide terminals, deep folders, pipes instead of files."""
 
 import os
 import shutil
@@ -22,14 +22,14 @@ TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The folder of the cache, in a world where texts of 50 characters are long."""
+    """The cache folder; texts of 50 characters count as long."""
     monkeypatch.setattr("charrnn.text.id_cache.IN_MEMORY", 50)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "charrnn"
 
 
 def run_in_shell(folder, arguments, before="", after=""):
-    """Run the real program in a shell: (status, stdout, stderr)."""
+    """Run the real program in a shell. Returns: (status, stdout, stderr)."""
     command = f"{before} {sys.executable} -m charrnn {arguments} {after}"
     done = subprocess.run(["sh", "-c", command], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
     return done.returncode, done.stdout.decode(), done.stderr.decode()

@@ -1,4 +1,4 @@
-"""Weights don't depend on how many threads learn them; threads follow the cores; the user's process is left as it was."""
+"""Threads: weights don't depend on their number, which follows the cores; the user's process is left unchanged."""
 
 import os
 import subprocess
@@ -273,7 +273,7 @@ assert dict(os.environ) == environment
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Makes the speed that is measured first this many times the true one, and a later one the true one."""
+    """Make the first measured speed this many times the true one; later ones are true."""
 
     def lie(factor):
         true = device.measure_speed(device.Machine(), "float32", 60)

@@ -1,4 +1,4 @@
-"""Runs repeat, resume, begin from other models, keep the best, and end when they should."""
+"""Training runs: reproducible, resumable, fine-tuned from other models, keep the best model, end when they should."""
 
 import contextlib
 import dataclasses
@@ -36,7 +36,7 @@ def corpus(tmp_path):
 
 
 def at(fraction):
-    """A schedule that is so far."""
+    """A schedule at this step."""
     schedule = Schedule(steps=1)
     schedule.fraction = fraction
     schedule.step = 1
@@ -45,7 +45,7 @@ def at(fraction):
 
 @pytest.fixture
 def often(monkeypatch):
-    """Runs of few steps validate at each twentieth, as long ones do."""
+    """Make short runs validate twenty times, as long ones do."""
     monkeypatch.setattr("charrnn.training.schedule.VALIDATION_SHARE", 1e9)
 
 
@@ -229,7 +229,7 @@ def test_a_run_for_a_time_ends_on_time_annealed_and_saved(corpus, tmp_path):
 def test_validations_take_a_twentieth_of_the_time_and_the_last_one_still_ends_in_it(
     corpus, tmp_path, monkeypatch, each, validations
 ):
-    """By a clock that only steps, of 0.05 seconds, and validations move on."""
+    """With a clock that only steps (0.05 seconds each) and validations advance."""
     options = options_of(seconds=300.0, **SMALL)
     run = Run.create([corpus], options, tmp_path / "run")
     run.recipe = dataclasses.replace(run.recipe, max_epochs=0.0)
@@ -264,7 +264,7 @@ def test_a_run_for_no_time_at_all_still_leaves_a_model(corpus, tmp_path):
 
 
 def spoiled(run, options, times):
-    """The events of a run whose weights are made no numbers after step 12, so many times."""
+    """The events of a run whose weights are set to NaN after step 12, this many times."""
     left = [times]
 
     def spoil():

@@ -1,4 +1,4 @@
-"""What must be true of the figures and of the drawing, whatever the network."""
+"""Properties of scores and sampling that must hold for any network."""
 
 import json
 import math

@@ -31,7 +31,7 @@ ABOUT_MEMORY = ("docs/lessons.md", "corpora/README.md")  # a lesson is about lea
 
 
 def find_banned(text):
-    """(line, what stands there, what to write instead) for each of the words above."""
+    """Yield (line, the words found, what to write instead)."""
     return [
         (text.count("\n", 0, match.start()) + 1, match[0], instead)
         for pattern, instead in INSTEAD.items()
@@ -40,7 +40,7 @@ def find_banned(text):
 
 
 def printed_strings(path):
-    """The lines of code that hold texts for people: each string that has a space and is no docstring."""
+    """The lines of code with texts for users: strings with a space that are not docstrings."""
     tree = ast.parse(path.read_text())
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
