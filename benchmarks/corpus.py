@@ -1,7 +1,7 @@
-"""Measure how texts larger than memory are read and trained on: `python benchmarks/corpus.py [--size MB]`.
+"""Measure reading of and training on texts larger than memory: `python benchmarks/corpus.py [--size MB]`.
 
-Prints Markdown. The texts that it makes lie in a temporary folder (`--folder`) and are deleted afterwards; it needs about
-three times `--size` there. Everything but the softmax layer's cost runs on one core.
+Prints Markdown. Its texts are in a temporary folder (`--folder`), which needs about three times `--size`, and are deleted at
+the end. Everything but the cost of the softmax layer runs on one core.
 """
 
 import argparse
@@ -40,7 +40,7 @@ print((time.perf_counter() - begun) * 1e3)
 
 
 def make(path: Path, line: str, size: int) -> None:
-    """A text of `size` bytes: shuffled words of `line`, over and over from a block of some megabytes."""
+    """Make a text of `size` bytes: a block of some megabytes of shuffled words of `line`, repeated."""
     words, draw = re.findall(r"\S+\s", line), random.Random(0)
     block = "".join(draw.choice(words) for _ in range(500_000)).encode()
     with path.open("wb") as file:
@@ -52,7 +52,7 @@ def make(path: Path, line: str, size: int) -> None:
 
 
 def run(*command: object, env: dict[str, str], one_core: bool = True) -> tuple[str, float, int]:
-    """Run it: its standard output, seconds, and peak memory in bytes."""
+    """Run a command. Returns: standard output, seconds, peak memory in bytes."""
     pin = ["taskset", "-c", "0"] if one_core and shutil.which("taskset") else []
     begun = time.perf_counter()
     with tempfile.TemporaryFile() as out:
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def reading(folder: Path, size: int, env: dict[str, str]) -> None:
-    """Speed of the first reading, time of the second, time of a window."""
+    """Print the speed of reading a text for the first time, the time of the second time, and the time of a window."""
     print("| text | MB | first reading, s | MB/s | bytes per id | second run, s | window of 48 x 32, ms | peak, MB |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for kind, line in (("ASCII", ASCII), ("mixed UTF-8", MIXED)):
@@ -111,7 +111,7 @@ def reading(folder: Path, size: int, env: dict[str, str]) -> None:
 
 
 def memory(folder: Path, size: int, env: dict[str, str]) -> None:
-    """Peak memory of `charrnn train` by the size of the text."""
+    """Print the peak memory of `charrnn train` by size of the text."""
     print("| text, MB | `charrnn train --steps 200`, s | peak memory, MB |\n| --- | --- | --- |")
     for megabytes in (2, size):
         path = folder / "text.txt"
@@ -126,7 +126,7 @@ def memory(folder: Path, size: int, env: dict[str, str]) -> None:
 
 
 def softmax(folder: Path, size: int, env: dict[str, str]) -> None:
-    """Characters per second in training, by the size of the vocabulary."""
+    """Print characters per second in training, by vocabulary size."""
     from charrnn import train
     from charrnn.training.events import Progress
 

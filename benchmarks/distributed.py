@@ -1,7 +1,7 @@
-"""Measures two ranks against one process, and reckons more of them: `python benchmarks/distributed.py TEXT [--seconds S]`.
+"""Compare two ranks with one process, and estimate more ranks: `python benchmarks/distributed.py TEXT [--seconds S]`.
 
-It prints tables in Markdown: what both learn in equal time, where a step of two ranks goes, and from that, on paper, how
-efficient 8, 64 and 512 ranks are. It takes about two minutes. `--step` and `--learn` are how it calls itself.
+Prints Markdown tables: the loss of both after equal time, the parts of a step of two ranks and, calculated from these, the
+efficiency of 8, 64 and 512 ranks. Takes about two minutes. `--step` and `--learn` are used when it calls itself.
 """
 
 import argparse
@@ -31,14 +31,14 @@ def torchrun(*arguments: str) -> list[str]:
 
 
 def measured(command: list[str], threads: int, *arguments: str) -> dict[str, float]:
-    """What this script prints, in JSON, when it is run so."""
+    """The JSON that this script prints when it is run with these arguments."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run([*command, __file__, *arguments], check=True, env=environment, capture_output=True, text=True)
     return {name: float(value) for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
 def learn(text: str, seconds: float, folder: str, streams: int) -> None:
-    """As one process or one of two ranks: print, in JSON, what was learned."""
+    """Train as one process or one of two ranks, and print the result as JSON."""
     from charrnn import train
     from charrnn.training.events import Progress
 
@@ -56,7 +56,7 @@ def learn(text: str, seconds: float, folder: str, streams: int) -> None:
 
 
 def step(text: str, streams: int) -> None:
-    """As one of two ranks: print, in JSON, the seconds of a step and of its parts."""
+    """As one of two ranks, print the seconds of a step and of its parts as JSON."""
     import torch
 
     from charrnn.options import Options
@@ -97,7 +97,7 @@ def step(text: str, streams: int) -> None:
 
 
 def parameters(hidden: int, layers: int = 2, vocabulary: int = 65, embedding: int = 64) -> int:
-    """Of an LSTM network (4 gates, two biases each) with its embedding and softmax layer."""
+    """The number of parameters of an LSTM (4 gates, two biases each) with embedding and softmax layer."""
     width, total = embedding, vocabulary * embedding + (hidden + 1) * vocabulary
     for _ in range(layers):
         total += 4 * hidden * (width + hidden + 2)
@@ -133,7 +133,7 @@ def main() -> None:
 
 
 def compare(text: str, seconds: float, streams: int) -> None:
-    """Print what two ranks and one process learn in equal time."""
+    """Print the loss of two ranks and of one process after equal time."""
     rows = []
     for name, command, threads in (
         ("one process, 2 threads", [sys.executable], 2),
@@ -148,7 +148,7 @@ def compare(text: str, seconds: float, streams: int) -> None:
 
 
 def reckon(text: str) -> None:
-    """Print where a step goes, and how efficient more ranks are on paper."""
+    """Print the parts of a step, and the calculated efficiency of more ranks."""
     one, half = (measured([sys.executable], 1, text, "--step", str(streams)) for streams in (32, 16))
     two = measured(torchrun(), 1, text, "--step", "32")
     count, learning = int(one["count"]), one["whole"] - one["update"]

@@ -1,9 +1,9 @@
-"""Measures the NumPy engine side by side with others on this machine and prints tables in Markdown.
+"""Compare the NumPy engine with others on this machine; prints Markdown tables.
 
     python benchmarks/engine.py [TEXT]
 
-Models have random weights in the right shapes. TEXT (1.1 million characters, such as tiny Shakespeare) is what scoring is
-timed on; without it that table is left out, and without onnx and onnxruntime the row of ONNX Runtime.
+Models have random weights. Scoring is timed on TEXT (1.1 million characters, such as tiny Shakespeare); without TEXT, its
+table is left out. Without onnx and onnxruntime, the row of ONNX Runtime is left out.
 """
 
 import json
@@ -33,7 +33,7 @@ ROUNDS = 5  # each contestant is timed in each round; the median counts
 
 
 def write_model(folder: Path, layers: int, hidden_size: int, cell: str = "lstm", characters: str = CHARACTERS) -> Path:
-    """A model with random weights of the size that training gives them."""
+    """Write a model with random weights of realistic size."""
     torch.manual_seed(0)
     network = CharRNN(Config(len(characters), cell, layers, hidden_size, 32, residual=False))  # as torch stacks layers
     torch.nn.init.normal_(network.softmax.weight, std=0.1)
@@ -45,7 +45,7 @@ def write_model(folder: Path, layers: int, hidden_size: int, cell: str = "lstm",
 
 
 def rates(contestants: dict[str, Callable[[int], None]], seconds: float = 0.2) -> dict[str, float]:
-    """Characters per second of each contestant, a function that writes so many: the median of rounds in turn."""
+    """Characters per second of each contestant (a function that writes `n` characters): the median of interleaved rounds."""
     lengths, seen = {}, {name: [] for name in contestants}
     for name, write in contestants.items():
         n, spent = 50, 0.0
@@ -66,7 +66,7 @@ def rates(contestants: dict[str, Callable[[int], None]], seconds: float = 0.2) -
 
 
 def bare_products(model: Model) -> Callable[[int], None]:
-    """The engine's own products on its own buffers, and nothing else."""
+    """Only the matrix products of the engine, on its own buffers."""
     products = [call for call in model.network.initial_state(1)._calls if call[0].__name__ == "dot"]
 
     def run(n: int) -> None:
@@ -86,7 +86,7 @@ def generation(model: Model, count: int = 1) -> Callable[[int], None]:
 
 
 def torch_loop(model: Model, path: Path, one_dnn: bool) -> Callable[[int], None]:
-    """torch's own modules, a character at a time, drawing with torch.multinomial."""
+    """torch's own modules, one character at a time, sampled with torch.multinomial."""
     tensors, header = checkpoint.read_model(path)
     c = header.config
     V, H, layers = c.vocabulary_size, c.hidden_size, c.num_layers
@@ -113,7 +113,7 @@ NAMES = ("weight_ih_l", "weight_hh_l", "bias_ih_l", "bias_hh_l")
 
 
 def onnx_loop(path: Path, threads: int) -> Callable[[int], None] | None:
-    """ONNX Runtime on the same network, a character at a time, drawn as the engine draws; None where it isn't installed."""
+    """ONNX Runtime with the same network, one character at a time, and our sampler; None if it is not installed."""
     try:
         import onnx
         import onnxruntime
@@ -264,7 +264,7 @@ def scoring(folder: Path, text: Path) -> None:
 
 
 def one_pass(model: Model, text: str) -> float:
-    """Bits per character of `text`, read as one stream and summed in float64."""
+    """Bits per character of `text`, read as one sequence and summed in float64."""
     ids = model.vocabulary.encode(text).tolist()
     state, nats = model.network.initial_state(1), 0.0
     for before, now in zip([model.start, *ids], ids, strict=False):

@@ -1,4 +1,4 @@
-"""Trains the base model `english`, which the package holds, and packs it.
+"""Train the base model `english` and pack it into the package.
 
     python benchmarks/english.py text BOOKS FOLDER    # the training text and the held-out text, in FOLDER
     python benchmarks/english.py train FOLDER --for 2h [--resume]
@@ -28,7 +28,7 @@ RARE = 20  # a character that comes less often in all books is left out
 
 
 def unwrap(text: str) -> str:
-    """The text with each paragraph of prose in one line, as most people's texts are; verse and tables keep their lines."""
+    """Join each paragraph of prose to one line, as in most users' texts; verse and tables keep their lines."""
     paragraphs = text.split("\n\n")
     for k, paragraph in enumerate(paragraphs):
         lines = paragraph.strip("\n").split("\n")
@@ -42,7 +42,7 @@ def unwrap(text: str) -> str:
 
 
 def write_text(books: Path, folder: Path) -> None:
-    """Write the text that is learned and the one that is held out. Every other book is unwrapped, so that both are known."""
+    """Write the training text and the held-out text. Every other book is unwrapped, so that the model learns both forms."""
     texts = []
     for k, path in enumerate(sorted(books.glob("*.txt"))):
         text = re.sub(r"\n{4,}", "\n\n\n", path.read_text(encoding="utf-8").replace("\r\n", "\n")).strip()
@@ -58,7 +58,7 @@ def write_text(books: Path, folder: Path) -> None:
 
 
 def train(folder: Path, length: str, resume: bool) -> None:
-    """Train the model, or go on with it."""
+    """Train the model, or resume its training."""
     words = (
         ["--resume"] if resume else [str(folder / "train.txt"), "--validation", str(folder / "held-out.txt"), *SIZES.split()]
     )
@@ -67,7 +67,7 @@ def train(folder: Path, length: str, resume: bool) -> None:
 
 
 def pack(folder: Path) -> None:
-    """Write the best model so far as a base model of the package, in half precision, and say what rounding costs."""
+    """Write the best model so far to the package, in half precision, and print how many bits the rounding costs."""
     tensors, header = read_model(folder / "run" / "model.safetensors")
     halved = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     BASES.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Fine-tunes a base model on texts that it never saw, with the recipe as it is or with parts of it changed.
+"""Fine-tune a base model on texts that it has never seen, with the recipe as it is or with some of its settings changed.
 
     python benchmarks/finetune.py BASE DATA [--texts shakespeare-20k,lamp] [--set learning_rate=0.002,dropout=0.3] ...
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def texts(data: Path, folder: Path) -> dict[str, dict[str, Any]]:
-    """What to train on, by name: keyword arguments of `train`."""
+    """The texts by name, as keyword arguments of `train`."""
     shakespeare = (data / "tinyshakespeare.txt").read_text(encoding="utf-8")
     end = len(shakespeare) * 9 // 10
     parts = {"held-out": shakespeare[end:], "20k": shakespeare[:20_000], "50k": shakespeare[:50_190], "all": shakespeare[:end]}
@@ -45,7 +45,7 @@ def texts(data: Path, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def changed(choose: Callable[..., Any], changes: dict[str, float]) -> Callable[..., Any]:
-    """`recipe.choose`, with some fields of what it chooses changed."""
+    """`recipe.choose` with some fields of its result changed."""
 
     def chosen(*arguments: Any) -> Any:
         recipe, notes = choose(*arguments)

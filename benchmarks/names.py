@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def run(folder: Path, *arguments: str) -> str:
-    """What the program prints to standard output."""
+    """Run the program. Returns: its standard output."""
     command = [sys.executable, "-m", "charrnn", *arguments]
     return subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True).stdout
 

@@ -1,4 +1,4 @@
-"""What a training costs beside others on the same cores, as multiples of its time alone.
+"""Measure how much slower a training gets beside other programs on the same cores.
 
     python benchmarks/neighbours.py [--against OLD] [--rounds 5] [--only "2 x 128"] [--commands]
 
@@ -40,7 +40,7 @@ COMPANIES = {  # busy loops beside it, how many of it run at once, the words bef
 
 @contextlib.contextmanager
 def busy(count: int) -> Iterator[None]:
-    """So many processes that do nothing but take a core's time."""
+    """Processes that only keep cores busy."""
     loops = [subprocess.Popen(BUSY) for _ in range(count)]
     try:
         yield
@@ -51,7 +51,7 @@ def busy(count: int) -> Iterator[None]:
 
 
 def measure(checkout: Path, words: list[str], company: str, folder: Path) -> float:
-    """The seconds that the program takes with these words in such a company; of several at once their mean."""
+    """The seconds that the program takes with these arguments beside this load; the mean if several run at once."""
     loops, count, before = COMPANIES[company]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment["PYTHONPATH"] = str(checkout)

@@ -1,4 +1,4 @@
-"""Measures the pages of `charrnn export --to html` in headless Chromium and prints a table in Markdown.
+"""Measure pages of `charrnn export --to html` in headless Chromium; prints a Markdown table.
 
     python benchmarks/page.py [MODEL]...
 
@@ -42,7 +42,7 @@ WRITE = """length => new Promise(done => {
 
 
 def make_up(hidden_size: int) -> tuple[Tensors, ModelHeader]:
-    """A model of two layers with random weights of the size that training gives them."""
+    """Make a two-layer model with random weights of realistic size."""
     config = Config(len(CHARACTERS), num_layers=2, hidden_size=hidden_size)
     generator = np.random.default_rng(0)
     tensors = {
@@ -52,7 +52,7 @@ def make_up(hidden_size: int) -> tuple[Tensors, ModelHeader]:
 
 
 def measure(page: Page) -> str:
-    """What a page takes, as cells of the table: ready, first character, characters per second, longest frame."""
+    """Measure a page. Returns: cells of the table: time until ready and first character, characters/s, longest frame."""
     page.locator("#write-next button").first.wait_for(timeout=120_000)
     ready = page.evaluate("performance.now()")
     rounds = np.array([page.evaluate(WRITE, LENGTH) for _ in range(ROUNDS)])

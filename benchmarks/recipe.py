@@ -1,4 +1,4 @@
-"""Tries training recipes: each trial is a few words `name=value` and trains for a fixed number of steps.
+"""Try training recipes: a trial is a few settings `name=value` and trains for a fixed number of steps.
 
     python benchmarks/recipe.py TEXT [NAME=VALUE]... [--trials FILE]
 
@@ -48,7 +48,7 @@ def knob(default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True)
 class Trial:
-    """Everything that a trial can turn."""
+    """All settings of a trial."""
 
     steps: int = knob(2000, "steps of the optimizer")
     seed: int = knob(0, "of weights, dropout and fresh starts")
@@ -128,13 +128,13 @@ SCHEDULES = {
 
 
 def rate(trial: Trial, f: float) -> float:
-    """The share of the highest rates at the fraction `f` of the steps."""
+    """The learning rates at the fraction `f` of the steps, as a fraction of their peak."""
     rise = min(1, f / trial.warm) if trial.warm else 1
     return max(rise, 0.1) * SCHEDULES[trial.sched](f)
 
 
 class Network(CharRNN):
-    """The project's network and beginning, with a forward pass that has all the knobs."""
+    """The project's network and initialization, with a forward pass that has all settings."""
 
     def __init__(self, trial: Trial, vocabulary: int):
         super().__init__(Config(vocabulary, cell="lstm", num_layers=trial.L, hidden_size=trial.H, embedding_size=trial.E))
@@ -156,7 +156,7 @@ class Network(CharRNN):
         return [(previous,), *((zeros.clone(), zeros.clone()) for _ in self.layers)]
 
     def forward(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read `ids` (T, B) on from `state`: logits (T, B, V) and the state after them. Drops while training."""
+        """Run the network over `ids` (T, B). Returns: logits (T, B, V) and the state after them. Dropout while training."""
         a, ((previous,), *states) = self.trial, state
         x = self.embedding(ids)  # (T, B, E)
         known = torch.cat([previous.t(), ids])  # (ng + T, B)
@@ -181,7 +181,7 @@ class Network(CharRNN):
         return logits if self.table is None else logits + functional.embedding(ids, self.table), after
 
     def dropped(self, x: Tensor, p: float) -> Tensor:
-        """`x` (T, B, D) with units silenced throughout the window."""
+        """Apply dropout to `x` (T, B, D), with the same mask at all time steps."""
         if not (p and self.dropping):
             return x
         return x * ((torch.rand(x.shape[1:]) >= p).to(x.dtype) / (1 - p))
@@ -192,7 +192,7 @@ class Network(CharRNN):
 
 
 class Muon:
-    """As in `charrnn.optimizer`, with all its knobs; matrices may be (gates * H, any width)."""
+    """As in `charrnn.network.optimizer`, with all settings; matrices may be (gates * H, any width)."""
 
     def __init__(self, matrices: list[Tensor], trial: Trial):
         self.matrices, self.trial, self.dtype = matrices, trial, getattr(torch, trial.precision)
@@ -220,7 +220,7 @@ class Muon:
         self.steps += 1
 
     def evened(self, found: Tensor, width: int) -> Tensor:
-        """NorMuon (Li et al. 2025): each row in units of its size so far, and each block as long as before."""
+        """NorMuon (Li et al. 2025): normalize each row by its running size, and keep the norm of each block."""
         rows, before = found.square().mean(-1, keepdim=True), self.rows.get(width)
         self.rows[width] = rows if before is None or not before.any() else before.lerp(rows, 1 - self.trial.nor)
         even = found / (self.rows[width].sqrt() + 1e-8)
@@ -239,7 +239,7 @@ class Muon:
 
 
 class Scored:
-    """The network as the program scores one: arrays go in and come out."""
+    """The network with the interface that `charrnn.inference.score` needs."""
 
     def __init__(self, network: Network):
         self.network = network
@@ -261,7 +261,7 @@ def validate(network: Network, ids: np.ndarray, vocabulary: Vocabulary) -> float
 
 
 def run(trial: Trial, corpus: Corpus) -> list[str]:
-    """Make a trial. Returns: the figures for its row."""
+    """Run a trial. Returns: the numbers of its row."""
     torch.set_num_threads(trial.threads)
     torch.manual_seed(trial.seed)
     optimizer.BETAS = trial.b1, trial.b2
@@ -332,7 +332,7 @@ def run(trial: Trial, corpus: Corpus) -> list[str]:
 
 
 def trials(path: str) -> list[list[str]]:
-    """The words of each line that has any."""
+    """The settings on each line that is not empty."""
     with open(path, encoding="utf-8") as lines:
         return [words for line in lines if (words := line.split("#")[0].split("|")[0].split())]
 

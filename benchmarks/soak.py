@@ -1,4 +1,4 @@
-"""Storms: kills, signals, writers of one output, archives that explode and broken files. `make soak` prints what came of each.
+"""Stress tests: kills, signals, several writers of one file, archives that expand, broken files. `make soak` runs them.
 
 Runs are forked from one process that has torch imported already, so that nearly every kill falls into training or saving.
 """
@@ -44,7 +44,7 @@ Moment = Callable[[random.Random, int, float, Path], None]  # waits for it: chan
 
 
 def start(arguments: Sequence[str]) -> int:
-    """Run the program in a child; returns its process id."""
+    """Run the program in a child process. Returns: its process id."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the child can take them
     pid = os.fork()
     if not pid:
@@ -65,7 +65,7 @@ def has_ended(pid: int) -> bool:
 
 
 def wait(pid: int, seconds: float, condition: Callable[[], bool] = lambda: False) -> None:
-    """Wait so long, or until the condition is met or the process has ended."""
+    """Wait for some seconds, or until the condition is true or the process has ended."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends and not has_ended(pid) and not condition():
         time.sleep(0.001)
@@ -76,7 +76,7 @@ def at_random(chance: random.Random, pid: int, length: float, _: Path) -> None:
 
 
 def after_a_save(chance: random.Random, pid: int, length: float, folder: Path) -> None:
-    """0 to 100 ms after a state file has taken the place of another."""
+    """Wait until 0 to 100 ms after a state file has replaced another."""
 
     def saves() -> int:
         path = folder / run_folder.STATE
@@ -89,7 +89,7 @@ def after_a_save(chance: random.Random, pid: int, length: float, folder: Path) -
 
 
 def outcome(folder: Path) -> Any:
-    """The model, the state and the history of a run, less the seconds that it took."""
+    """The model, state and history of a run, without times."""
     files = [checkpoint.read(folder / name) for name in (run_folder.MODEL, run_folder.STATE)]
     history = [json.loads(line) for line in (folder / run_folder.HISTORY).read_text().splitlines()]
     for record in [files[0][1]["training"], files[1][1]["place"], *files[1][1]["history"], *history]:

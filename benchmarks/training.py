@@ -50,7 +50,7 @@ KINDS = (  # of the profiler's events, told by their names or by those that they
 
 
 def sizes(text: str, precision: str) -> Recipe:
-    """What charrnn takes for a minute on a million characters."""
+    """The sizes that charrnn chooses for a minute on a million characters."""
     options = Options(seconds=60.0, precision=precision)
     vocabulary_size = len(read_corpus([text]).vocabulary())
     return choose(options, Facts(characters=1_000_000, vocabulary_size=vocabulary_size, precision=precision))[0]
@@ -58,7 +58,7 @@ def sizes(text: str, precision: str) -> Recipe:
 
 @contextmanager
 def opened(text: str, recipe: Recipe) -> Iterator[Run]:
-    """A run of these sizes in a folder of its own, ready to learn."""
+    """A run of these sizes in a new folder, ready to train."""
     names = ("num_layers", "hidden_size", "embedding_size", "seq_length", "batch_size", "dropout", "learning_rate", "precision")
     with tempfile.TemporaryDirectory() as folder:
         options = Options(steps=1_000_000, device="cpu", **{name: getattr(recipe, name) for name in names})
@@ -100,7 +100,7 @@ def plain_step(text: str, recipe: Recipe) -> Callable[[], None]:
 
 
 def compete(name: str, text: str, recipe: Recipe) -> None:
-    """A contestant's process: for each line of standard input that names seconds, answer steps per second."""
+    """A contestant's process: for each line of standard input, a number of seconds, print the steps per second."""
 
     def answer(step: Callable[[], object]) -> None:
         for _ in range(3):
@@ -121,7 +121,7 @@ def compete(name: str, text: str, recipe: Recipe) -> None:
 
 
 def race(text: str, recipes: dict[str, Recipe]) -> dict[str, list[float]]:
-    """Steps per second of each contestant in each round."""
+    """Measure the steps per second of each contestant in each round."""
     running = {}
     for name, recipe in recipes.items():
         command = [sys.executable, __file__, text, "--contestant", name, "--recipe", json.dumps(vars(recipe))]
@@ -140,7 +140,7 @@ def race(text: str, recipes: dict[str, Recipe]) -> dict[str, list[float]]:
 
 
 def peak(dtype: torch.dtype) -> float:
-    """GFLOP/s of a product of two large square matrices: the best within a second and a half."""
+    """GFLOP/s of the product of two large square matrices: the best within 1.5 seconds."""
     a, b = (torch.randn(SIZE, SIZE, dtype=dtype) for _ in range(2))
     best, out, end = math.inf, torch.empty_like(a), time.perf_counter() + 1.5
     while (began := time.perf_counter()) < end:

@@ -1,4 +1,4 @@
-"""Trains the same short runs with two checkouts and compares what they saved, tensor by tensor and bit for bit.
+"""Train the same short runs with two checkouts, and compare the saved tensors bit by bit.
 
     python benchmarks/weights.py OLD NEW
 
@@ -27,7 +27,7 @@ KINDS = {
 
 
 def train(checkout: Path, kind: str, out: Path, steps: int, resume: bool = False) -> None:
-    """Train one run of `kind` with a checkout, to so many steps."""
+    """Train a run of `kind` with a checkout, up to this many steps."""
     text, *options = KINDS[kind]
     words = ["-m", "charrnn", "train"]
     if kind == "2 ranks":
@@ -39,7 +39,7 @@ def train(checkout: Path, kind: str, out: Path, steps: int, resume: bool = False
 
 
 def differing(old: Path, new: Path) -> list[str]:
-    """The tensors of two runs, in the model's file or the state's, that are not the same bytes."""
+    """The tensors of the model or state files of two runs that differ."""
     found = []
     for name in ("model.safetensors", "state.safetensors"):
         before = load_file(old / name)
