@@ -18,6 +18,7 @@ from charrnn.cli import app
 
 NAMES = [str(page.relative_to(ROOT)) for page in pages.PAGES]
 TEXTS = {name: (ROOT / name).read_text() for name in NAMES}
+LINKED = [*pages.PAGES, *ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md"), ROOT / "corpora/README.md"]
 WHOLE = ("include: results", "include: regularization", "include: sizes", "end")
 COMMANDS = typer.main.get_command(app).commands
 
@@ -106,6 +107,20 @@ def test_every_option_that_the_pages_name_is_there():
             assert words[1] in COMMANDS or words[1] in ("COMMAND", *flags), f"{name}: {command}"
         for flag in re.findall(r"`(--?[a-z][a-z-]*)", text):
             assert flag in flags, f"{name}: {flag}"
+
+
+def prose_of(page):
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_between_pages_leads_to_a_file_and_a_heading(page):
+    for link in re.findall(r"\]\((?!https?:)([^)]*)\)", re.sub(r"`[^`\n]*`", "", prose_of(page))):
+        name, _, anchor = link.partition("#")
+        there = (page.parent / name).resolve() if name else page
+        assert there.exists(), link
+        headings = re.findall(r"^#+ (.*)$", prose_of(there), re.M) if anchor else []
+        assert anchor in ["", *(re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings)], link
 
 
 def test_the_readme_is_read_in_three_minutes():
