@@ -260,7 +260,7 @@ def _choose_options(asked: dict[str, Any]) -> "Options":
     if asked["resume"]:
         kept = Options(**{name: values[name] for name in ("seconds", "epochs", "steps", "device", "threads")})
         same = (options, asked["force"], asked["init_from"]) == (kept, False, None)
-        require(same, "--resume keeps the run's own options; only --for, --epochs, --steps, --device and --threads go with it")
+        require(same, "--resume keeps the run's own options; only --for, --epochs, --steps, --device and --threads can change")
     return options
 
 
@@ -284,7 +284,7 @@ def _find_sources(corpus: Any, text: Any, end: str, resume: bool) -> "Sources":
     from charrnn.text.reading import build_corpus
 
     if text is not None:
-        require(corpus is None, "corpus and text exclude each other: corpus names files, text is the text itself")
+        require(corpus is None, "corpus and text can't be combined: corpus names files, text is the text itself")
         if isinstance(text, str):
             return build_corpus(text)
         pieces = text if isinstance(text, Iterable) and not isinstance(text, bytes) else [text]

@@ -52,7 +52,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(os.stat(path).st_mode):
-                raise OSError("it is no regular file")
+                raise OSError("it is not a regular file")
         remove_leftovers(target.parent)
         with open(temporary, "xb") as file:
             with contextlib.suppress(OSError):  # not every file system has locks
@@ -108,7 +108,7 @@ def read(path: Path) -> tuple[Tensors, Json]:
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         with open(path, "rb") as start:
             if int.from_bytes(start.read(8), "little") > LONGEST_HEADER:
                 raise ValueError("its header is too long")
@@ -117,7 +117,7 @@ def read(path: Path) -> tuple[Tensors, Json]:
             header = json.loads(text, object_pairs_hook=_distinct, parse_float=_finite, parse_constant=_finite)
             names = list(file.keys())
             if any(file.get_slice(name).get_dtype() not in TENSOR_TYPES for name in names):
-                raise ValueError("it holds tensors of a kind that charrnn never writes")
+                raise ValueError("it has tensors of a type that charrnn never writes")
             half = {name for name in names if file.get_slice(name).get_dtype() == "BF16"}  # which NumPy does not know
             tensors = {name: file.get_tensor(name) for name in names if name not in half}
         tensors = {
@@ -135,7 +135,7 @@ def read(path: Path) -> tuple[Tensors, Json]:
         raise CharrnnError(f"{path} is not a charrnn file: its header has no 'charrnn' object with a format")
     if written > FORMAT:
         writer = str(header.get("version", "a newer version"))[:20]
-        reads = f"this is charrnn {__version__}, which reads up to format {FORMAT}: charrnn {writer} reads it"
+        reads = f"this is charrnn {__version__}, which reads formats up to {FORMAT}; use charrnn {writer}"
         raise CharrnnError(f"{path} has format {written}, written by charrnn {writer}; {reads}")
     return tensors, header
 
@@ -156,7 +156,7 @@ def _read_bfloat16(path: Path, names: set[str]) -> Tensors:
 
 def _distinct(pairs: list[tuple[str, Any]]) -> Json:
     if len(dict(pairs)) != len(pairs):
-        raise ValueError("a key stands twice in its header")
+        raise ValueError("its header has a key twice")
     return dict(pairs)
 
 

@@ -5,12 +5,16 @@ The commands are in `commands`. Nothing heavy is imported at the top: `--help` d
 
 import contextlib
 import errno
+import re
 import sys
 import traceback
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from charrnn.commands.cache import cache
 from charrnn.commands.common import as_called, option, suggest_command
@@ -28,17 +32,54 @@ from charrnn.version import __version__
 
 HELP = {"help_option_names": ["-h", "--help"]}
 VERSION = "-V --version"
+NAMES = 26  # columns for the names of options in a help; longer ones have a line of their own
+
+
+class Command(TyperCommand):
+    """A command whose help has its options in groups, and the examples at the end of its docstring."""
+
+    def __init__(self, *args: Any, help: str | None = None, **settings: Any):
+        text, _, examples = (help or "").partition("\n\nExamples:\n")
+        super().__init__(*args, help=text, **settings | {"epilog": examples})
+
+    def groups(self, context: Any) -> dict[str, list[tuple[str, str]]]:
+        """The names and texts of arguments and options, under their headings."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        heading = "Options"
+        for parameter in self.get_params(context):
+            is_argument = parameter.param_type_name == "argument"
+            heading = getattr(parameter, "rich_help_panel", None) or heading
+            names = "" if is_argument else ", ".join(sorted(parameter.opts, key=len))
+            row = (f"{names} {parameter.metavar or ''}".strip(), getattr(parameter, "help", None) or "")
+            groups.setdefault("Arguments" if is_argument else heading, []).append(row)
+        return groups
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]", *(name for name, _ in self.groups(ctx).get("Arguments", []))]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        groups = self.groups(ctx)
+        width = max(len(name) for rows in groups.values() for name, _ in rows if len(name) <= NAMES)
+        for heading, rows in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:<{width}}", text) for name, text in rows], col_max=width)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        if self.epilog:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"  {line}\n" for line in self.epilog.splitlines()))
+
 
 app = typer.Typer(name="charrnn", context_settings=HELP, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-@app.callback()
-def _program(version: Annotated[bool, option("Print the version and leave.", names=VERSION)] = False) -> None:
-    """Learns any text character by character and writes more of it."""
+@app.callback(epilog="To begin: charrnn train FILE, then charrnn sample. More about a command: charrnn COMMAND --help")
+def _program(version: Annotated[bool, option("Print the version and exit.", names=VERSION)] = False) -> None:
+    """Train a character-level language model on any text, and write more of it."""
 
 
 for command in (train, sample, eval, report, info, export, forecast, cache):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def main() -> None:
@@ -47,7 +88,7 @@ def main() -> None:
     words = sys.argv[1:]
     try:
         if distributed.is_distributed() and "train" not in words[:1]:
-            raise CharrnnError("several ranks train one model (torchrun ... -m charrnn train); run this without torchrun")
+            raise CharrnnError("only `train` runs under torchrun; run this command without it")
         if words[:1] and words[0] in VERSION.split():
             print(f"charrnn {__version__}")
             status = 0
@@ -69,9 +110,7 @@ def main() -> None:
         status = _fail("standard output is closed" if error.errno == errno.EBADF else what, 1)
     except Exception as error:
         if hasattr(error, "exit_code"):  # a usage error of Typer's
-            message = error.format_message() if hasattr(error, "format_message") else str(error)
-            meant = suggest_command(words[0]) if message.startswith("No such command") else ""
-            status = _fail(message.rstrip(".") + meant, error.exit_code)
+            status = _fail(_explain(error, words), error.exit_code)
         else:
             status = _fail(_describe_fault(error), 1)
     for stream in (sys.stdout, sys.stderr):
@@ -80,11 +119,38 @@ def main() -> None:
     sys.exit(status)
 
 
+def _explain(error: Any, words: list[str]) -> str:
+    """What is wrong with `words`, of which Typer has made this error, and what would be right."""
+    message: str = (error.format_message() if hasattr(error, "format_message") else str(error)).rstrip(".")
+    program: Any = typer.main.get_command(app)
+    command = program.commands.get(words[0], program)
+    options = {flag: parameter for parameter in command.params for flag in parameter.opts}
+    name = getattr(error, "option_name", "")
+    parameter = getattr(error, "param", None)
+    if message.startswith("No such command"):
+        nearest = _suggest(words[0], program.commands) or "; see charrnn --help"
+        return f"no such command: {words[0]}{suggest_command(words[0]) or nearest}"
+    if message.startswith("No such option"):
+        help = "charrnn --help" if command is program else f"charrnn {words[0]} --help"
+        return f"no such option: {name}{_suggest(name, [*options, '--help']) or f'; see {help}'}"
+    if name in options:
+        return f"{name} needs a value: {name} {options[name].metavar}" if "requires" in message else f"{name} takes no value"
+    if parameter is not None:
+        value = command.make_parser(error.ctx).parse_args(words[1:])[0][parameter.name]
+        return f"{parameter.opts[-1]} must be a {'whole ' * ('integer' in message)}number, not {value!r}"
+    return re.sub(r"^Got unexpected extra argument\S* \((.*)\)$", r"unexpected argument: \1", message)
+
+
+def _suggest(word: str, words: Iterable[str]) -> str:
+    meant = get_close_matches(word, words, n=1)
+    return f"; did you mean {meant[0]}?" if meant else ""
+
+
 def _describe_fault(error: Exception) -> str:
     """Describe an unexpected exception in one line: what it is and where it was raised."""
     starved = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment", "bad_alloc")
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in starved):
-        return "out of memory; take a smaller text, network or batch"
+        return "out of memory; try a smaller text, network or batch"
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(where.filename).name}, line {where.lineno}"
     return f"internal error: {type(error).__name__} in {place}: {error}; please report it"

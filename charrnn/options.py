@@ -14,6 +14,7 @@ from charrnn.text.records import SEPARATORS
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 KEYS = {"num_layers": "layers", "embedding_size": "embedding"}  # fields that have another name in files and flags
+UNITS = {"d|days?": 86400, "h|hrs?|hours?": 3600, "m|mins?|minutes?": 60, "s|secs?|seconds?": 1}  # in seconds
 LONGEST = 10**12  # longest run, in seconds, epochs or steps
 LIMITS = {  # smallest and largest value of each integer option
     "num_layers": (0, 64),
@@ -57,9 +58,9 @@ class Options:
 
     def __post_init__(self) -> None:
         lengths = {"--for": self.seconds, "--epochs": self.epochs, "--steps": self.steps}
-        require(list(lengths.values()).count(None) >= 2, "--for, --epochs and --steps exclude each other")
+        require(list(lengths.values()).count(None) >= 2, "--for, --epochs and --steps can't be combined")
         for flag, length in lengths.items():
-            require(length is None or 0 < length <= LONGEST, f"{flag} {length} is not above 0 and at most {LONGEST:,}")
+            require(length is None or 0 < length <= LONGEST, f"{flag} must be above 0 and at most {LONGEST:,}, not {length}")
         words = {"cell": tuple(CELLS), "device": DEVICES, "precision": PRECISIONS, "newlines": NEWLINES}
         for name, allowed in words.items():
             value = getattr(self, name)
@@ -67,12 +68,17 @@ class Options:
         require(self.records in (None, *SEPARATORS), f"records must be {one_of(tuple(SEPARATORS))}, not {self.records!r}")
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
-            require(value is None or least <= value <= most, f"{flag_of(name)} {value} is not between {least} and {most}")
-        require(self.dropout is None or 0 <= self.dropout < 1, f"--dropout {self.dropout} is not at least 0 and below 1")
+            require(value is None or least <= value <= most, f"{flag_of(name)} must be between {least} and {most}, not {value}")
+        require(self.dropout is None or 0 <= self.dropout < 1, f"--dropout must be at least 0 and below 1, not {self.dropout}")
         rate = self.learning_rate
-        require(rate is None or (math.isfinite(rate) and 0 < rate <= 10), f"--learning-rate {rate} is not in (0, 10]")
+        require(
+            rate is None or (math.isfinite(rate) and 0 < rate <= 10),
+            f"--learning-rate must be above 0 and at most 10, not {rate}",
+        )
         if isinstance(self.validation, float):
-            require(0 <= self.validation < 1, f"--validation {self.validation:g} is not at least 0 and below 1")
+            require(
+                0 <= self.validation < 1, f"--validation must be at least 0 and below 1, or a file, not {self.validation:g}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,15 +128,18 @@ def flag_of(name: str) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Convert a duration such as "90", "90s", "5m", "1h30m" or "0.5h" to seconds. Raises: CharrnnError."""
-    match = re.fullmatch(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", text.strip())
+    """Convert a duration such as "90", "90s", "1h30m" or "0.5 hours" to seconds. Raises: CharrnnError."""
+    parts = "".join(rf"(?:([\d.]+)\s*(?:{unit})[\s,]*)?" for unit in UNITS)
+    match = re.fullmatch(rf"([\d.]+)|{parts}", text.strip().lower())
     try:
-        parts = [float(part or 0) for part in match.groups()] if match and text.strip() else []  # empty: zip raises ValueError
-        seconds = sum(part * unit for part, unit in zip(parts, (86400, 3600, 60, 1), strict=True))
+        numbers = (
+            [float(part or 0) for part in match.groups()] if match and text.strip() else []
+        )  # empty: zip raises ValueError
+        seconds = sum(number * unit for number, unit in zip(numbers, (1, *UNITS.values()), strict=True))
     except ValueError:
-        raise CharrnnError(f"--for {text!r} is no length of time; write 30s, 5m or 1h30m") from None
+        raise CharrnnError(f"--for must be a time such as 30s, 5m or 1h30m, not {text!r}") from None
     if not 0 < seconds <= 3650 * 86400:
-        raise CharrnnError(f"--for {text!r} is not above 0 and at most ten years")
+        raise CharrnnError(f"--for must be above 0 and at most ten years, not {text!r}")
     return seconds
 
 

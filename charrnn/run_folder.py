@@ -79,7 +79,7 @@ class RunFolder:
                 lock(self._descriptor)
         except BlockingIOError:
             self.unlock()
-            message = f"another run is at work in {self.path}; wait for it or name another folder with --out"
+            message = f"another run is using {self.path}; wait for it or choose another folder with --out"
             raise CharrnnError(message) from None
         except OSError as error:
             if self._descriptor < 0:
@@ -97,12 +97,12 @@ class RunFolder:
         with contextlib.suppress(OSError):
             if self._descriptor < 0 or os.path.samestat(os.stat(self.path), os.fstat(self._descriptor)):
                 return
-        raise CharrnnError(f"{self.path} has been deleted or moved under the run; nothing more can be saved in it", 1)
+        raise CharrnnError(f"{self.path} was deleted or moved during the run; nothing more can be saved in it", 1)
 
     def open_state(self) -> tuple[Tensors, StateHeader]:
         """Lock the folder and read its state. Raises: CharrnnError if there is none or it is damaged."""
         if not (self.path / STATE).exists():
-            raise CharrnnError(f"{self.path} has nothing saved to resume; begin it again with the command that began it")
+            raise CharrnnError(f"{self.path} has no checkpoint to resume; start it again with the command that started it")
         self.lock()
         return checkpoint.read_state(self.path / STATE)
 
@@ -143,7 +143,7 @@ def _is_used(folder: Path) -> bool:
 def require_unused(folder: Path) -> None:
     """Raise CharrnnError if `folder` can't be used for a new run."""
     if _is_used(folder):
-        raise CharrnnError(f"{folder} holds a run already; continue it with --resume, or replace it with --force")
+        raise CharrnnError(f"{folder} already has a run; continue it with --resume, or replace it with --force")
     if folder.exists() and not folder.is_dir():
         raise CharrnnError(f"--out {folder} is a file; name a folder")
 
@@ -155,7 +155,7 @@ def read_history(folder: Path) -> list[Metrics]:
         return []
     try:
         if not path.is_file():  # reading a pipe would block
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise CharrnnError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from None
@@ -236,13 +236,13 @@ def find_model(path: str | Path | None) -> Path:
     if path is None:
         if runs := list_runs():
             return RUNS / runs[0] / MODEL
-        raise CharrnnError("no model under runs/; train one first (charrnn train FILE) or name one with --model")
+        raise CharrnnError("no model under runs/; train one first (charrnn train FILE) or choose one with --model")
     named = Path(path)
     is_folder = os.path.isdir(named)
     file = named / MODEL if is_folder else named
     if file.suffix != ".safetensors" and is_text(file):
         advice = f"to train a model on it: charrnn train {shlex.quote(str(path))}"
-        raise CharrnnError(f"{path} is text, not a charrnn file; {advice}")
+        raise CharrnnError(f"{path} is a text, not a model; {advice}")
     if os.path.exists(file):
         return file
     bases = list_bases()
@@ -251,12 +251,12 @@ def find_model(path: str | Path | None) -> Path:
         return BASES / f"{path}.safetensors"
     if str(path) in runs:
         return RUNS / path / MODEL
-    known = [f"runs/ holds: {shorten(runs, LISTED)}"] if runs else []
+    known = [f"the runs under runs/: {shorten(runs, LISTED)}"] if runs else []
     known += [f"the base models are: {', '.join(bases)}"] if bases else []
     if (is_folder or not os.path.exists(named)) and is_forecast(named):
-        raise CharrnnError(f"{path} holds a forecast model; use it with: charrnn forecast TABLE -m {shlex.quote(str(path))}")
+        raise CharrnnError(f"{path} is a forecast model; use it with: charrnn forecast TABLE -m {shlex.quote(str(path))}")
     if is_folder:
-        raise CharrnnError("; ".join([f"{path} holds no model: {file} does not exist", *known]))
+        raise CharrnnError("; ".join([f"{path} has no model: {file} does not exist", *known]))
     if known and named.suffix != ".safetensors":
         raise CharrnnError("; ".join([f"{path} does not exist", *known]))
     return file
@@ -275,11 +275,11 @@ def find_forecast(path: Path) -> Path:
             f"{path} is a model of text, not of numbers; to write with it: charrnn sample {shlex.quote(str(path))}"
         )
     if is_text(path):
-        raise CharrnnError(f"{path} is text, not a charrnn file; to forecast it: charrnn forecast {shlex.quote(str(path))}")
+        raise CharrnnError(f"{path} is a text, not a model; to forecast it: charrnn forecast {shlex.quote(str(path))}")
     if os.path.isfile(path):
         return path
     runs = list_runs(FORECAST)
-    known = f"; runs/ holds these forecast models: {shorten(runs, LISTED)}" if runs else ""
+    known = f"; the forecast models under runs/: {shorten(runs, LISTED)}" if runs else ""
     if os.path.isdir(path):
-        raise CharrnnError(f"{path} holds no forecast model: {path / FORECAST} does not exist{known}")
+        raise CharrnnError(f"{path} has no forecast model: {path / FORECAST} does not exist{known}")
     raise CharrnnError(f"{path} does not exist{known}")

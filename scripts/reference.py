@@ -19,7 +19,7 @@ from typing import Any
 import typer
 
 import charrnn
-from charrnn.cli import app
+from charrnn.cli import HELP, app
 from charrnn.training import recipe
 
 ROOT = Path(__file__).parent.parent
@@ -34,16 +34,12 @@ def fill(page: str) -> str:
 def describe_command(name: str) -> str:
     """A command's help as Markdown: usage, text, and its arguments and options in their groups."""
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
-    context = command.context_class(command, info_name=f"charrnn {name}")
-    groups: dict[str, list[str]] = {}
-    for parameter in command.get_params(context):
-        names, text = parameter.get_help_record(context)
-        text = re.sub(r"\[default: (.*)\]$", r"*Default: \1.*", text)
-        groups.setdefault(getattr(parameter, "rich_help_panel", None) or "", []).append(f"- `{names}`: {text}")
+    context = command.context_class(command, info_name=f"charrnn {name}", **HELP)
     parts = [f"```text\n{command.get_usage(context)}\n```", inspect.cleandoc(command.help or "")]
-    for title, options in groups.items():
-        parts += [f"**{title}**"] * bool(title) + ["\n".join(options)]
-    return "\n\n".join(parts)
+    for heading, rows in command.groups(context).items():
+        texts = [(name, re.sub(r"\[default: (.*)\]$", r"*Default: \1.*", text)) for name, text in rows]
+        parts += [f"**{heading}**", "\n".join(f"- `{name}`: {text}" for name, text in texts)]
+    return "\n\n".join([*parts, "**Examples**", f"```text\n{command.epilog}\n```"])
 
 
 def describe_name(name: str) -> str:

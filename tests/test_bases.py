@@ -45,7 +45,7 @@ def test_characters_that_the_base_lacks_are_added_and_nothing_is_dropped(tmp_pat
     (tmp_path / "t.txt").write_text(LAMP[:6000])
     run = Run.create([tmp_path / "t.txt"], options_of(steps=3), tmp_path / "run", init_from=tmp_path / "b")
     added = sorted(set(LAMP[:5400]) - set(base.vocabulary.characters))
-    assert f"{len(added)} characters that {tmp_path / 'b' / MODEL} has never seen are added" in " ".join(run.notes)
+    assert f"added {len(added)} characters to the vocabulary of {tmp_path / 'b' / MODEL}" in " ".join(run.notes)
     assert set(run.dataset.vocabulary.characters) == set(LAMP[:5400]) | set(base.vocabulary.characters)
     assert len(run.dataset.ids) == 5400
     # A text of the base's own characters is read as the base reads it, but for what the new ones take of the probability.

@@ -11,9 +11,11 @@ import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ROOT, charrnn
+import typer
+from conftest import CORPORA, ROOT, charrnn
 
 from charrnn import __version__
+from charrnn.cli import app
 from charrnn.text.visible import SINGLE_SIGNS, make_visible
 
 PROGRAM = [sys.executable, "-m", "charrnn"]
@@ -110,6 +112,40 @@ def test_help_has_a_short_name(tmp_path, command):
     assert b"Usage: charrnn" in out[0]
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "cache"])
+def test_help_names_every_value_and_fits_80_columns(tmp_path, command):
+    lines = charrnn(command, "--help", cwd=tmp_path)[0].decode().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "<" not in "".join(lines)  # as in "--steps <int>"
+    assert "Examples:" in lines
+
+
+def test_help_of_train_has_its_options_in_groups(tmp_path):
+    lines = charrnn("train", "--help", cwd=tmp_path)[0].decode().splitlines()
+    headings = [line for line in lines if re.fullmatch("[A-Z][a-z]+:", line)]
+    assert headings == ["Arguments:", "Data:", "Length:", "Model:", "Optimization:", "Output:", "Examples:"]
+    first = {heading: lines[lines.index(heading) + 1].split()[0] for heading in headings[1:-1]}
+    assert list(first.values()) == ["--encoding", "--for", "--cell", "--seq-length", "-o,"]
+
+
+def test_the_examples_of_the_help_work_one_after_the_other(tmp_path):
+    lamp = (CORPORA / "the-lamp.txt").read_text()
+    for name, length in {"corpus": 4000, "letters": 4000, "held-out": 500}.items():
+        (tmp_path / f"{name}.txt").write_text(lamp[:length])
+    (tmp_path / "names.txt").write_text("Anna\nBerta\nClara\n" * 40)
+    for name in ("prices", "new-prices"):
+        (tmp_path / f"{name}.csv").write_text("day,close\n" + "".join(f"{day},{day * day % 7}\n" for day in range(60)))
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    for name, command in typer.main.get_command(app).commands.items():
+        assert len(command.epilog.splitlines()) >= 2
+        for example in command.epilog.splitlines():
+            assert example.startswith(f"charrnn {name}") or f"| charrnn {name} " in example
+            learns = name == "train" or (name == "forecast" and "-m" not in example)
+            shorter = re.sub(r" --for \S+| --epochs \S+", "", example) + " --steps 2" * learns
+            done = subprocess.run(["bash", "-c", shorter], cwd=tmp_path, env=env, capture_output=True, stdin=subprocess.DEVNULL)
+            assert done.returncode == 0, (example, done.stderr)
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_no_command_fails_where_stdout_is_not_utf_8(tmp_path, encoding):
     (tmp_path / "żółw.txt").write_text("żółw 🦉 ćma\nżaba\n" * 40, encoding="utf-8")
@@ -152,10 +188,10 @@ def test_a_name_that_is_none_is_answered_with_the_runs(book_run):
     for command in (["sample"], ["info"], ["export"], ["eval", "book.txt"], ["report"], ["train", "book.txt", "--init-from"]):
         named = ["boook"] if command[-1] == "--init-from" else ["-m", "boook"]
         errors = charrnn(*command, *named, cwd=book_run, status=2)[1]
-        assert errors.startswith("error: boook does not exist; runs/ holds: ")
+        assert errors.startswith("error: boook does not exist; the runs under runs/: ")
         assert "book" in errors.partition("holds")[2]
     errors = charrnn("sample", "-m", "runs", cwd=book_run, status=2)[1]
-    assert errors.startswith("error: runs holds no model: runs/model.safetensors does not exist; runs/ holds: ")
+    assert errors.startswith("error: runs has no model: runs/model.safetensors does not exist; the runs under runs/: ")
     errors = charrnn("eval", "book", cwd=book_run, status=2)[1]
     assert errors == "error: book is a model, not a text; did you mean: charrnn eval TEXT -m book\n"
 
@@ -178,7 +214,7 @@ def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path):
     _, errors = charrnn("train", "--resume", "-o", "runs/stdin", "-", cwd=tmp_path, text="to be or not to be, " * 200)
     assert "saved in runs/stdin" in errors
     longer = "--steps counts from the beginning: charrnn train - --resume --steps 90 -o runs/stdin\n"  # not five minutes
-    assert errors.count("nothing to train: runs/stdin has that length already; " + longer) == 1
+    assert errors.count("nothing to train: runs/stdin has reached that length; " + longer) == 1
     for flags, longer in (["--steps", 5], r"--steps 50"), (["--for", 0.001], r"--for [\dms]+"):
         again = ["train", "--resume", *flags, "-o", "runs/stdin", "-"]
         errors = charrnn(*again, cwd=tmp_path, text="to be or not to be, " * 200)[1]
@@ -206,7 +242,7 @@ def test_commands_read_line_ends_as_the_model_s_text_was_read(tmp_path):
         assert charrnn("sample", "-m", model, "-n", 0, cwd=tmp_path, text=b"lit\r\nand") == (prime, "")
         command = json.loads(charrnn("info", model, "--json", cwd=tmp_path)[0])["command"]
         assert ("--newlines=keep" in command) == (model == "kept")
-    charrnn("report", "kept", cwd=tmp_path)  # finds the text that it was validated on
+    charrnn("report", "kept", cwd=tmp_path)  # finds its validation text
 
 
 def test_decomposed_text_gets_a_hint(tmp_path):
@@ -214,7 +250,7 @@ def test_decomposed_text_gets_a_hint(tmp_path):
     (tmp_path / "nfc.txt").write_text(text, encoding="utf-8")
     (tmp_path / "nfd.txt").write_text(unicodedata.normalize("NFD", text), encoding="utf-8")
     charrnn("train", "nfc.txt", "--steps", 1, "--hidden-size", 8, "-q", cwd=tmp_path)
-    hint = "note: the model has learned composed characters (Unicode's NFC); convert the text: uconv -x any-nfc\n"
+    hint = "note: the model was trained on composed characters (Unicode's NFC); convert the text: uconv -x any-nfc\n"
     for command in (["eval"], ["sample", "-n", 1, "--prime-file"]):
         assert hint in charrnn(*command, "nfd.txt", "-m", "nfc", cwd=tmp_path)[1]
         assert hint not in charrnn(*command, "nfc.txt", "-m", "nfc", cwd=tmp_path)[1]
@@ -295,8 +331,16 @@ def test_joiners_are_shown_and_what_reorders_text_is_not():
 
 
 BAD = {
-    "no such command": (["dance"], 2, "dance"),
-    "no such option": (["train", "t.txt", "--speed", "9"], 2, "--speed"),
+    "no such command": (["dance"], 2, "no such command: dance; see charrnn --help"),
+    "mistyped command": (["trian", "t.txt"], 2, "no such command: trian; did you mean train?"),
+    "no such option": (["train", "t.txt", "--verbose", "9"], 2, "no such option: --verbose; see charrnn train --help"),
+    "no such option of the program": (["--speed"], 2, "no such option: --speed; see charrnn --help"),
+    "mistyped option": (["sample", "--temprature", "1"], 2, "no such option: --temprature; did you mean --temperature?"),
+    "mistyped help": (["eval", "--hlep"], 2, "no such option: --hlep; did you mean --help?"),
+    "no value": (["train", "t.txt", "--for"], 2, "--for needs a value: --for TIME"),
+    "no value of a short option": (["sample", "-n"], 2, "-n needs a value: -n N"),
+    "value of a flag": (["train", "t.txt", "--quiet=3"], 2, "--quiet takes no value"),
+    "argument too many": (["cache", "t.txt"], 2, "unexpected argument: t.txt"),
     "no corpus at all": (["train"], 2, "empty"),
     "missing corpus": (["train", "missing.txt"], 2, "missing.txt does not exist"),
     "empty corpus": (["train", "empty.txt"], 2, "empty"),
@@ -308,12 +352,14 @@ BAD = {
     "encoding of bytes": (["train", "t.txt", "--encoding", "base64"], 2, "base64 is not an encoding of text"),
     "no vocabulary": (["train", "t.txt", "--max-vocabulary", "0"], 2, "--max-vocabulary"),
     "empty folder": (["train", "folder"], 2, "folder"),
-    "time that is none": (["train", "t.txt", "--for", "soon"], 2, "soon"),
+    "time that is none": (["train", "t.txt", "--for", "soon"], 2, "--for must be a time such as 30s, 5m or 1h30m, not 'soon'"),
+    "time without a unit": (["train", "t.txt", "--for", "1h30"], 2, "--for must be a time such as 30s"),
     "no time": (["train", "t.txt", "--for", "0"], 2, "--for"),
     "negative steps": (["train", "t.txt", "--steps", "-3"], 2, "--steps"),
-    "two lengths": (["train", "t.txt", "--steps", "3", "--epochs", "2"], 2, "exclude"),
-    "steps that are no number": (["train", "t.txt", "--steps", "many"], 2, "'--steps'"),
-    "unknown cell": (["train", "t.txt", "--cell", "brain"], 2, "brain"),
+    "two lengths": (["train", "t.txt", "--steps", "3", "--epochs", "2"], 2, "can't be combined"),
+    "steps that are no number": (["train", "t.txt", "--steps", "many"], 2, "--steps must be a whole number, not 'many'"),
+    "rate that is no number": (["train", "t.txt", "--learning-rate=fast"], 2, "--learning-rate must be a number, not 'fast'"),
+    "unknown cell": (["train", "t.txt", "--cell", "lstmm"], 2, "--cell must be lstm, gru or rnn, not 'lstmm'"),
     "negative layers": (["train", "t.txt", "--layers", "-1"], 2, "--layers"),
     "no units": (["train", "t.txt", "--hidden-size", "0"], 2, "--hidden-size"),
     "too many units": (["train", "t.txt", "--hidden-size", "65536", "--steps", "1"], 2, "GiB of memory"),
@@ -321,7 +367,7 @@ BAD = {
     "learning rate of nan": (["train", "t.txt", "--learning-rate", "nan"], 2, "--learning-rate"),
     "all held out": (["train", "t.txt", "--validation", "1.0"], 2, "--validation"),
     "missing validation file": (["train", "t.txt", "--validation", "gone.txt"], 2, "gone.txt"),
-    "unknown device": (["train", "t.txt", "--device", "abacus"], 2, "abacus"),
+    "unknown device": (["train", "t.txt", "--device", "cdua"], 2, "--device must be auto, cpu, cuda or mps, not 'cdua'"),
     "out is a file": (["train", "t.txt", "-o", "one.txt"], 2, "one.txt"),
     "out can't be made": (["train", "t.txt", "--steps", "1", "-o", "one.txt/run"], 1, "one.txt/run"),
     "nothing to resume": (["train", "--resume"], 2, "no run to resume"),
@@ -330,29 +376,36 @@ BAD = {
     "missing model": (["sample", "-m", "nowhere"], 2, "nowhere"),
     "model that is text": (["sample", "-m", "t.txt"], 2, "to train a model on it: charrnn train t.txt"),
     "model that is empty": (["eval", "t.txt", "-m", "empty.txt"], 2, "not a charrnn file"),
-    "negative length": (["sample", "-n", "-2"], 2, "--length -2 is below -1, which writes without end"),
+    "negative length": (["sample", "-n", "-2"], 2, "--length must be -1 (no end) or more, not -2"),
     "no samples": (["sample", "--count", "0"], 2, "--count"),
     "empty until": (["sample", "--until", ""], 2, "--until"),
     "temperature below 0": (["sample", "-t", "-1"], 2, "temperature"),
     "top-p above 1": (["sample", "--top-p", "2"], 2, "top-p"),
-    "prime twice": (["sample", "-p", "a", "--prime-file", "t.txt"], 2, "exclude"),
+    "prime twice": (["sample", "-p", "a", "--prime-file", "t.txt"], 2, "can't be combined"),
     "eval of nothing": (["eval", "t.txt"], 2, "no model"),
-    "no value": (["train", "t.txt", "--for"], 2, "--for"),
     "time below zero": (["train", "t.txt", "--for=-5"], 2, "-5"),
     "eons": (["train", "t.txt", "--for", "9999999d"], 2, "ten years"),
     "epochs that are none": (["train", "t.txt", "--epochs", "nan"], 2, "--epochs"),
     "endless epochs": (["train", "t.txt", "--epochs", "inf"], 2, "--epochs"),
-    "epochs beyond all numbers": (["train", "t.txt", "--epochs", "1e308"], 2, "--epochs 1e+308 is not above 0 and at most"),
-    "steps beyond all numbers": (["train", "t.txt", "--steps", "1" + "0" * 400], 2, "is not above 0 and at most"),
+    "epochs beyond all numbers": (
+        ["train", "t.txt", "--epochs", "1e308"],
+        2,
+        "--epochs must be above 0 and at most 1,000,000,000,000, not 1e+308",
+    ),
+    "steps beyond all numbers": (["train", "t.txt", "--steps", "1" + "0" * 400], 2, "must be above 0 and at most"),
     "half a step": (["train", "t.txt", "--steps", "1.5"], 2, "--steps"),
-    "too many layers": (["train", "t.txt", "--layers", "65"], 2, "--layers 65"),
+    "too many layers": (["train", "t.txt", "--layers", "65"], 2, "--layers must be between 0 and 64, not 65"),
     "negative embedding": (["train", "t.txt", "--embedding", "-1"], 2, "--embedding"),
     "no window": (["train", "t.txt", "--seq-length", "0"], 2, "--seq-length"),
     "no batch": (["train", "t.txt", "--batch-size", "0"], 2, "--batch-size"),
     "dropout below 0": (["train", "t.txt", "--dropout=-0.1"], 2, "--dropout"),
     "learning rate of 0": (["train", "t.txt", "--learning-rate", "0"], 2, "--learning-rate"),
     "seed below 0": (["train", "t.txt", "--seed", "-1"], 2, "--seed"),
-    "unknown precision": (["train", "t.txt", "--precision", "int4"], 2, "int4"),
+    "unknown precision": (
+        ["train", "t.txt", "--precision", "bf16"],
+        2,
+        "--precision must be auto, float32 or bfloat16, not 'bf16'",
+    ),
     "held out below 0": (["train", "t.txt", "--validation=-0.5"], 2, "--validation"),
     "held out of nan": (["train", "t.txt", "--validation", "nan"], 2, "--validation"),
     "one of two missing": (["train", "t.txt", "gone.txt"], 2, "gone.txt does not exist"),
@@ -367,19 +420,19 @@ BAD = {
     "prime in UTF-16 without a mark": (["sample", "--prime-file", "wide.txt", "-m", "used"], 2, "save it as UTF-8 text"),
     "prime in another encoding": (["sample", "--prime-file", "latin.txt", "-m", "used"], 2, "at byte 2; save it as UTF-8 text"),
     "text of Windows": (["train", "latin.txt"], 2, "name its --encoding, perhaps cp1252"),
-    "a run and no text": (["train", "used"], 2, "no text; to go on with one: charrnn train --resume -o used"),
+    "a run and no text": (["train", "used"], 2, "no text; to continue one: charrnn train --resume -o used"),
     "halves of characters": (["train", "half.txt", "--encoding", "raw_unicode_escape"], 2, "surrogates"),
     "a run there already": (["train", "t.txt", "-o", "used"], 2, "--resume, or replace it with --force"),
-    "nothing saved": (["train", "--resume", "-o", "folder"], 2, "folder has nothing saved to resume"),
+    "nothing saved": (["train", "--resume", "-o", "folder"], 2, "folder has no checkpoint to resume"),
     "resume and force": (["train", "--resume", "--force", "-o", "used"], 2, "--resume"),
     "broken state": (["train", "--resume", "-o", "broken"], 2, "broken/state.safetensors is not a charrnn file"),
     "missing beginning": (["train", "t.txt", "--init-from", "gone"], 2, "gone does not exist"),
-    "beginning that is text": (["train", "t.txt", "--init-from", "t.txt"], 2, "t.txt is text, not a charrnn file"),
+    "beginning that is text": (["train", "t.txt", "--init-from", "t.txt"], 2, "t.txt is a text, not a model"),
     "beginning of another size": (["train", "h.txt", "--init-from", "used", "--hidden-size", "9"], 2, "has 4"),
     "folder without a model": (["sample", "-m", "folder"], 2, "folder/model.safetensors does not exist"),
     "model that is cut": (["sample", "-m", "cut.safetensors"], 2, "not a charrnn file"),
-    "model that is a device": (["sample", "-m", "/dev/null"], 2, "no regular file"),
-    "length that is no number": (["sample", "-n", "many", "-m", "used"], 2, "'--length'"),
+    "model that is a device": (["sample", "-m", "/dev/null"], 2, "not a regular file"),
+    "length that is no number": (["sample", "-nmany", "-m", "used"], 2, "--length must be a whole number, not 'many'"),
     "top-k below 0": (["sample", "--top-k", "-1", "-m", "used"], 2, "top-k"),
     "top-p of 0": (["sample", "--top-p", "0", "-m", "used"], 2, "top-p"),
     "temperature of nan": (["sample", "-t", "nan", "-m", "used"], 2, "temperature"),
@@ -400,8 +453,8 @@ BAD = {
     "prime for a model": (["sample", "to be"], 2, "; to begin with this text: charrnn sample --prime 'to be'"),
     "long prime for a model": (["sample", "to be " * 90], 2, "to begin with this text: charrnn sample --prime 'to be to"),
     "text for a model": (["sample", "t.txt"], 2, "to continue it: charrnn sample --prime-file t.txt"),
-    "text to be told of": (["info", "t.txt"], 2, "t.txt is text, not a charrnn file; to train a model on it:"),
-    "model of numbers": (["sample", "kept"], 2, "kept holds a forecast model; use it with: charrnn forecast TABLE -m kept"),
+    "text to be told of": (["info", "t.txt"], 2, "t.txt is a text, not a model; to train a model on it:"),
+    "model of numbers": (["sample", "kept"], 2, "kept is a forecast model; use it with: charrnn forecast TABLE -m kept"),
     "two models": (["info", "used", "-m", "folder"], 2, "used and -m folder both name a model; leave one out"),
     "two models to export": (["export", "used", "-m", "folder"], 2, "used and -m folder both name a model"),
     "model for a text": (["eval", "used"], 2, "used is a model, not a text; did you mean: charrnn eval TEXT -m used"),

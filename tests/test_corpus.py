@@ -61,7 +61,7 @@ def test_a_folder_gives_its_text_files_in_sorted_order_and_names_the_others(tmp_
         (tmp_path / name).write_bytes(data)
     corpus = read_corpus([tmp_path])
     assert corpus.text() == "ABC"
-    assert corpus.notes == [f"passed over what is not utf-8 text: {tmp_path / 'x.png'}"]
+    assert corpus.notes == [f"skipped files that are not utf-8 text: {tmp_path / 'x.png'}"]
 
 
 def test_a_folder_is_a_corpus_without_the_runs_in_it(tmp_path):
@@ -74,15 +74,15 @@ def test_a_folder_is_a_corpus_without_the_runs_in_it(tmp_path):
     corpus = read_corpus([tmp_path])
     assert corpus.text() == "a.txtb/c.txtruns/z.txt"
     runs = f"{tmp_path}/runs/one, {tmp_path}/runs/two"
-    assert corpus.notes == [f"passed over what charrnn has written in {runs}"]
+    assert corpus.notes == [f"skipped what charrnn has written in {runs}"]
     put(tmp_path, "model.safetensors", tensors)  # a run beside its text
     put(tmp_path, "history.jsonl", b"{}")
     corpus = read_corpus([tmp_path])
     assert corpus.text() == "a.txtb/c.txtruns/z.txt"
-    assert corpus.notes == [f"passed over what charrnn has written in {tmp_path}, {runs}"]
+    assert corpus.notes == [f"skipped what charrnn has written in {tmp_path}, {runs}"]
     for name in ("runs/one", "runs/two"):
         (tmp_path / name / "mine.txt").unlink(missing_ok=True)
-        with pytest.raises(CharrnnError, match=f"but no text; to go on with one: charrnn train --resume -o {tmp_path}/{name}$"):
+        with pytest.raises(CharrnnError, match=f"but no text; to continue one: charrnn train --resume -o {tmp_path}/{name}$"):
             read_corpus([tmp_path / name])
 
 
@@ -91,7 +91,7 @@ def test_a_folder_can_be_trained_on_again(tmp_path):
     options = Options(steps=1, hidden_size=8, num_layers=1, validation=0.1)
     for name in ("one", "two"):
         run = Run.create([tmp_path], options, out=tmp_path / "runs" / name)
-        assert f"passed over what charrnn has written in {tmp_path}/runs/one" in run.notes or name == "one"
+        assert f"skipped what charrnn has written in {tmp_path}/runs/one" in run.notes or name == "one"
         list(run.events(options))
         put(tmp_path / "runs" / name, "report.html", b"<p>")
         held_out = find_validation_text(load(tmp_path / "runs" / name), "no advice").text()
@@ -105,10 +105,12 @@ def test_a_changed_text_is_named_when_a_run_is_taken_up(tmp_path):
     list(Run.create([text], options, out=tmp_path / "run").events(options))
     list(Run.resume(tmp_path / "run", [other]).events(options))  # the same text in another file
     put(tmp_path, "a.txt", b"the lamp is out " * 99)
-    with pytest.raises(CharrnnError, match=rf"trained on \({text} has changed\); to train on another, use --init-from"):
+    with pytest.raises(
+        CharrnnError, match=rf"trained on \({text} has changed\); to fine-tune the model on this text: --init-from"
+    ):
         Run.resume(tmp_path / "run")
     (tmp_path / "run/corpus.json").unlink()  # as in runs of earlier versions
-    with pytest.raises(CharrnnError, match="trained on; to train on another"):
+    with pytest.raises(CharrnnError, match="trained on; to fine-tune the model on this text"):
         Run.resume(tmp_path / "run")
 
 
@@ -329,7 +331,7 @@ def test_what_is_no_text_is_named_as_what_it_is(tmp_path, kind):
         assert "--encoding" not in str(error.value)
     assert len(read_corpus([path], "bytes")) == len(data)
     put(tmp_path, "b.txt", b"text")
-    assert read_corpus([tmp_path]).notes == [f"passed over what is not utf-8 text: {path}"]
+    assert read_corpus([tmp_path]).notes == [f"skipped files that are not utf-8 text: {path}"]
 
 
 def test_an_encoding_is_suggested_where_one_can_be_named(tmp_path):
@@ -377,7 +379,7 @@ def test_a_text_has_one_hash_however_it_is_read(cache, tmp_path, monkeypatch):
 def test_a_long_text_is_found_again_by_its_content(cache, tmp_path, monkeypatch):
     path = put(tmp_path, "t.txt", LONG.encode())
     first = read_corpus([path])
-    assert "are kept in" in first.notes[0]
+    assert "is cached for the next run in" in first.notes[0]
     (kept,) = cache.iterdir()
     monkeypatch.setattr(Decoder, "decode", lambda *_: pytest.fail("it was read a second time"))
     second = read_corpus([path.rename(tmp_path / "elsewhere.txt")])
@@ -403,7 +405,7 @@ def test_a_damaged_cache_file_is_made_anew_and_named(cache, tmp_path):
         kept.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         corpus = read_corpus([path])
         assert corpus.text() == LONG
-        assert corpus.notes[0] == f"{kept} was damaged and is made anew"
+        assert corpus.notes[0] == f"{kept} was damaged and is rebuilt"
     for length in (0, 39, 40, len(whole) - 1):
         kept.write_bytes(whole[:length])
         assert read_corpus([path]).text() == LONG
@@ -434,7 +436,7 @@ def test_files_that_turn_out_not_to_be_text_leave_no_trace(cache, tmp_path, monk
     for _ in range(2):  # the second time from the cache
         corpus = read_corpus([folder])
         assert corpus.text() == LONG + "last"
-        assert corpus.notes[0] == f"passed over what is not utf-8 text: {folder / 'b.bin'}, {folder / 'c.txt'}"
+        assert corpus.notes[0] == f"skipped files that are not utf-8 text: {folder / 'b.bin'}, {folder / 'c.txt'}"
         monkeypatch.setattr(Decoder, "decode", lambda *_: pytest.fail("it was read a second time"))
     assert corpus.corpus_hash == expected
     monkeypatch.undo()
@@ -553,7 +555,7 @@ def test_a_limited_vocabulary_trains_samples_without_the_symbol_and_is_carried_o
     other = put(tmp_path, "o.txt", b"QQQsss" * 30)
     run = Run.create([other], Options(steps=1, validation=0.1), out=tmp_path / "b", init_from=tmp_path / "run")
     assert len(run.dataset.ids) == 162
-    assert "has never seen are added: 'Qs'" in "".join(run.notes)
+    assert ": 'Qs'" in "".join(run.notes)
     run = Run.create([path], Options(steps=1, max_vocabulary=9), out=tmp_path / "c", init_from=tmp_path / "run")
     added = set(run.dataset.vocabulary.characters) - set(model.vocabulary.characters)
     assert added == set("stuvwxyz")  # of the nine most frequent ones, those that the model lacks

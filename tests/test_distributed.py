@@ -143,8 +143,8 @@ def test_two_ranks_learn_as_one_process_does_and_either_goes_on_where_the_other_
     list(run.events(Options(steps=120)))
     statuses, errors = end(from_one)
     assert statuses == [0, 0], errors
-    assert "saved by 1 and goes on with 2 ranks" in " ".join(errors.split())
-    assert run.notes[0].startswith("the run was saved by 2 and goes on with one process")
+    assert "saved by 1 and continues with 2 ranks" in " ".join(errors.split())
+    assert run.notes[0].startswith("the run was saved by 2 and continues with one process")
     assert history(tmp_path / "one")[-1]["step"] == 120
     np.testing.assert_allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), atol=1e-4, rtol=0)
     assert read(tmp_path / "two" / STATE)[0].keys() < read(tmp_path / "one" / STATE)[0].keys()  # a generator more
@@ -216,7 +216,7 @@ def test_torchrun_starts_the_ranks_anew_when_one_is_killed_and_the_run_ends(corp
     statuses, errors = end([agent])
     assert statuses == [0], errors
     assert errors.count("error: ") == 1
-    assert "note: this job goes on from step" in errors
+    assert "note: this job continues from step" in errors
     steps = [line["step"] for line in history(tmp_path / "run")]
     assert steps == sorted(set(steps))
     assert steps[-1] == 300
@@ -258,7 +258,7 @@ def test_a_rank_that_hangs_ends_the_run_with_one_line_when_its_time_is_over(corp
     statuses, errors = end([first])
     assert statuses == [1]
     (line,) = [line for line in errors.splitlines() if "error: " in line]
-    assert "has heard nothing of another rank for 4 s" in line
+    assert "has heard nothing from another rank for 4 s" in line
 
 
 def test_a_signal_to_one_rank_ends_all_of_them_saved(corpus, tmp_path, ranks):
@@ -322,9 +322,9 @@ def test_a_place_that_is_none_is_an_error_of_one_line(corpus, tmp_path):
     start = ("train", corpus, "--steps", 1)
     assert "WORLD_SIZE is 2 but RANK is not set" in error(*start, WORLD_SIZE="2")
     where = dict(MASTER_ADDR="localhost", MASTER_PORT="1")
-    assert "RANK 2 of WORLD_SIZE 2 is no place" in error(*start, RANK="2", WORLD_SIZE="2", **where)
-    assert "RANK 0 of WORLD_SIZE two is no place" in error(*start, RANK="0", WORLD_SIZE="two", **where)
-    assert "several ranks train one model" in error("sample", RANK="0", WORLD_SIZE="2", **where)
+    assert "RANK 2 of WORLD_SIZE 2 is not a rank" in error(*start, RANK="2", WORLD_SIZE="2", **where)
+    assert "RANK 0 of WORLD_SIZE two is not a rank" in error(*start, RANK="0", WORLD_SIZE="two", **where)
+    assert "only `train` runs under torchrun" in error("sample", RANK="0", WORLD_SIZE="2", **where)
     charrnn("train", corpus, "--steps", 1, cwd=tmp_path, env=dict(RANK="1", WORLD_SIZE="2", LOCAL_RANK="1"), status=2)
 
 
@@ -332,7 +332,7 @@ def test_a_rank_that_reaches_no_other_says_so_in_time(corpus, tmp_path):
     where = dict(RANK="1", WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="1", CHARRNN_TIMEOUT="1")
     _, errors = charrnn("train", corpus, "--steps", 1, cwd=tmp_path, env=where, status=1)
     (line,) = told(errors)  # and no backtrace of torch's
-    assert line.startswith("error: rank 1 of 2 did not meet the others at localhost:1 within 1 s")
+    assert line.startswith("error: rank 1 of 2 could not join the others at localhost:1 within 1 s")
 
 
 def test_a_rank_whose_torchrun_is_killed_before_the_ranks_meet_ends_soon(monkeypatch):
@@ -342,9 +342,9 @@ def test_a_rank_whose_torchrun_is_killed_before_the_ranks_meet_ends_soon(monkeyp
     monkeypatch.setattr(distributed, "AGENT_TIMEOUT", 3)
     monkeypatch.setattr(distributed, "AGENT", 0)  # another process than the parent of today
     said = []
-    with pytest.raises(CharrnnError, match="did not meet the others at localhost:1 within 3 s"):  # where nobody was told
+    with pytest.raises(CharrnnError, match="could not join the others at localhost:1 within 3 s"):  # where nobody was told
         distributed.join(said.append)
-    assert said == ["torchrun was killed before its ranks had met; start it again"]
+    assert said == ["torchrun was killed before its ranks were connected; start it again"]
 
 
 def test_without_torchrun_nothing_of_its_engine_is_begun(corpus, tmp_path):
@@ -429,7 +429,7 @@ def test_each_rank_takes_the_gpu_of_its_number(monkeypatch):
     groups = list(parts(3))
     assert [device.pick_device("auto", group) for group in groups[:2]] == ["cuda:0", "cuda:1"]
     assert device.pick_device("cuda") == "cuda"
-    with pytest.raises(CharrnnError, match="2 GPUs are here"):
+    with pytest.raises(CharrnnError, match="more ranks than GPUs \(2\)"):
         device.pick_device("cuda", groups[2])
 
 

@@ -99,7 +99,7 @@ def test_a_command_that_fails_or_prints_something_else_is_noticed(tmp_path):
 
 def test_every_option_that_the_pages_name_is_there():
     flags = {flag for command in COMMANDS.values() for parameter in command.params for flag in parameter.opts}
-    flags |= {"--help", "--version", "--install-completion"}
+    flags |= {"-h", "--help", "--version", "--install-completion"}
     flags |= {"--rdzv-id", "--rdzv-endpoint", "--local-addr", "--max-restarts", "--nproc-per-node"}  # torchrun's
     for name, text in TEXTS.items():
         for command in re.findall(r"`(charrnn [^`]*)`|^\$ (?:.*\| )?(charrnn .*)$", text, re.M):

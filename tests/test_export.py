@@ -56,7 +56,7 @@ def test_onnx_runtime_gives_the_same_logits_and_states(cell, layers, embedding, 
 def test_an_exported_model_carries_its_vocabulary_and_writes_the_same_text(book_run):
     out, errors = charrnn("export", "runs/book", "-o", "book.onnx", cwd=book_run)
     assert out == b""
-    assert errors.startswith("runs/book/model.safetensors is written as book.onnx, ")
+    assert errors.startswith("wrote book.onnx, ")
     props = {p.key: json.loads(p.value) for p in onnx.load(book_run / "book.onnx").metadata_props}
     model = load(book_run / "runs" / "book")
     assert props["vocabulary"] == model.vocabulary.characters
@@ -81,7 +81,7 @@ def test_export_never_imports_torch_and_takes_its_own_ending(book_run):
     _, errors = charrnn("export", "-o", "model.safetensors", cwd=book_run, status=2)
     assert errors == "error: --out model.safetensors: name a file that ends in .onnx or .html\n"
     _, errors = charrnn("export", "nowhere", cwd=book_run, status=2)
-    assert errors.startswith("error: nowhere does not exist; runs/ holds: ")
+    assert errors.startswith("error: nowhere does not exist; the runs under runs/: ")
     _, errors = charrnn("export", "runs/book", "-o", "no/such.onnx", cwd=book_run, status=1)
     assert "no/such.onnx can't be written" in errors
 
@@ -90,4 +90,4 @@ def test_without_the_extra_export_says_what_to_install(book_run):
     code = "import sys; sys.modules['onnx'] = None; sys.argv[1:] = ['export']; from charrnn.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=book_run, capture_output=True, timeout=60)
     assert done.returncode == 2
-    assert done.stderr == b"error: export takes onnx, which is not installed: pip install 'charrnn[onnx]'\n"
+    assert done.stderr == b"error: export needs onnx: pip install 'charrnn[onnx]'\n"

@@ -246,8 +246,8 @@ def test_missing_values_are_carried_on_counted_and_never_scored(tmp_path):
     assert series.inputs.tolist() == [[5, 1], [6, 2], [6, 2], [8, 3]]
     assert series.known.tolist() == [False, True, False, True]
     assert series.notes == [
-        "rows left out at the start, where not every column has a value yet: 1",
-        "missing values: 1 in a, 2 in b; the last value before each is carried on",
+        "rows skipped at the start, where some column has no value yet: 1",
+        "missing values: 1 in a, 2 in b; each is replaced by the value before it",
     ]
     target = np.arange(40.0)
     series = replace(series_of(target), known=np.arange(40) % 2 == 0)
@@ -259,7 +259,7 @@ def test_text_and_dates_are_no_inputs(tmp_path):
     series = read(tmp_path, "who,when,x,y\nann,01/02/2024,1,2\nbob,14/02/2024,2,3\n")
     assert series.columns == ["x", "y"]
     assert series.moment == "when"
-    assert series.notes == ["column who holds no numbers and is left out"]
+    assert series.notes == ["column who has no numbers and is skipped"]
     assert read(tmp_path, "timestamp,x\n10,1\n20,2\n").columns == ["x"]
     series = read(tmp_path, "day,x,expires\n2024-01-01,1,2025-01-09\n2024-01-02,2,2025-01-01\n")
     assert (series.moment, series.columns) == ("day", ["x"])  # only the first date column says in which order rows are
@@ -338,13 +338,13 @@ HEADED = {  # a table, its columns, the values of the last one, its notes
         "day,a,b\n,°C,m³/s\n2024-01-01,1,2\n2024-01-02,3,4\n",
         ["a", "b"],
         [2, 4],
-        ["line 2: no numbers; left out as part of the header"],
+        ["line 2: no numbers; skipped as part of the header"],
     ),
     "names over three rows": (
         "Price,Close,Volume\nTicker,AAPL,AAPL\nDate,,\n2024-01-02,1,2\n2024-01-03,3,4\n",
         ["Close", "Volume"],
         [2, 4],
-        ["lines 2 to 3: no numbers; left out as part of the header"],
+        ["lines 2 to 3: no numbers; skipped as part of the header"],
     ),
     "no header": (
         "2024-01-01,$1,$2\n2024-01-02,$3,$4\n",
@@ -353,8 +353,8 @@ HEADED = {  # a table, its columns, the values of the last one, its notes
         ["column 2: '$1' is read as 1", "column 3: '$2' is read as 2"],
     ),
     "names like numbers": ("Date,1M,3M\n2024-01-01,1,2\n2024-01-02,3,4\n", ["1M", "3M"], [2, 4], []),
-    "text at the end": ("a,b,who\n1,2,ann\n3,4,bob 2\n", ["a", "b"], [2, 4], ["column who holds no numbers and is left out"]),
-    "times of day": ("t,b\n10:00,2\n10:30,4\n", ["b"], [2, 4], ["column t holds no numbers and is left out"]),
+    "text at the end": ("a,b,who\n1,2,ann\n3,4,bob 2\n", ["a", "b"], [2, 4], ["column who has no numbers and is skipped"]),
+    "times of day": ("t,b\n10:00,2\n10:30,4\n", ["b"], [2, 4], ["column t has no numbers and is skipped"]),
 }
 
 
@@ -430,17 +430,17 @@ BAD = {
     "another encoding": (b"a,b\n\xff,1\n", ["t.csv"], "t.csv is not utf-8 at byte 4; name its --encoding, perhaps cp1252"),
     "a workbook": (b"PK\3\4" + bytes(26) + b"xl/workbook.xml", ["t.csv"], "t.csv is an Excel workbook; save it as CSV"),
     "UTF-16 without a mark": ("a,b\n1,2\n".encode("utf-16-le"), ["t.csv"], "--encoding utf-16-le reads it"),
-    "text among numbers": ("a,b\n1,2\n3,many\n", ["t.csv"], "line 3, column b: 'many' is no number"),
-    "a decimal comma beside a point": ("a;b\n1;2.5\n1;3.5\n1;2,5\n", ["t.csv"], "column b: '2,5' is no number; write 2.5"),
+    "text among numbers": ("a,b\n1,2\n3,many\n", ["t.csv"], "line 3, column b: 'many' is not a number"),
+    "a decimal comma beside a point": ("a;b\n1;2.5\n1;3.5\n1;2,5\n", ["t.csv"], "column b: '2,5' is not a number; write 2.5"),
     "a comma that may mean two things": ("a;b\n1;1,348\n1;2,125\n", ["t.csv"], "column b: '1,348' can be 1348 or 1.348"),
     "the same in a table of commas": ('a,b\n1,"1,348"\n1,"12,125"\n', ["t.csv"], "column b: '1,348' can be 1348 or 1.348"),
     "a point beside decimal commas": ("a;b\n0,5;1.348\n1;2.125\n", ["t.csv"], "column b: '1.348' can be 1348 or 1.348"),
-    "a last column with units": ("a,b\n1,2 kg\n1,3 kg\n", ["t.csv"], "line 2, column b: '2 kg' is no number"),
-    "a last column with text": ("a,b\n1,$5\n1,ask\n", ["t.csv"], "line 3, column b: 'ask' is no number"),
-    "groups of two digits": ('a,b\n1,"1,2,3"\n1,"4,5,6"\n', ["t.csv"], "line 2, column b: '1,2,3' is no number"),
-    "two currencies": ("a,b\n1,$5\n1,€6\n", ["t.csv"], "line 3, column b: '€6' has another unit than '$5' above it"),
-    "percent and shares": ("a,b\n1,5%\n1,0.05\n", ["t.csv"], "line 3, column b: '0.05' has another unit than '5%' above it"),
-    "a letter that may be metres": ("a,b\n1,5m\n1,6m\n", ["t.csv"], "line 2, column b: '5m' is no number"),
+    "a last column with units": ("a,b\n1,2 kg\n1,3 kg\n", ["t.csv"], "line 2, column b: '2 kg' is not a number"),
+    "a last column with text": ("a,b\n1,$5\n1,ask\n", ["t.csv"], "line 3, column b: 'ask' is not a number"),
+    "groups of two digits": ('a,b\n1,"1,2,3"\n1,"4,5,6"\n', ["t.csv"], "line 2, column b: '1,2,3' is not a number"),
+    "two currencies": ("a,b\n1,$5\n1,€6\n", ["t.csv"], "line 3, column b: '€6' has a different unit from '$5' above it"),
+    "percent and shares": ("a,b\n1,5%\n1,0.05\n", ["t.csv"], "line 3, column b: '0.05' has a different unit from '5%'"),
+    "a letter that may be metres": ("a,b\n1,5m\n1,6m\n", ["t.csv"], "line 2, column b: '5m' is not a number"),
     "a first line of Excel and no more": ("sep=;\n", ["t.csv"], "t.csv holds no rows"),
     "months, newest first": ("m,x\n1949-02,1\n1949-01,2\n", ["t.csv"], "column m run from new to old; add --reverse"),
     "quarters, newest first": ("q,x\n1949Q2,1\n1949Q1,2\n1948Q4,3\n", ["t.csv"], "add --reverse"),
@@ -454,15 +454,15 @@ BAD = {
     "one row": ("a,b\n1,2\n", ["t.csv"], "too few rows (1): a window of 7"),
     "fewer rows than a window": (ROWS, ["t.csv", "--window", "25"], "too few rows (30): a window of 25"),
     "a horizon beyond the rows": (ROWS, ["t.csv", "--horizon", "15"], "a horizon of 15"),
-    "a target that is not there": ("a,b\n" + ROWS, ["t.csv", "--target", "Close"], "no such column; there are a, b"),
+    "a target that is not there": ("a,b\n" + ROWS, ["t.csv", "--target", "Close"], "no such column; the columns are a, b"),
     "a column that is not there": (ROWS, ["t.csv", "--columns", "1,3"], "--columns 3"),
     "no columns": (ROWS, ["t.csv", "--columns", ""], "--columns"),
     "a name that stands twice": ("a,a\n" + ROWS, ["t.csv", "--target", "a"], "several columns"),
-    "a target of text": ("a,b\nx,1\ny,2\n", ["t.csv", "--target", "a"], "column a holds no numbers"),
+    "a target of text": ("a,b\nx,1\ny,2\n", ["t.csv", "--target", "a"], "column a has no numbers"),
     "newest first": ("day,x\n2024-01-02,1\n2024-01-01,2\n", ["t.csv"], "add --reverse"),
     "oldest first and reverse": ("day,x\n2024-01-01,1\n2024-01-02,2\n", ["t.csv", "--reverse"], "leave --reverse out"),
-    "days in no order": ("day,x\n2024-01-01,1\n2024-01-03,2\n2024-01-02,3\n", ["t.csv"], "in no order (line 4: 2024-01-02)"),
-    "times in no order": ("time,x\n1,1\n3,2\n2,3\n", ["t.csv"], "in no order (line 4: 2)"),
+    "days in no order": ("day,x\n2024-01-01,1\n2024-01-03,2\n2024-01-02,3\n", ["t.csv"], "not in order (line 4: 2024-01-02)"),
+    "times in no order": ("time,x\n1,1\n3,2\n2,3\n", ["t.csv"], "not in order (line 4: 2)"),
     "no window": (ROWS, ["t.csv", "--window", "0"], "--window 0"),
     "no horizon": (ROWS, ["t.csv", "--horizon", "0"], "--horizon 0"),
     "negative layers": (ROWS, ["t.csv", "--layers", "-1"], "--layers -1"),
@@ -470,15 +470,15 @@ BAD = {
     "no steps": (ROWS, ["t.csv", "--steps", "0"], "--steps 0"),
     "an unknown cell": (ROWS, ["t.csv", "--cell", "brain"], "--cell must be lstm, gru or rnn, not 'brain'"),
     "a learning rate of nan": (ROWS, ["t.csv", "--learning-rate", "nan"], "--learning-rate nan"),
-    "all held out": (ROWS, ["t.csv", "--validation", "1"], "--validation 1"),
+    "all held out": (ROWS, ["t.csv", "--validation", "1"], "--validation must be at least 0 and below 1, not 1"),
     "held out of nan": (ROWS, ["t.csv", "--validation", "nan"], "--validation nan"),
     "a seed below 0": (ROWS, ["t.csv", "--seed", "-1"], "--seed -1"),
     "nearly all held out": (ROWS, ["t.csv", "--validation", "0.9"], "too few"),
     "a folder that is a file": (ROWS, ["t.csv", "--out", "t.csv"], "--out t.csv is a file"),
     "a model there already": (ROWS, ["t.csv", "--out", "used"], "replace it with --force"),
-    "a model that is none": (ROWS, ["t.csv", "--model", "t.csv"], "t.csv is text, not a charrnn file"),
+    "a model that is none": (ROWS, ["t.csv", "--model", "t.csv"], "t.csv is a text, not a model"),
     "a model that is missing": (ROWS, ["t.csv", "--model", "gone"], "gone does not exist"),
-    "a kept model with settings": (ROWS, ["t.csv", "--model", "used", "--window", "3"], "--model keeps its own"),
+    "a kept model with settings": (ROWS, ["t.csv", "--model", "used", "--window", "3"], "--model brings its own"),
     "a plot of no kind": (ROWS, ["t.csv", "--plot", "plot.xls"], ".png, .svg or .pdf"),
 }  # fmt: skip
 
@@ -541,7 +541,7 @@ def test_without_held_out_rows_there_is_a_forecast_and_no_figure(forecast):
 
 def test_repairs_are_said_on_standard_error_unless_it_is_to_be_quiet(forecast):
     table = b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * i % 7) for i in range(30)) + b"3,\n"
-    assert forecast("--steps", 2, pipe=table)[2] == "note: missing values: 1 in b; the last value before each is carried on\n"
+    assert forecast("--steps", 2, pipe=table)[2] == "note: missing values: 1 in b; each is replaced by the value before it\n"
     assert forecast("--steps", 2, "-q", pipe=table)[2] == ""
 
 
@@ -579,7 +579,7 @@ def test_a_terminal_gets_a_plot_after_the_table(tmp_path):
 def test_a_plot_without_matplotlib_says_how_to_install_it(forecast, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    words = "error: --plot takes matplotlib, which is not installed: pip install 'charrnn[plot]'\n"
+    words = "error: --plot needs matplotlib: pip install 'charrnn[plot]'\n"
     assert forecast(TIDE, "--plot", "p.png") == (2, "", words)
 
 
@@ -608,7 +608,7 @@ def test_ctrl_c_ends_the_learning_and_keeps_nothing(tmp_path):
     )
     assert process.stderr.readline().startswith("learning: ")
     process.send_signal(signal.SIGINT)
-    assert "nothing is kept" in process.communicate(timeout=20)[1]
+    assert "nothing was saved" in process.communicate(timeout=20)[1]
     assert process.returncode == 130
     assert os.listdir(tmp_path / "kept") == []
 

@@ -182,7 +182,7 @@ def test_a_newer_format_says_which_version_reads_it(run):
 
 
 def test_a_pipe_or_a_device_is_no_model(run):
-    with pytest.raises(CharrnnError, match="no regular file"):
+    with pytest.raises(CharrnnError, match="not a regular file"):
         load("/dev/zero")
 
 
@@ -192,7 +192,7 @@ def test_a_text_that_a_state_names_must_be_a_file_or_a_folder(run):
     folder = run / "zero"
     folder.mkdir()
     (folder / STATE).write_bytes(pack(header, ours, body))
-    with pytest.raises(CharrnnError, match="not there any more"):
+    with pytest.raises(CharrnnError, match="no longer exists"):
         Run.resume(folder, [])
 
 

@@ -63,7 +63,7 @@ def test_a_validation_text_that_is_gone_is_in_the_way_of_resuming(tmp_path):
     (tmp_path / "held_out.txt").unlink()
     facts = json.loads(charrnn("info", "one", "--json", cwd=tmp_path)[0])
     assert not facts["resumable"]
-    assert "held_out.txt is not there any more" in facts["resume_obstacle"]
+    assert "held_out.txt no longer exists" in facts["resume_obstacle"]
 
 
 def test_its_commands_begin_the_same_run_anew_and_continue_it(book_run, tmp_path):
@@ -80,7 +80,7 @@ def test_its_commands_begin_the_same_run_anew_and_continue_it(book_run, tmp_path
     (tmp_path / "a text.txt").unlink()
     facts = json.loads(charrnn("info", "one", "--json", cwd=tmp_path)[0])
     assert facts["resume_command"] is None
-    assert "is not there any more" in facts["resume_obstacle"]
+    assert "no longer exists" in facts["resume_obstacle"]
     (tmp_path / "one/state.safetensors").write_text("broken")
     facts = json.loads(charrnn("info", "one", "--json", cwd=tmp_path)[0])
     assert not facts["resumable"]
@@ -102,8 +102,8 @@ def test_the_oldest_format_and_bad_files_have_their_say(tmp_path):
     assert "ehilo" in out
     (tmp_path / "t.txt").write_text("no model")
     for arguments, words in (
-        (["t.txt"], "t.txt is text, not a charrnn file"),
-        (["-m", "t.txt"], "t.txt is text, not a charrnn file"),
+        (["t.txt"], "t.txt is a text, not a model"),
+        (["-m", "t.txt"], "t.txt is a text, not a model"),
         (["gone"], "gone does not exist"),
         ([], "no model under runs/"),
     ):
@@ -155,9 +155,7 @@ def test_without_the_extra_tensorboard_says_so_before_anything_is_trained(tmp_pa
         [sys.executable, "-c", code + "from charrnn.cli import main; main()"], cwd=tmp_path, capture_output=True, timeout=60
     )
     assert done.returncode == 2
-    assert done.stderr == (
-        b"error: --tensorboard takes tensorboard, which is not installed: pip install 'charrnn[tensorboard]'\n"
-    )
+    assert done.stderr == (b"error: --tensorboard needs tensorboard: pip install 'charrnn[tensorboard]'\n")
     assert not (tmp_path / "runs").exists()
 
 

@@ -332,10 +332,10 @@ def test_what_goes_not_with_it_gets_one_line(book_run):
     for arguments, words, env in (
         (["--interactive"], "needs a terminal; there is none", {}),
         (["--interactive"], "a notebook is none", {"JPY_PARENT_PID": "7"}),  # as in its cells
-        (["--interactive", "--count", "2"], "--count and --interactive exclude each other", {}),
+        (["--interactive", "--count", "2"], "--count and --interactive can't be combined", {}),
         (["--interactive", "-n", "2"], "--length and --interactive", {}),
-        (["--interactive", "--suggest", "10"], "--suggest 10 is not between 0 and 9", {}),
-        (["--suggest", "3"], "--suggest goes with --interactive", {}),
+        (["--interactive", "--suggest", "10"], "--suggest must be between 0 and 9, not 10", {}),
+        (["--suggest", "3"], "--suggest needs --interactive", {}),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "charrnn", "sample", "-m", "runs/book", *arguments],
@@ -358,6 +358,4 @@ def test_without_the_extra_it_says_what_to_install(book_run):
     code += "from charrnn.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=book_run, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
     assert done.returncode == 2
-    assert done.stderr.decode() == (
-        "error: --interactive takes prompt_toolkit, which is not installed: pip install 'charrnn[write]'\n"
-    )
+    assert done.stderr.decode() == ("error: --interactive needs prompt_toolkit: pip install 'charrnn[write]'\n")

@@ -71,7 +71,7 @@ def test_an_archive_that_needs_a_large_window_is_refused_with_what_to_do(tmp_pat
     path = tmp_path / "wide.zst"
     path.write_bytes(b"\x28\xb5\x2f\xfd\0\x88" + b"\x03\0\x10a")  # a window of 128 MB
     with pytest.raises(
-        CharrnnError, match=r"wide\.zst takes too much memory to unpack, a window of more than 64 MB; unpack it first: zstd -d"
+        CharrnnError, match=r"wide\.zst needs too much memory to unpack, a window of more than 64 MB; unpack it first: zstd -d"
     ):
         read_corpus([path])
 
@@ -143,7 +143,7 @@ def test_ids_that_are_cut_under_a_command_are_one_line(cache, tmp_path):
     (tmp_path / "t.txt").write_text("some text, " * 1_000)
     corpus = read_corpus([tmp_path / "t.txt"])
     os.truncate(corpus.path, 500)
-    with pytest.raises(CharrnnError, match="were cut short while they were read; run the command again"):
+    with pytest.raises(CharrnnError, match="was truncated while it was read; run the command again"):
         corpus.text()
 
 
@@ -152,7 +152,7 @@ def test_a_pipe_in_the_place_of_a_file_of_ids_is_replaced(cache, tmp_path):
     path = read_corpus([tmp_path / "t.txt"]).path
     path.unlink()
     os.mkfifo(path)
-    assert "is made anew" in read_corpus([tmp_path / "t.txt"]).notes[0]
+    assert "is rebuilt" in read_corpus([tmp_path / "t.txt"]).notes[0]
     assert path.is_file()
 
 

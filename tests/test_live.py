@@ -317,7 +317,7 @@ def test_a_note_is_seen_at_once_and_stays(terminal, clock):
     seen = terminal(60, 24)
     with live.TrainingDisplay() as screen:
         play(screen, clock, end=0.3)
-        screen.note("the loss diverged at step 300: \x1b[31mthe run goes on from step 200")
+        screen.note("the loss diverged at step 300: \x1b[31mthe run continues from step 200")
         assert seen.text().count("note: the loss diverged at step 300:") == 1
         play(screen, clock, 0.2, 0.3)  # where a setback has taken it
         assert screen.train.points == sorted(screen.train.points)
@@ -331,7 +331,7 @@ def test_a_setback_becomes_a_note(terminal, clock, monkeypatch):
     with live.TrainingDisplay() as screen:
         screen.show(Setback(reached=1300, step=1200, learning_rate=0.0025))
     assert seen.written[0] == (
-        "note: the loss diverged at step 1,300: the run goes on from step 1,200 with the learning rate 0.0025"
+        "note: the loss diverged at step 1,300: the run continues from step 1,200 with the learning rate 0.0025"
     )
 
 
@@ -425,7 +425,7 @@ def test_a_log_gets_a_line_at_least_every_half_minute_with_the_time_left(termina
         ("steps", "done after 12.3 epochs (7,950 steps, 5m00s)"),
         ("time", "time is up after 12.3 epochs (7,950 steps, 5m00s)"),
         ("max epochs", "stopped after 12.3 epochs (7,950 steps, 5m00s), to avoid overfitting"),
-        ("memorized", "stopped after 12.3 epochs (7,950 steps, 5m00s): the text is memorized"),
+        ("memorized", "stopped after 12.3 epochs (7,950 steps, 5m00s): the text is memorised"),
         ("interrupted", "interrupted after 12.3 epochs (7,950 steps, 5m00s)"),
     ],
 )
@@ -527,7 +527,7 @@ def test_the_program_ends_with_a_record_and_what_to_type_next(tmp_path):
     assert lines[end + 1 : end + 4] == [
         "  charrnn sample -m runs/t  # write",
         "  charrnn eval TEXT -m runs/t  # score a text",
-        "  charrnn train --resume --steps 120 -o runs/t  # train on",
+        "  charrnn train --resume --steps 120 -o runs/t  # continue training",
     ]
     assert not screen.cursor.hidden
     assert not any(" left" in line for line in lines)
@@ -541,7 +541,7 @@ def test_ctrl_c_leaves_a_readable_record_and_says_where_it_is_saved(tmp_path):
     lines = [line.rstrip() for line in screen.display]
     end = lines.index("saved in runs/t")
     assert re.fullmatch(r"interrupted after [\d.]+ epochs \(\d+ steps, \d+s\)", lines[end - 1])
-    assert "  charrnn train --resume -o runs/t  # train on" in lines[end + 1 :]
+    assert "  charrnn train --resume -o runs/t  # continue training" in lines[end + 1 :]
     assert BRAILLE.search("\n".join(lines[:end]))
     assert not any(" left" in line for line in lines)
     assert not screen.cursor.hidden

@@ -154,7 +154,7 @@ def test_an_output_that_is_an_input_is_refused(folder, case, inside):
     out, errors = inside(folder, READ[case], 2)
     assert out == ""
     assert errors.startswith("error: --")
-    assert errors.endswith(f" {READ[case][-1]} is a file that this command reads; name another\n")
+    assert errors.endswith(f" {READ[case][-1]} is an input of this command; choose another file\n")
     assert snapshot(folder) == before
 
 
@@ -162,7 +162,7 @@ def test_an_output_that_is_piped_in_is_refused(folder):
     before = snapshot(folder)
     command = f"{sys.executable} -m charrnn forecast --save t.csv < t.csv"
     done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (2, "error: --save t.csv is a file that this command reads; name another\n")
+    assert (done.returncode, done.stderr) == (2, "error: --save t.csv is an input of this command; choose another file\n")
     assert snapshot(folder) == before
 
 
@@ -172,7 +172,7 @@ def test_a_report_never_replaces_the_text_that_its_run_learned(tmp_path, inside)
     inside(tmp_path, ["train", "t.txt", "--validation", "held.txt", "--steps", 1, "-q", "-o", "run"], 0)
     before = snapshot(tmp_path)
     for name in ("t.txt", "held.txt"):
-        assert "is a file that this command reads" in inside(tmp_path, ["report", "run", "-o", name], 2)[1]
+        assert "is an input of this command" in inside(tmp_path, ["report", "run", "-o", name], 2)[1]
     assert snapshot(tmp_path) == before
 
 
@@ -246,6 +246,6 @@ def test_a_writer_that_has_written_nothing_yet_is_left_alone(tmp_path):
 
 def test_a_file_of_a_run_is_a_regular_file(tmp_path):
     os.mkfifo(tmp_path / "history.jsonl")
-    with pytest.raises(CharrnnError, match=r"history.jsonl can't be written: it is no regular file"):
+    with pytest.raises(CharrnnError, match=r"history.jsonl can't be written: it is not a regular file"):
         write_atomically(tmp_path / "history.jsonl", b"{}")
     assert os.listdir(tmp_path) == ["history.jsonl"]

@@ -78,7 +78,7 @@ def test_the_program_says_what_rounding_costs_and_the_page_keeps_secrets(book_ru
     _, errors = charrnn("export", "runs/book", "--to", "html", "--title", "The <Lamp>", "--about", "Of a & b.", cwd=book_run)
     said = re.match(
         r"rounding to 8 bits costs (-?[\d.]+) bits per character: ([\d.]+) instead of ([\d.]+)\n"
-        r"runs/book/model.safetensors is written as runs/book/model.html, [\d,]+ bytes\n",
+        r"wrote runs/book/model.html, [\d,]+ bytes\n",
         errors,
     )
     assert said, errors
@@ -109,7 +109,7 @@ def test_the_ending_chooses_too_and_without_the_text_the_cost_is_not_measured(tm
     _, errors = charrnn("export", "model.safetensors", "-o", "mine.html", cwd=tmp_path)
     first, last = errors.splitlines()
     assert first == "note: model.safetensors does not say which text it was trained on; the cost of rounding is not measured"
-    assert last.startswith("model.safetensors is written as mine.html, ")
+    assert last.startswith("wrote mine.html, ")
     assert "bits per character on" not in (tmp_path / "mine.html").read_text()
 
 
@@ -135,7 +135,7 @@ BAD = {
     "a title for a graph": (["used", "--to", "onnx", "--title", "x"], 2, "--title and --about are for pages: add --to html"),
     "no model": (["gone", "--to", "html"], 2, "gone does not exist"),
     "a damaged model": (["damaged", "--to", "html"], 2, "damaged/model.safetensors is not a charrnn file"),
-    "a forecast model": (["forecast", "--to", "html"], 2, "forecast holds a forecast model"),
+    "a forecast model": (["forecast", "--to", "html"], 2, "forecast is a forecast model"),
     "nowhere to write to": (
         ["used", "-o", "used/model.safetensors/x.html"],
         1,
@@ -165,7 +165,7 @@ def test_a_model_too_large_for_a_page_is_refused_with_its_size(bad_folder, insid
 def test_a_cell_that_the_engine_lacks_is_refused(bad_folder, inside, monkeypatch):
     monkeypatch.setattr(html, "CELLS", ("gru",))
     _, errors = inside(bad_folder, ["export", "used", "--to", "html"], 1)
-    assert errors == "error: pages run the cells gru, not lstm\n"
+    assert errors == "error: a web page can't run the cell lstm, only gru\n"
 
 
 # In a browser.

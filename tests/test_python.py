@@ -100,7 +100,7 @@ def test_values_of_like_types_are_taken():
     )
     again = train(["rhymes.txt"], steps=3, seed=2, learning_rate=float(np.float32(0.01)), validation="rhymes.txt", **SMALL)
     assert weights(again) == weights(model)
-    assert train("rhymes.txt", seconds="1s", **SMALL).header.training.origin.options.seconds == 1
+    assert train("rhymes.txt", seconds="1 second", **SMALL).header.training.origin.options.seconds == 1
 
 
 def test_a_model_is_fine_tuned_by_its_path_its_name_and_itself():
@@ -129,28 +129,28 @@ BAD = [
     (dict(corpus=5), "corpus must be a path, or several, not 5"),
     (dict(corpus=b"bytes"), "corpus must be a path, or several, not b'bytes'"),
     (dict(corpus=["rhymes.txt", None]), "corpus must be a path, or several, not None"),
-    (dict(corpus="rhymes.txt", text="both"), "exclude each other"),
+    (dict(corpus="rhymes.txt", text="both"), "can't be combined"),
     (dict(text=""), "no text: it is empty"),
     (dict(text=[]), "no text: it is empty"),
     (dict(text=b"bytes"), "text must be a string, or several, not b'bytes'"),
     (dict(text=5), "text must be a string, or several, not 5"),
     (dict(text=["ab", float("nan")]), "text must be a string, or several, not nan"),
     (dict(text="a\ud800b" * 50), "surrogates"),
-    (dict(corpus="rhymes.txt", seconds="5x"), "seconds '5x' is no length of time; write 30s, 5m or 1h30m"),
-    (dict(corpus="rhymes.txt", seconds=-1), "seconds -1.0 is not above 0"),
-    (dict(corpus="rhymes.txt", seconds=5, epochs=1), "seconds, epochs and steps exclude each other"),
+    (dict(corpus="rhymes.txt", seconds="5x"), "seconds must be a time such as 30s, 5m or 1h30m, not '5x'"),
+    (dict(corpus="rhymes.txt", seconds=-1), "seconds must be above 0 and at most 1,000,000,000,000, not -1.0"),
+    (dict(corpus="rhymes.txt", seconds=5, epochs=1), "seconds, epochs and steps can't be combined"),
     (dict(corpus="rhymes.txt", steps=0.5), "steps must be a whole number or None, not 0.5"),
     (dict(corpus="rhymes.txt", steps=float("inf")), "steps must be a whole number or None, not inf"),
     (dict(corpus="rhymes.txt", epochs="3"), "epochs must be a number or None, not '3'"),
     (dict(corpus="rhymes.txt", hidden_size="64"), "hidden_size must be a whole number or None, not '64'"),
-    (dict(corpus="rhymes.txt", hidden_size=0), "hidden_size 0 is not between 1 and 65536"),
+    (dict(corpus="rhymes.txt", hidden_size=0), "hidden_size must be between 1 and 65536, not 0"),
     (dict(corpus="rhymes.txt", layers=True), "layers must be a whole number or None, not True"),
-    (dict(corpus="rhymes.txt", embedding=-1), "embedding -1 is not between"),
+    (dict(corpus="rhymes.txt", embedding=-1), "embedding must be between 0 and 65536, not -1"),
     (dict(corpus="rhymes.txt", seed=None), "seed must be a whole number, not None"),
     (dict(corpus="rhymes.txt", cell="LSTM"), "cell must be lstm, gru or rnn, not 'LSTM'"),
     (dict(corpus="rhymes.txt", records="lines"), "records must be line or paragraph, not 'lines'"),
-    (dict(corpus="rhymes.txt", learning_rate=0), "learning_rate 0.0 is not in"),
-    (dict(corpus="rhymes.txt", validation=1), "validation 1 is not at least 0 and below 1"),
+    (dict(corpus="rhymes.txt", learning_rate=0), "learning_rate must be above 0 and at most 10, not 0.0"),
+    (dict(corpus="rhymes.txt", validation=1), "validation must be at least 0 and below 1, or a file, not 1"),
     (dict(corpus="rhymes.txt", validation=[0.1]), r"validation must be a string or a number or None, not \[0.1\]"),
     (dict(corpus="rhymes.txt", device="tpu"), "device must be auto, cpu, cuda or mps, not 'tpu'"),
     (dict(corpus="rhymes.txt", encoding="nonsense"), "nonsense"),
@@ -159,9 +159,9 @@ BAD = [
     (dict(corpus="rhymes.txt", out="used"), "continue it with resume=True, or replace it with force=True"),
     (dict(corpus="rhymes.txt", out="rhymes.txt"), "out rhymes.txt is a file; name a folder"),
     (dict(corpus="rhymes.txt", init_from="missing"), "missing"),
-    (dict(corpus="other.txt", out="used", resume=True), "to train on another, use init_from='used'"),
+    (dict(corpus="other.txt", out="used", resume=True), "to fine-tune the model on this text: init_from='used'"),
     (dict(out="used", resume=True, hidden_size=9), "resume=True keeps .*; only seconds, epochs, steps, device and threads"),
-    (dict(out="missing", resume=True), "nothing saved to resume"),
+    (dict(out="missing", resume=True), "no checkpoint to resume"),
     (dict(resume=True), "no run to resume"),
     (dict(out="memory", resume=True), r"charrnn.train\(text=TEXT, out='memory', resume=True\)"),
 ]
@@ -183,7 +183,7 @@ def test_errors_are_in_the_words_of_python(arguments, message):
 
 
 def test_a_model_that_is_not_there_is_told_of_in_the_words_of_python():
-    for path, message in ((None, "or name one with its path"), ("rhymes.txt", r"charrnn.train\('rhymes.txt'\)"), ("x", "x")):
+    for path, message in ((None, "or choose one with its path"), ("rhymes.txt", r"charrnn.train\('rhymes.txt'\)"), ("x", "x")):
         with pytest.raises(CharrnnError, match=message) as error:
             load(path)
         assert "--" not in str(error.value)
@@ -193,12 +193,12 @@ def test_a_model_that_is_not_there_is_told_of_in_the_words_of_python():
     ("shell", "python"),
     [
         ("use --init-from runs/x", "use init_from='runs/x'"),
-        ("a better model with --init-from english", "a better model with init_from='english'"),
+        ("a better model: --init-from english", "a better model: init_from='english'"),
         ("name it: charrnn train TEXT --resume -o 'my run'", "name it: charrnn.train(TEXT, out='my run', resume=True)"),
         ("train one first (charrnn train FILE)", "train one first (charrnn.train(FILE))"),
-        ("--device cuda: this machine has none; take cpu", "device='cuda': this machine has none; take cpu"),
+        ("--device cuda: this machine has none; use --device cpu", "device='cuda': this machine has none; use device='cpu'"),
         ("--precision must be auto, float32 or bfloat16", "precision must be auto, float32 or bfloat16"),
-        ("take less --hidden-size, --layers or --seq-length", "take less hidden_size, layers or seq_length"),
+        ("use a smaller --hidden-size, --layers or --seq-length", "use a smaller hidden_size, layers or seq_length"),
         ("as torchrun --max-restarts does", "as torchrun --max-restarts does"),
     ],
 )

@@ -176,7 +176,7 @@ def test_a_record_longer_than_the_limit_is_learned_up_to_it_and_its_end_is_not_t
 
 
 def test_lines_and_paragraphs_are_split_as_they_stand():
-    assert split("a\n\n b \nc", "line") == (["a", " b ", "c"], ["1 of its 4 lines are empty and left out"])
+    assert split("a\n\n b \nc", "line") == (["a", " b ", "c"], ["skipped 1 of its 4 lines, which are empty"])
     assert split("a\r\nb\r\n", "line")[0] == ["a", "b"]
     assert split("\n\na\nb\n \t\n\n\nc\n\nd\n", "paragraph") == (["a\nb", "c", "d"], [])
     ids = Vocabulary("\nab").encode("a\n\na\nb\n\n\n\nab")
@@ -216,7 +216,7 @@ def test_lines_that_are_often_repeated_are_held_out_with_their_copies():
 def test_a_list_of_few_lines_says_why_nothing_is_held_out(tmp_path):
     (tmp_path / "t.txt").write_text("yes\nno\n" * 50)
     errors = charrnn("train", "t.txt", "--by-line", "--steps", 2, "--hidden-size", 8, cwd=tmp_path)[1]
-    assert "note: the text has too few different lines to hold any of it out: " in errors
+    assert "note: the text has too few different lines for a validation set: " in errors
 
 
 def test_a_run_learns_whole_lines_and_validates_on_others(names, tmp_path):
@@ -236,7 +236,7 @@ def test_a_validation_file_is_freed_of_what_is_trained_on(names, tmp_path):
     other.write_text("anna\nzoe\n")
     run = Run.create([names], Options(steps=1, records="line", validation=str(other)), out=tmp_path / "run")
     assert len(run.dataset.validation_ids) == len("zoe\n")
-    assert any("1 lines were drawn" in note for note in run.notes)
+    assert any("left 1 lines out" in note for note in run.notes)
 
 
 @pytest.mark.parametrize("kind", ["line", "paragraph"])
@@ -377,7 +377,7 @@ def test_eval_prints_the_lines_that_surprise_the_model_most(names_run):
     assert figures["bits_per_line"] * 4 == pytest.approx(figures["bits_per_character"] * figures["characters"])
     assert figures["worst"][0]["line"] == "qqqqq"
     assert figures["worst"][0]["bits"] > 5 * 40
-    assert "1 of its 5 lines are empty" in errors
+    assert "skipped 1 of its 5 lines" in errors
     table = charrnn("eval", "--worst", 1, cwd=names_run, text=text)[0].decode()
     assert "bits per line" in table
     assert table.splitlines()[-1].endswith(" qqqqq")
@@ -404,7 +404,7 @@ def test_windows_line_ends_and_empty_lines_are_read_and_said(tmp_path):
     (tmp_path / "dos.txt").write_bytes(b"anna\r\n\r\nbea\r\ncleo\r\n" * 20)
     _, errors = charrnn("train", "dos.txt", "--by-line", "--steps", 2, "--hidden-size", 8, "--validation", 0, cwd=tmp_path)
     assert "CRLF" in errors
-    assert "20 of its 80 lines are empty" in errors
+    assert "skipped 20 of its 80 lines" in errors
     assert "\r" not in load(tmp_path / "runs/dos").vocabulary.characters
 
 
@@ -413,7 +413,7 @@ BAD = {
     "all alike": ("one\n" * 9, ["train", "t.txt", "--by-line"], "9 lines, all of them the same"),
     "blank": ("\n \n", ["train", "t.txt", "--by-line"], "0 line"),
     "one paragraph": ("one\ntwo\n", ["train", "t.txt", "--by-paragraph"], "1 paragraph"),
-    "both": ("a\nb\n", ["train", "t.txt", "--by-line", "--by-paragraph"], "exclude"),
+    "both": ("a\nb\n", ["train", "t.txt", "--by-line", "--by-paragraph"], "can't be combined"),
     "rare line break": ("aaabbb\nbbaa\n", ["train", "t.txt", "--by-line", "--max-vocabulary", "2"], "line break"),
     "resumed otherwise": ("a\nb\n", ["train", "--resume", "--by-line", "-o", "runs/names"], "--resume keeps"),
     "until": ("", ["sample", "--until", "x", "-m", "runs/names"], "--until"),

@@ -152,7 +152,7 @@ def test_what_a_file_says_of_its_training_in_no_usable_way_is_left_out(tmp_path)
     write(tmp_path / "model.safetensors", tensors_of(header), model_to_json(header) | {"training": damaged})
     document = page_of(load(tmp_path), BOOK[:99])
     assert "hacked" not in document
-    assert visible(document)[-500:].count("Its training Written by charrnn") == 1  # nothing between the heading and the end
+    assert visible(document)[-500:].count("Training Written by charrnn") == 1  # nothing between the heading and the end
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_where_the_coloured_text_would_take_too_much_room_fewer_characters_are_c
     document = page_of(model_of(BOOK), BOOK[:8000])
     coloured = json.loads(re.search(r'id="facts">([^<]*)<', document)[1])["characters"]
     assert 1000 < coloured < 8000
-    assert f"Coloured are the first {coloured:,} characters" in visible(document)
+    assert f"Only the first {coloured:,} characters are coloured" in visible(document)
     assert "On 8,000 characters" in visible(document)
     assert 15_000 < len(re.search(r'id="packed">([^<]*)<', document)[1]) <= 20_000
 
@@ -239,7 +239,7 @@ def test_the_program_finds_the_validation_text_again_and_never_imports_torch(boo
     assert done.stdout == ""
     words = visible((book_run / "runs/book/report.html").read_text())
     held_out = json.loads((book_run / "runs/book/history.jsonl").read_text().splitlines()[-1])["validation_bits_per_character"]
-    assert "On 3,000 characters of the text that it was validated on." in words
+    assert "On 3,000 characters of its validation text." in words
     assert f"Their mean is {held_out:.3f} bits" in words
 
 
@@ -272,8 +272,8 @@ BAD = {
     "a binary text": (["used", "binary.bin"], 2, "NUL"),
     "a text in another encoding": (["used", "t.txt", "--encoding", "klingon"], 2, "klingon"),
     "nothing said of a text": (["used"], 2, "does not say which text it was trained on; name the text"),
-    "trained on a pipe": (["pipe"], 2, "pipe was trained on a pipe; name the text to colour: charrnn report pipe TEXT"),
-    "a text that has gone": (["moved"], 2, "the text /nowhere/x.txt is not there any more; name the text to colour"),
+    "trained on a pipe": (["pipe"], 2, "pipe was trained on piped text; name the text to colour: charrnn report pipe TEXT"),
+    "a text that has gone": (["moved"], 2, "the text /nowhere/x.txt no longer exists; name the text to colour"),
     "a text that has changed": (["changed"], 2, "is not the one that changed was trained on; name the text to colour"),
     "nothing held out": (["all"], 2, "all was not validated on any text; name the text to colour"),
     "a folder to write to": (["used", "t.txt", "-o", "used"], 2, "--out used is a folder"),

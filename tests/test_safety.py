@@ -171,7 +171,7 @@ def test_a_run_killed_before_its_first_save_is_begun_again_by_the_same_command(c
     folder = Path("runs/t")
     folder.mkdir(parents=True)
     (folder / TEMPORARY.format("0123")).write_bytes(b"half")
-    with pytest.raises(CharrnnError, match="runs/t has nothing saved to resume"):
+    with pytest.raises(CharrnnError, match="runs/t has no checkpoint to resume"):
         Run.resume(folder, [])
     train("t.txt", steps=2, **SMALL)
     assert set(os.listdir(folder)) == FILES
@@ -240,7 +240,7 @@ def test_a_folder_deleted_under_the_run_is_an_error(corpus, tmp_path, again):
     shutil.rmtree(tmp_path / "run")
     if again:
         train(corpus, out=tmp_path / "run", steps=3, **SMALL)  # another run's folder now
-    with pytest.raises(CharrnnError, match="deleted or moved under the run"):
+    with pytest.raises(CharrnnError, match="deleted or moved during the run"):
         list(events)
     if again:
         assert read_state(tmp_path / "run" / STATE)[1].counters.step == 3
@@ -273,9 +273,9 @@ def test_a_second_run_in_a_folder_is_refused_and_the_lock_dies_with_its_process(
     out = tmp_path / "run"
     first = start("train", corpus, "--for", "60s", *FLAGS, "-o", out, cwd=tmp_path)
     wait_until((out / STATE).exists)
-    with pytest.raises(CharrnnError, match="another run is at work in"):
+    with pytest.raises(CharrnnError, match="another run is using"):
         Run.resume(out, [])
-    with pytest.raises(CharrnnError, match="another run is at work in"):
+    with pytest.raises(CharrnnError, match="another run is using"):
         Run.create([corpus], Options(steps=1), out, force=True)
     first.kill()
     first.communicate()

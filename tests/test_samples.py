@@ -207,29 +207,29 @@ def test_what_needs_the_training_text_says_where_it_is_gone(inside, tmp_path):
     assert "t.txt is not the one that runs/t was trained on; to compare a sample with another text: charrnn eval" in errors
     (tmp_path / "t.txt").unlink()
     errors = inside(tmp_path, ["sample", "--novel"], status=2)[1].splitlines()[-1]
-    assert "t.txt is not there any more; to compare a sample with another text: charrnn eval --copied" in errors
+    assert "t.txt no longer exists; to compare a sample with another text: charrnn eval --copied" in errors
     errors = inside(tmp_path, ["eval", "--copied", "t"], text="to be", status=2)[1].splitlines()[-1]
-    assert "t.txt is not there any more; name the text: charrnn eval --copied" in errors
+    assert "t.txt no longer exists; name the text: charrnn eval --copied" in errors
 
 
 BAD = {
-    "two primes": (["sample", "-p", "a", "--prime-lines", "t.txt"], "--prime-file and --prime-lines exclude each other"),
+    "two primes": (["sample", "-p", "a", "--prime-lines", "t.txt"], "--prime-file and --prime-lines can't be combined"),
     "no file of primes": (["sample", "--prime-lines", "gone.txt"], "gone.txt does not exist"),
-    "endless and several": (["sample", "-n", "-1", "--count", "2"], "--count and --length -1 exclude each other"),
-    "endless and as JSON": (["sample", "-n", "-1", "--json"], "--json and --length -1 exclude each other"),
-    "endless and novel": (["sample", "-n", "-1", "--novel"], "--novel and --length -1 exclude each other"),
+    "endless and several": (["sample", "-n", "-1", "--count", "2"], "--count and --length -1 can't be combined"),
+    "endless and as JSON": (["sample", "-n", "-1", "--json"], "--json and --length -1 can't be combined"),
+    "endless and novel": (["sample", "-n", "-1", "--novel"], "--novel and --length -1 can't be combined"),
     "endless for each line": (["sample", "-n", "-1", "--prime-lines", "t.txt"], "--prime-lines and --length -1"),
-    "interactive as JSON": (["sample", "--interactive", "--json"], "--json and --interactive exclude each other"),
-    "lines and colours": (["eval", "t.txt", "--per-line", "--heatmap"], "--per-line and --heatmap exclude each other"),
-    "copied by a model": (["eval", "t.txt", "--copied", "t.txt", "-m", "t"], "--model and --copied exclude each other"),
+    "interactive as JSON": (["sample", "--interactive", "--json"], "--json and --interactive can't be combined"),
+    "lines and colours": (["eval", "t.txt", "--per-line", "--heatmap"], "--per-line and --heatmap can't be combined"),
+    "copied by a model": (["eval", "t.txt", "--copied", "t.txt", "-m", "t"], "--model and --copied can't be combined"),
     "copied from nothing": (["eval", "t.txt", "--copied", "gone.txt"], "gone.txt does not exist"),
-    "copied from a pipe": (["eval", "-", "--copied", "-"], "--copied -: the sample is read from standard input already"),
-    "train on a run": (["train", "runs/t"], "to go on with one: charrnn train --resume -o runs/t"),
+    "copied from a pipe": (["eval", "-", "--copied", "-"], "TEXT and --copied can't both be standard input"),
+    "train on a run": (["train", "runs/t"], "to continue one: charrnn train --resume -o runs/t"),
     "train on a run's name": (["train", "t.txt", "t"], "did you mean: charrnn train t.txt --init-from t"),
     "a model of text for a table": (["forecast", "t.csv", "-m", "t"], "t is a model of text, not of numbers"),
-    "a table for a model": (["forecast", "t.csv", "-m", "t.txt"], "t.txt is text, not a charrnn file"),
-    "an unknown model of numbers": (["forecast", "t.csv", "-m", "tid"], "runs/ holds these forecast models: tide"),
-    "a folder without numbers": (["forecast", "t.csv", "-m", "runs"], "runs holds no forecast model: runs/forecast"),
+    "a table for a model": (["forecast", "t.csv", "-m", "t.txt"], "t.txt is a text, not a model"),
+    "an unknown model of numbers": (["forecast", "t.csv", "-m", "tid"], "the forecast models under runs/: tide"),
+    "a folder without numbers": (["forecast", "t.csv", "-m", "runs"], "runs has no forecast model: runs/forecast"),
     "a model for a table": (["forecast", "tide"], "did you mean: charrnn forecast TABLE -m tide"),
     "model and table swapped": (["forecast", "tide", "-m", "t.csv"], "did you mean: charrnn forecast t.csv -m tide"),
     "a model of numbers by name": (["sample", "tide"], "use it with: charrnn forecast TABLE -m tide"),

@@ -360,8 +360,8 @@ def test_a_pipe_gets_colours_where_they_are_forced(runs):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["strange.txt", "--top", "-1"], "--top -1 is not between"),
-        (["strange.txt", "--top", "10001"], "--top 10001 is not between"),
+        (["strange.txt", "--top", "-1"], "--top must be between 0 and 10000, not -1"),
+        (["strange.txt", "--top", "10001"], "--top must be between 0 and 10000, not 10001"),
         (["strange.txt", "--top", "many"], "'--top'"),
         (["empty.txt", "--heatmap"], "empty"),
         (["blank.txt", "--heatmap", "-m", "line"], "no lines"),

@@ -58,7 +58,7 @@ def test_too_little_memory_for_torch_is_said_in_one_line(tmp_path):
     (tmp_path / "t.txt").write_text(TEXT)
     status, _, errors = run_in_shell(tmp_path, "train t.txt --steps 1 -q", before="ulimit -v 300000;")
     assert status == 1
-    assert errors == "error: out of memory; take a smaller text, network or batch\n"
+    assert errors == "error: out of memory; try a smaller text, network or batch\n"
     assert os.listdir(tmp_path) == ["t.txt"]
 
 
@@ -85,7 +85,7 @@ def test_a_terminal_of_any_width_is_drawn_in_no_time(monkeypatch):
 def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path, cache):
     for name in ("history.jsonl", "corpus.json"):
         os.mkfifo(tmp_path / name)
-    with pytest.raises(CharrnnError, match=r"history\.jsonl can't be read: it is no regular file"):
+    with pytest.raises(CharrnnError, match=r"history\.jsonl can't be read: it is not a regular file"):
         read_history(tmp_path)
     assert read_manifest(tmp_path) == []
     (tmp_path / "t.txt").write_text(TEXT)
@@ -95,7 +95,7 @@ def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path, cache):
     os.mkfifo(kept)
     corpus = read_corpus([tmp_path / "t.txt"])
     assert corpus.text() == TEXT
-    assert corpus.notes[0] == f"{kept} was damaged and is made anew"
+    assert corpus.notes[0] == f"{kept} was damaged and is rebuilt"
     assert kept.is_file()
 
 
@@ -107,10 +107,10 @@ def test_ids_cut_short_under_a_training_end_it_with_what_was_saved(tmp_path, cac
     next(events)
     (kept,) = cache.iterdir()
     os.truncate(kept, 100)
-    with pytest.raises(CharrnnError, match=r"charrnn were cut short while they were read; run the command again"):
+    with pytest.raises(CharrnnError, match=r"charrnn was truncated while it was read; run the command again"):
         list(events)
     resumed = Run.resume(tmp_path / "run")
-    assert any("was damaged and is made anew" in note for note in resumed.notes + resumed.dataset.text.notes)
+    assert any("was damaged and is rebuilt" in note for note in resumed.notes + resumed.dataset.text.notes)
     list(resumed.events(options))
     assert resumed.step == 200
 

@@ -143,7 +143,7 @@ def test_a_processor_without_bfloat16_says_so_and_goes_on_in_float32_with_a_run_
     options = options_of(steps=4, precision="bfloat16", **SMALL)
     with monkeypatch.context() as patch:
         patch.setattr("charrnn.training.device.can_run_bfloat16", lambda cell, device: False)
-        with pytest.raises(CharrnnError, match="--precision bfloat16: this processor can't run an lstm in it"):
+        with pytest.raises(CharrnnError, match="--precision bfloat16: this processor can't run lstm cells in it"):
             Run.create([corpus], options, tmp_path / "refused")
     with monkeypatch.context() as patch:  # as if on a processor that has it
         patch.setattr("charrnn.training.device.can_run_bfloat16", lambda cell, device: True)
@@ -153,7 +153,7 @@ def test_a_processor_without_bfloat16_says_so_and_goes_on_in_float32_with_a_run_
         resumed = Run.resume(tmp_path / "run", [])
     assert resumed.recipe.precision == "bfloat16"  # back on the other machine it goes on in it
     assert resumed.learner.dtype == torch.float32
-    assert "goes on in float32" in resumed.notes[0]
+    assert "continues in float32" in resumed.notes[0]
     finish(resumed, Options(steps=6))
     assert resumed.step == 6
 
@@ -379,7 +379,19 @@ def test_a_network_beyond_memory_is_refused_before_it_is_made():
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("30s", 30), ("5m", 300), ("1h30m", 5400), ("0.5h", 1800), ("1d", 86400)]
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("30s", 30),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("0.5h", 1800),
+        ("1d", 86400),
+        ("5 minutes", 300),
+        ("5 min", 300),
+        ("1 Hour", 3600),
+        ("1 hour, 30 minutes", 5400),
+    ],
 )
 def test_lengths_of_time_are_read(text, seconds):
     assert parse_duration(text) == seconds

@@ -6,11 +6,15 @@ from typing import Annotated
 from charrnn.commands.common import option
 
 
-def cache(clear: Annotated[bool, option("Remove them all.", names="--clear")] = False) -> None:
-    """Show the disk space that the ids of long texts take, or free it.
+def cache(clear: Annotated[bool, option("Delete all of it.", names="--clear")] = False) -> None:
+    """Show or delete the cache of long texts.
 
-    A text of more than 16 million characters is kept as ids, so that it is read only once. What was used longest ago is removed
-    by itself when all of them take more than 20 GB, or than a tenth of the free disk.
+    Texts of more than 16 million characters are cached as character ids, so that they are decoded only once. The cache takes
+    at most 20 GB, and at most a tenth of the free disk space; the least recently used texts are deleted first.
+
+    Examples:
+    charrnn cache
+    charrnn cache --clear
     """
     from charrnn.text import id_cache
 

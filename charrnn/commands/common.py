@@ -29,9 +29,15 @@ if TYPE_CHECKING:
 Complete = Callable[[str], list[str]]  # completes a word for the shell
 
 
-def option(help: str, names: str = "", metavar: str | None = None, complete: Complete | None = None) -> Any:
-    """Make an option. `names` are its flags; default: "--" and the parameter's name."""
-    return typer.Option(*names.split(), help=help, metavar=metavar, autocompletion=complete, show_default=False)
+def option(
+    help: str, metavar: str | None = None, names: str = "", complete: Complete | None = None, group: str | None = None
+) -> Any:
+    """Make an option. `names` are its flags; default: "--" and the parameter's name. `metavar` is its value in the help.
+
+    `group` is the heading above it and the options that follow without one.
+    """
+    flags = names.split()
+    return typer.Option(*flags, help=help, metavar=metavar, autocompletion=complete, show_default=False, rich_help_panel=group)
 
 
 def argument(metavar: str, help: str, complete: Complete | None = None) -> Any:
@@ -57,15 +63,16 @@ def _complete(known: list[str], incomplete: str) -> list[str]:
     return names + (sorted(glob.glob(glob.escape(incomplete) + "*")) if names else [])
 
 
-MODEL = "A run's name or folder, its model file, or `english`, the base model. [default: the newest run under runs/]"
-TEXTS = "Files and folders of text; '-' or a pipe for standard input."
+MODEL = "The name or folder of a run, a model file, or `english`, the base model. [default: the newest run under runs/]"
+TEXTS = "Text files and folders of them; '-' or a pipe for standard input."
 
 ModelArgument = Annotated[Path | None, argument("[MODEL]", help=MODEL, complete=complete_model)]
-ModelOption = Annotated[Path | None, option(MODEL, names="-m --model", complete=complete_model)]
-EncodingOption = Annotated[str, option("The text's encoding. [default: utf-8]")]
-CellOption = Annotated[str, option("lstm, gru or rnn. [default: lstm]")]
-SeedOption = Annotated[int, option("Random seed. [default: 0]")]
-JsonFlag = Annotated[bool, option("Print one JSON object.", names="--json")]
+ModelOption = Annotated[Path | None, option(MODEL, "MODEL", names="-m --model", complete=complete_model, group="Input")]
+SameModelOption = Annotated[Path | None, option("The same, as an option.", "MODEL", names="-m --model", group="Input")]
+EncodingOption = Annotated[str, option("Encoding of the text. [default: utf-8]", "NAME", group="Input")]
+CellOption = Annotated[str, option("Kind of recurrent cell. [default: lstm]", "lstm|gru|rnn", group="Model")]
+SeedOption = Annotated[int, option("Random seed. [default: 0]", "N")]
+JsonFlag = Annotated[bool, option("Print one JSON object.", names="--json", group="Output")]
 
 
 class Signals:
@@ -132,7 +139,7 @@ def require_texts(texts: list[str], model: Path | None, command: str) -> None:
     words = [*(meant or ["TEXT"]), "--init-from" if command == "train" else "-m", models[0]]
     resume = ""
     if command == "train" and (find_model(models[0]).parent / STATE).exists():
-        resume = f"; to go on with that run: charrnn train --resume -o {shlex.quote(str(find_model(models[0]).parent))}"
+        resume = f"; to continue that run: charrnn train --resume -o {shlex.quote(str(find_model(models[0]).parent))}"
     raise CharrnnError(f"{models[0]} is a model, not a text; did you mean: charrnn {command} {shlex.join(words)}{resume}")
 
 
@@ -174,7 +181,7 @@ def require_extra(module: str, what: str, extra: str) -> None:
     try:
         import_module(module)
     except ImportError:
-        raise CharrnnError(f"{what} takes {module}, which is not installed: pip install 'charrnn[{extra}]'") from None
+        raise CharrnnError(f"{what} needs {module}: pip install 'charrnn[{extra}]'") from None
 
 
 def load_model(path: Path | None) -> "Model":
@@ -194,7 +201,7 @@ def as_called(text: str) -> str:
     called = shlex.quote(sys.argv[0])
     if called.endswith("__main__.py"):
         called = f"{shlex.quote(sys.executable)} -m charrnn"
-    return re.sub(r"\bcharrnn (?=(train|sample|eval|report|info|export|forecast) )", lambda _: f"{called} ", text)
+    return re.sub(r"\bcharrnn (?=(train|sample|eval|report|info|export|forecast|cache|--help)\b)", lambda _: f"{called} ", text)
 
 
 def print_notes(notes: list[str]) -> None:

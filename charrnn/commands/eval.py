@@ -23,25 +23,31 @@ if TYPE_CHECKING:
 BEFORE, AFTER = 14, 6  # columns of context around a surprising character
 SHOWN = 200  # characters shown of a copied passage
 LONGEST_SAMPLE = 10_000_000  # most characters to compare with a training text
-WORST = "Print the N lines or paragraphs that surprise a model of such most. [default: 0]"
-PER_LINE = "Print the bits per character of each line, too."
-HEATMAP = "Print the text too, each character coloured by its surprisal in bits."
-TOP = "Print the N most surprising characters and what was expected instead. [default: 0]"
-COPIED = "Say which passages of TEXT are copied from this training text, or from that of a run; no model scores it then."
+COPIED = "Find passages that TEXT copies from this training text, or from that of a run. Nothing is scored."
+HEATMAP = "Also print the text, each character coloured by its surprisal."
+PER_LINE = "Also print the bits per character of each line."
+TOP = "Also print the N most surprising characters, and what the model expected. [default: 0]"
+WORST = "For a model of lines or paragraphs: print the N that surprise it most. [default: 0]"
 
 
 def eval(
     text: Annotated[list[str] | None, common.argument("[TEXT]...", help=common.TEXTS)] = None,
     model: common.ModelOption = None,
     encoding: common.EncodingOption = "utf-8",
+    copied: Annotated[Path | None, common.option(COPIED, "TRAINING_TEXT", complete=common.complete_model)] = None,
     as_json: common.JsonFlag = False,
-    worst: Annotated[int, common.option(WORST, metavar="N")] = 0,
-    per_line: Annotated[bool, common.option(PER_LINE, names="--per-line")] = False,
     heatmap: Annotated[bool, common.option(HEATMAP, names="--heatmap")] = False,
-    top: Annotated[int, common.option(TOP, metavar="N")] = 0,
-    copied: Annotated[Path | None, common.option(COPIED, metavar="TRAINING_TEXT", complete=common.complete_model)] = None,
+    per_line: Annotated[bool, common.option(PER_LINE, names="--per-line")] = False,
+    top: Annotated[int, common.option(TOP, "N")] = 0,
+    worst: Annotated[int, common.option(WORST, "N")] = 0,
 ) -> None:
-    """Say how well a model knows a text, in bits per character."""
+    """Measure how well a model predicts a text, in bits per character. Lower is better.
+
+    Examples:
+    charrnn eval held-out.txt
+    charrnn eval held-out.txt -m runs/large --heatmap --top 10
+    charrnn sample | charrnn eval --copied corpus.txt
+    """
     from charrnn.inference.score import STRETCH
     from charrnn.inference.surprisal import InOrder, Top, select_scored_text
     from charrnn.options import require
@@ -52,18 +58,18 @@ def eval(
 
     sources = common.require_sources(text)
     common.require_texts(sources, model, "eval")
-    require(worst >= 0, f"--worst {worst} is below 0")
-    require(0 <= top <= 10_000, f"--top {top} is not between 0 and 10000")
-    require(not (per_line and heatmap), "--per-line and --heatmap exclude each other")
+    require(worst >= 0, f"--worst must be 0 or more, not {worst}")
+    require(0 <= top <= 10_000, f"--top must be between 0 and 10000, not {top}")
+    require(not (per_line and heatmap), "--per-line and --heatmap can't be combined")
     if copied is not None:
         others = {"--model": model, "--worst": worst, "--per-line": per_line, "--heatmap": heatmap, "--top": top}
         for name, given in others.items():
-            require(not given, f"{name} and --copied exclude each other: no model scores the text then")
+            require(not given, f"{name} and --copied can't be combined: with --copied nothing is scored")
         _print_copied(sources, copied, encoding=encoding, as_json=as_json)
         return
     loaded = common.load_model(model)
     kind = loaded.records
-    require(kind is not None or not worst, f"--worst: {loaded.path} is not a model of lines or paragraphs")
+    require(kind is not None or not worst, f"--worst needs a model of lines or paragraphs; {loaded.path} is not one")
     with frame.WorkDisplay() as reading, common.say_waiting(sources):
         corpus = read_corpus(sources, encoding, newlines=loaded.newlines, watch=reading.progress)
     records, notes = split(corpus.text(), kind) if kind else ([], [])
@@ -158,15 +164,14 @@ def _print_copied(sources: list[str], training: Path, encoding: str, as_json: bo
     from charrnn.text.copying import CopyFinder
     from charrnn.text.reading import STDIN, read_corpus
 
-    require(str(training) != STDIN or STDIN not in sources, "--copied -: the sample is read from standard input already")
+    require(str(training) != STDIN or STDIN not in sources, "TEXT and --copied can't both be standard input")
     with frame.WorkDisplay() as reading:
         text, newlines = _read_training_text(training, encoding, reading.progress)
         sample = read_corpus(sources, encoding, newlines=newlines, watch=reading.progress)
     common.print_notes(text.notes + sample.notes)
     limit = f"{', '.join(sources)}: a sample of {len(sample):,} characters is longer than {LONGEST_SAMPLE:,}"
-    require(
-        len(sample) <= LONGEST_SAMPLE, f"{limit}; first comes the training text: charrnn eval --copied TRAINING_TEXT SAMPLE"
-    )
+    order = "the training text comes first: charrnn eval --copied TRAINING_TEXT SAMPLE"
+    require(len(sample) <= LONGEST_SAMPLE, f"{limit}; {order}")
     with frame.WorkDisplay("searching", "million characters") as searching:
         finder = CopyFinder([sample.text()], text, searching.progress)
         (copied,) = finder.copied()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from charrnn.commands.common import ModelArgument, ModelOption, option, pick_model, print_notes, require_extra
+from charrnn.commands.common import ModelArgument, SameModelOption, option, pick_model, print_notes, require_extra
 from charrnn.commands.outputs import require_output, write_output
 from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
@@ -13,22 +13,26 @@ if TYPE_CHECKING:
     from charrnn.headers import ModelHeader
 
 FORMATS = ("onnx", "html")  # also the file name extensions
-TO = "onnx, for other programs, or html, a page that writes in any browser. [default: the ending of --out, else onnx]"
-OUT = "The file to write. [default: model.onnx or model.html beside the model]"
-ABOUT = "Of a page: a sentence about what the model learned from."
+TO = "`onnx` for other programs; `html` for a page that writes in any browser. [default: as --out ends, else onnx]"
+OUT = "The file to write. [default: model.onnx or model.html in the run's folder]"
+ABOUT = "A sentence for the page about the text that the model was trained on."
 
 
 def export(
     named: ModelArgument = None,
-    model: ModelOption = None,
-    to: Annotated[str | None, option(TO, metavar="FORMAT")] = None,
-    out: Annotated[Path | None, option(OUT, names="-o --out", metavar="FILE")] = None,
-    title: Annotated[str, option("Of a page: its title.")] = "",
-    about: Annotated[str, option(ABOUT)] = "",
+    model: SameModelOption = None,
+    to: Annotated[str | None, option(TO, "onnx|html", group="Output")] = None,
+    out: Annotated[Path | None, option(OUT, "FILE", names="-o --out")] = None,
+    title: Annotated[str, option("Title of the page.", "TEXT")] = "",
+    about: Annotated[str, option(ABOUT, "TEXT")] = "",
 ) -> None:
-    """Write a model as one file that runs without charrnn: for other programs, or as a web page.
+    """Export a model as an ONNX graph or as a web page. Both run without charrnn.
 
-    ONNX Runtime runs the ONNX file; writing it takes charrnn[onnx]. The page works offline and sends nothing.
+    An ONNX file runs in ONNX Runtime; to write one, install charrnn[onnx]. The web page works offline and sends nothing.
+
+    Examples:
+    charrnn export -o model.onnx
+    charrnn export runs/large -o large.html --title "Write with me"
     """
     from charrnn.checkpoint import read_model
     from charrnn.run_folder import find_model, output_folder
@@ -56,7 +60,7 @@ def export(
     else:
         data = _render_page(path, tensors, header, title=title, about=about)
     write_output(out, data)
-    output.write_line(f"{path} is written as {out}, {len(data):,} bytes")
+    output.write_line(f"wrote {out}, {len(data):,} bytes")
 
 
 def _render_page(path: Path, tensors: "Tensors", header: "ModelHeader", title: str, about: str) -> bytes:

@@ -16,36 +16,48 @@ from charrnn.commands.outputs import require_output, write_output
 from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
 
-TABLE = "Comma-separated values (or semicolons, tabs), a row for each moment; '-' or a pipe for standard input."
-TARGET = "The column to forecast. [default: the last one of numbers]"
-KEPT = "Forecast with this kept model, a folder or its name under runs/; all rows are scored."
-STEPS = "Steps of learning; the one that forecasts the last fifth of the training rows best is kept. [default: 500]"
+TABLE = "A CSV file (also with semicolons or tabs), one row for each point in time; '-' or a pipe for standard input."
+WINDOW = "Number of past rows that a forecast is made from. [default: 7]"
+HORIZON = "Forecast N rows ahead. [default: 1]"
+VALIDATION = "Fraction of the rows that is held out, taken from the end. [default: 0.3]"
+LAYERS = "Number of stacked recurrent layers; 0 is a linear function of the last row. [default: 1]"
+KEPT = "Forecast with a saved model: its folder, or its name under runs/. All rows are scored."
+STEPS = "Training steps. The model that forecasts the last fifth of the training rows best is kept. [default: 500]"
+SAVE = "Write the true values, the forecasts and the naive forecasts to a CSV file."
+PLOT = "Plot them: .png, .svg or .pdf; needs charrnn[plot]."
 
 
 def forecast(
     table: Annotated[str | None, argument("[TABLE]", help=TABLE)] = None,
-    target: Annotated[str | None, option(TARGET, metavar="NAME|NUMBER")] = None,
-    columns: Annotated[str | None, option("The columns to read. [default: all of numbers]", metavar="A,B,...")] = None,
-    reverse: Annotated[bool, option("The table begins with its newest row.", names="--reverse")] = False,
-    encoding: Annotated[str, option("The table's encoding. [default: utf-8]")] = "utf-8",
-    window: Annotated[int, option("Rows that a forecast is made from. [default: 7]")] = 7,
-    horizon: Annotated[int, option("Rows ahead that it is made for. [default: 1]")] = 1,
+    target: Annotated[str | None, option("Column to forecast. [default: the last numeric one]", "COLUMN", group="Data")] = None,
+    columns: Annotated[str | None, option("Columns to read. [default: all numeric ones]", "A,B,...")] = None,
+    reverse: Annotated[bool, option("The newest row comes first.", names="--reverse")] = False,
+    encoding: Annotated[str, option("Encoding of the file. [default: utf-8]", "NAME")] = "utf-8",
+    window: Annotated[int, option(WINDOW, "N")] = 7,
+    horizon: Annotated[int, option(HORIZON, "N")] = 1,
+    validation: Annotated[float, option(VALIDATION, "FRACTION")] = 0.3,
     cell: CellOption = "lstm",
-    layers: Annotated[int, option("Stacked recurrent layers; 0 is a linear function of the last row. [default: 1]")] = 1,
-    hidden_size: Annotated[int, option("Units in each layer. [default: 10]")] = 10,
-    steps: Annotated[int, option(STEPS)] = 500,
-    learning_rate: Annotated[float, option("Adam's step size. [default: 0.01]")] = 0.01,
-    validation: Annotated[float, option("The share of rows held out, the last ones. [default: 0.3]", metavar="FRACTION")] = 0.3,
+    layers: Annotated[int, option(LAYERS, "N")] = 1,
+    hidden_size: Annotated[int, option("Units in each layer. [default: 10]", "N")] = 10,
+    model: Annotated[Path | None, option(KEPT, "MODEL", names="-m --model", complete=common.complete_forecast)] = None,
+    steps: Annotated[int, option(STEPS, "N", group="Optimization")] = 500,
+    learning_rate: Annotated[float, option("Learning rate of Adam. [default: 0.01]", "RATE")] = 0.01,
     seed: SeedOption = 0,
-    model: Annotated[Path | None, option(KEPT, names="-m --model", complete=common.complete_forecast)] = None,
-    out: Annotated[Path | None, option("Keep the model in this folder.", names="-o --out")] = None,
+    out: Annotated[Path | None, option("Save the model in this folder.", "FOLDER", names="-o --out", group="Output")] = None,
     force: Annotated[bool, option("Replace the model in that folder.", names="--force")] = False,
-    save: Annotated[Path | None, option("Write truth, forecast and naive forecast as a table.", metavar="FILE")] = None,
-    plot: Annotated[Path | None, option("Draw them (.png, .svg or .pdf); takes charrnn[plot].", metavar="FILE")] = None,
+    save: Annotated[Path | None, option(SAVE, "FILE")] = None,
+    plot: Annotated[Path | None, option(PLOT, "FILE")] = None,
     as_json: JsonFlag = False,
     quiet: Annotated[bool, option("Print no notes and no progress.", names="-q --quiet")] = False,
 ) -> None:
-    """Forecast a column of numbers, and say how well beside the naive forecast: the value stays as it is."""
+    """Forecast a column of numbers. The result is compared with the naive forecast, which repeats the last value.
+
+    Examples:
+    charrnn forecast prices.csv
+    charrnn forecast prices.csv --target close --horizon 5 --plot prices.svg
+    charrnn forecast prices.csv -o runs/prices
+    charrnn forecast new-prices.csv -m prices --save forecasts.csv
+    """
     from charrnn.options import require
     from charrnn.run_folder import find_forecast, is_forecast, is_text
     from charrnn.text.reading import STDIN
@@ -69,11 +81,11 @@ def forecast(
     settings = replace(settings, learning_rate=learning_rate, validation=validation, seed=seed)
     if out is not None:
         require(out.is_dir() or not out.exists(), f"--out {out} is a file; name a folder")
-        require(force or not (out / MODEL).exists(), f"{out} holds a forecast model already; replace it with --force")
+        require(force or not (out / MODEL).exists(), f"{out} already has a forecast model; replace it with --force")
     inputs = None if columns is None else columns.split(",")
     if model is not None:
         chosen = settings != Settings() or target is not None or columns is not None or out is not None
-        require(not chosen, "--model keeps its own columns and settings; of the options, only those of files go with it")
+        require(not chosen, "--model brings its own columns and settings; leave out the options that set them, and --out")
         network = Forecaster.load(find_forecast(model))
         target, inputs = network.header.target, network.header.columns
     with common.say_waiting([table or STDIN]):
@@ -117,5 +129,5 @@ def _learn(learning: Iterator[int], steps: int, out: Path | None, quiet: bool) -
             if interrupted.signal:
                 break
     if interrupted.signal:
-        output.write_line(f"stopped at step {step}; nothing is kept")
+        output.write_line(f"stopped at step {step}; nothing was saved")
         raise typer.Exit(128 + interrupted.signal)

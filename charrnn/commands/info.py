@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charrnn.commands.common import JsonFlag, ModelArgument, ModelOption, as_called, longer, pick_model
+from charrnn.commands.common import JsonFlag, ModelArgument, SameModelOption, as_called, longer, pick_model
 from charrnn.errors import CharrnnError
 from charrnn.terminal import output
 from charrnn.text.visible import make_visible
@@ -19,10 +19,12 @@ SHOWN = 100  # characters of a vocabulary to print; --json has all of them
 PLANNED = ("passes", "most_passes")  # keys of a recipe that were planned, not done
 
 
-def info(named: ModelArgument = None, model: ModelOption = None, as_json: JsonFlag = False) -> None:
-    """Say what is in a model's file.
+def info(named: ModelArgument = None, model: SameModelOption = None, as_json: JsonFlag = False) -> None:
+    """Describe a model. Shows sizes, vocabulary, losses, and the commands to repeat or continue its run.
 
-    Sizes, vocabulary, how it was trained, its figures, and how to go on with it.
+    Examples:
+    charrnn info
+    charrnn info runs/large --json
     """
     from charrnn import checkpoint
     from charrnn.run_folder import MODEL, find_model
@@ -30,14 +32,14 @@ def info(named: ModelArgument = None, model: ModelOption = None, as_json: JsonFl
     path = find_model(pick_model(named, model))
     written = checkpoint.read(path)[1]  # as it is in the file: older versions have fewer options
     if "forecast" in written:
-        raise CharrnnError(f"{path} forecasts numbers; charrnn info is about models of text")
+        raise CharrnnError(f"{path} is a forecast model; charrnn info describes models of text")
     tensors, header = checkpoint.read_model(path)
     parameters = sum(tensor.size for name, tensor in tensors.items() if name != checkpoint.RECORD_HASHES)
     folder = path.parent if path.name == MODEL else None
     origin = header.training.origin
     size = path.stat().st_size
     begin = None if origin is None else _begin_command(origin, folder)
-    resume, obstacle = (None, "nothing: it lies in no run's folder") if folder is None else _resume_command(folder)
+    resume, obstacle = (None, "not possible: it is not in a run's folder") if folder is None else _resume_command(folder)
     if as_json:
         facts = {"model": str(path), "bytes": size} | _facts(header, written, parameters=parameters)
         ways = {"command": begin, "resumable": resume is not None, "resume_command": resume, "resume_obstacle": obstacle}
@@ -45,7 +47,7 @@ def info(named: ModelArgument = None, model: ModelOption = None, as_json: JsonFl
         return
     file = f"{size:,} bytes, format {header.format}, written by charrnn {header.version}"
     rows = {"model": str(path), "file": file} | _rows(header, written, parameters=parameters)
-    rows |= {"began with": as_called(begin or "unknown"), "go on with": as_called(resume or str(obstacle))}
+    rows |= {"repeat": as_called(begin or "unknown"), "continue": as_called(resume or str(obstacle))}
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
         print(f"{name:<{width}}{make_visible(value, keep='')}")
@@ -72,16 +74,16 @@ def _rows(header: "ModelHeader", written: "Json", parameters: int) -> dict[str, 
     vocabulary = header.vocabulary[:SHOWN] + ("..." if len(header.vocabulary) > SHOWN else "")
     rows = {
         "network": config.describe(),
-        "": f"embedding {config.embedding_size}" if config.embedding_size else "one-hot characters",
+        "": f"embedding {config.embedding_size}" if config.embedding_size else "one-hot input",
         "parameters": f"{parameters:,}",
         "vocabulary": f"{config.vocabulary_size:,} characters: {vocabulary}",
     }
     if header.records:
-        rows["records"] = f"each {header.records} a sequence of its own"
+        rows["records"] = f"each {header.records} is a separate sequence"
     if metrics:
         spent = output.duration(metrics.seconds)
         epochs = "" if metrics.epochs is None else f"{output.count_epochs(metrics.epochs)}, "
-        rows["trained"] = f"{epochs}{metrics.step:,} steps, {metrics.characters:,} characters, {spent}, its best figures:"
+        rows["trained"] = f"{epochs}{metrics.step:,} steps, {metrics.characters:,} characters, {spent}; its losses:"
         figures = {"validation": metrics.validation_bits_per_character, "training": metrics.train_bits_per_character}
         rows |= {f"  {name}": f"{bits:.4f} bits per character" for name, bits in figures.items() if bits is not None}
     if header.training.recipe:
@@ -126,7 +128,7 @@ def _resume_command(folder: Path) -> tuple[str | None, str | None]:
 
     state = folder / STATE
     if not state.exists():
-        return None, f"nothing: {state} does not exist"
+        return None, f"not possible: {state} does not exist"
     try:
         header = read_state(state)[1]
         origin = header.origin
@@ -139,5 +141,5 @@ def _resume_command(folder: Path) -> tuple[str | None, str | None]:
             return f"{shlex.join([*words, STDIN])} < THE_SAME_TEXT", None
         require_there(origin, f"name it: charrnn train TEXT --resume -o {folder}")
     except CharrnnError as error:
-        return None, f"nothing: {error}"
+        return None, f"not possible: {error}"
     return shlex.join(words), None

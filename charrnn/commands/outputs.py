@@ -29,12 +29,12 @@ def require_output(flag: str, path: Path, inputs: Iterable[str | Path]) -> None:
     require(not stat.S_ISDIR(mode), f"{flag} {path} is a folder; name a file")
     if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
         return
-    require(stat.S_ISREG(mode), f"{flag} {path} is no regular file")
+    require(stat.S_ISREG(mode), f"{flag} {path} is not a regular file")
     kept = target.suffix == ".safetensors" or target.name in (HISTORY, CORPUS)
-    require(not kept, f"{flag} {path} has the name of a run's file; take another")
+    require(not kept, f"{flag} {path} has a name that is reserved for files of a run; choose another")
     folders = {Path(os.path.realpath(source)) for source in inputs if os.path.isdir(source)}
     read = any(is_same(path, source) for source in inputs) or (path.exists() and folders.intersection(target.parents))
-    require(not read, f"{flag} {path} is a file that this command reads; name another")
+    require(not read, f"{flag} {path} is an input of this command; choose another file")
 
 
 def write_output(path: Path, data: bytes) -> None:

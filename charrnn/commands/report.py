@@ -10,22 +10,26 @@ from charrnn.commands.outputs import require_output, write_output
 from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
 
-TEXT = "The text to colour: files, folders or '-'. [default: the one that the run was validated on]"
-WITH_MODEL = "Put the model into the page, to write with it there."
-OUT = "Where to write it. [default: report.html in the run's folder]"
+TEXT = "The text to colour: files, folders or '-'. [default: the validation text]"
+WITH_MODEL = "Include the model, so that readers can write with it on the page."
+OUT = "The file to write. [default: report.html in the run's folder]"
 
 
 def report(
     run: Annotated[Path | None, argument("[RUN]", help=MODEL)] = None,
     text: Annotated[list[str] | None, argument("[TEXT]...", help=TEXT)] = None,
     model: ModelOption = None,
-    out: Annotated[Path | None, option(OUT, names="-o --out", metavar="FILE")] = None,
     encoding: EncodingOption = "utf-8",
+    out: Annotated[Path | None, option(OUT, "FILE", names="-o --out", group="Output")] = None,
     with_model: Annotated[bool, option(WITH_MODEL, names="--with-model")] = False,
 ) -> None:
-    """Write one HTML file about a run to share: its curves, its samples and a text coloured by surprise.
+    """Write a report about a run, as one HTML file. It has curves, samples and a text coloured by surprisal.
 
-    The file needs no network. Of a text the first 100,000 characters are coloured.
+    The file works offline. It colours the first 100,000 characters of the text.
+
+    Examples:
+    charrnn report
+    charrnn report runs/large held-out.txt --with-model -o large.html
     """
     from charrnn.checkpoint import read_model
     from charrnn.export.html import render_box
@@ -40,7 +44,7 @@ def report(
     common.require_texts(texts, run or model, "report")
     if run is not None and is_text(run):
         words = shlex.join([str(run), *texts])
-        raise CharrnnError(f"{run} is text, not a charrnn file; name the model too: charrnn report MODEL {words}")
+        raise CharrnnError(f"{run} is a text, not a model; name the model too: charrnn report MODEL {words}")
     loaded = common.load_model(run or model)
     assert loaded.path is not None
     folder = loaded.path.parent
@@ -54,7 +58,7 @@ def report(
         else:
             advice = f"name the text to colour: charrnn report {folder} TEXT"
             corpus = find_validation_text(loaded, advice, reading.progress)
-            name = "the text that it was validated on"
+            name = "its validation text"
     print_notes(corpus.notes)
     box = render_box(*read_model(loaded.path)) if with_model else None
     try:

@@ -16,7 +16,7 @@ import typer
 
 from charrnn.commands.common import (
     ModelArgument,
-    ModelOption,
+    SameModelOption,
     is_piped,
     load_model,
     option,
@@ -24,7 +24,7 @@ from charrnn.commands.common import (
     require_extra,
     say_waiting,
 )
-from charrnn.errors import CharrnnError
+from charrnn.errors import CharrnnError, leave
 from charrnn.terminal import frame, output
 
 if TYPE_CHECKING:
@@ -36,63 +36,73 @@ if TYPE_CHECKING:
 TRIES = 20  # with --novel: most texts to write for each one asked for
 TOGETHER = 64  # most texts of a batch
 MOST_AT_ONCE = 4_000_000  # most characters of a batch
-PRIME = "Text to go on from; it is printed first. A pipe does the same."
-PRIME_LINES = "Write a text for each line of this file, after the line; '-' for standard input."
-LENGTH = "Characters to write, of a line or paragraph at most; -1 writes without end. [default: 500 or 1000]"
-TEMPERATURE = "Below 1 plainer, above 1 wilder; 0 is greedy. [default: 1]"
-NOVEL = "Only lines or paragraphs that are not in the training text; of running text, only texts without a copied passage of "
-NOVEL += "50 characters."
-JSON = "Print a JSON object for each text: its prime, the text without it, its bits per character."
-INTERACTIVE = "Write together with the model on this terminal; takes charrnn[write]."
-SUGGEST = "With --interactive: offer the N likeliest next characters, 9 at most. [default: 0]"
+PRIME = "The text to continue; it is printed first. You can also pipe it in."
+PRIME_LINES = "Continue each line of this file; '-' for standard input."
+LENGTH = "Characters to write, at most N in each line or paragraph of such a model; -1 never stops. "
+LENGTH += "[default: 500; 1000 of a line or paragraph]"
+UNTIL = "Stop a text once it has written this."
+COUNT = "Number of texts, separated by a line of dashes. [default: 1]"
+NOVEL = "Skip lines or paragraphs that are in the training text. Of other models, skip texts that copy 50 characters in a row."
+TEMPERATURE = "Below 1 is more predictable, above 1 more varied; 0 is greedy. [default: 1]"
+TOP_K = "Draw from the K most likely characters only; 0 is off. [default: 0]"
+TOP_P = "Nucleus sampling: draw from the smallest set of characters with total probability P. [default: 1]"
+JSON = "Print a JSON object for each text, with its prime and bits per character."
+INTERACTIVE = "Write together with the model, in the terminal; needs charrnn[write]."
+SUGGEST = "With --interactive: show the N most likely next characters, up to 9. [default: 0]"
 
 
 def sample(
     named: ModelArgument = None,
-    model: ModelOption = None,
-    prime: Annotated[str | None, option(PRIME, names="-p --prime")] = None,
-    prime_file: Annotated[Path | None, option("The same from a file.")] = None,
-    prime_lines: Annotated[Path | None, option(PRIME_LINES, metavar="FILE")] = None,
-    length: Annotated[int | None, option(LENGTH, names="-n --length")] = None,
-    temperature: Annotated[float, option(TEMPERATURE, names="-t --temperature")] = 1.0,
-    top_k: Annotated[int, option("Draw from the K likeliest characters only; 0 is all. [default: 0]")] = 0,
-    top_p: Annotated[float, option("Draw from the likeliest characters that reach this probability. [default: 1]")] = 1.0,
-    greedy: Annotated[bool, option("Always take the likeliest character.", names="--greedy")] = False,
-    seed: Annotated[int | None, option("Repeats a text. [default: another each time]")] = None,
-    count: Annotated[int, option("Texts to write, separated by a line of dashes. [default: 1]")] = 1,
-    until: Annotated[str | None, option("End a text after it has written this.")] = None,
+    model: SameModelOption = None,
+    prime: Annotated[str | None, option(PRIME, "TEXT", names="-p --prime")] = None,
+    prime_file: Annotated[Path | None, option("Continue the text in this file.", "FILE")] = None,
+    prime_lines: Annotated[Path | None, option(PRIME_LINES, "FILE")] = None,
+    length: Annotated[int | None, option(LENGTH, "N", names="-n --length", group="Length")] = None,
+    until: Annotated[str | None, option(UNTIL, "TEXT")] = None,
+    count: Annotated[int, option(COUNT, "N")] = 1,
+    temperature: Annotated[float, option(TEMPERATURE, "T", names="-t --temperature", group="Sampling")] = 1.0,
+    top_k: Annotated[int, option(TOP_K, "K")] = 0,
+    top_p: Annotated[float, option(TOP_P, "P")] = 1.0,
+    greedy: Annotated[bool, option("Always take the most likely character.", names="--greedy")] = False,
+    seed: Annotated[int | None, option("Random seed, to repeat a text. [default: a new one each time]", "N")] = None,
     novel: Annotated[bool, option(NOVEL, names="--novel")] = False,
-    as_json: Annotated[bool, option(JSON, names="--json")] = False,
+    as_json: Annotated[bool, option(JSON, names="--json", group="Output")] = False,
     interactive: Annotated[bool, option(INTERACTIVE, names="--interactive")] = False,
-    suggest: Annotated[int, option(SUGGEST, metavar="N")] = 0,
+    suggest: Annotated[int, option(SUGGEST, "N")] = 0,
 ) -> None:
-    """Write text with a model."""
+    """Write text with a model.
+
+    Examples:
+    charrnn sample -p "It was " -t 0.7
+    charrnn sample runs/large -n 2000 --seed 1 > text.txt
+    charrnn sample names --count 10 --novel
+    """
     from numpy.random import SeedSequence
 
     from charrnn.inference.sampler import Sampler
     from charrnn.options import require
 
     primes_given = [prime is not None, prime_file is not None, prime_lines is not None]
-    require(sum(primes_given) <= 1, "--prime, --prime-file and --prime-lines exclude each other")
-    require(length is None or length >= -1, f"--length {length} is below -1, which writes without end")
-    require(1 <= count <= 100_000, f"--count {count} is not between 1 and 100000")
+    require(sum(primes_given) <= 1, "--prime, --prime-file and --prime-lines can't be combined")
+    require(length is None or length >= -1, f"--length must be -1 (no end) or more, not {length}")
+    require(1 <= count <= 100_000, f"--count must be between 1 and 100000, not {count}")
     require(until != "", "--until is empty; name the text that ends a sample")
-    require(seed is None or seed >= 0, f"--seed {seed} is below 0")
-    require(0 <= suggest <= 9, f"--suggest {suggest} is not between 0 and 9")
-    require(interactive or not suggest, "--suggest goes with --interactive")
+    require(seed is None or seed >= 0, f"--seed must be 0 or more, not {seed}")
+    require(0 <= suggest <= 9, f"--suggest must be between 0 and 9, not {suggest}")
+    require(interactive or not suggest, "--suggest needs --interactive")
     whole = {"--count": count > 1, "--prime-lines": prime_lines is not None, "--novel": novel, "--json": as_json}
     if interactive:
         for name, given in ({"--length": length is not None, "--until": until} | whole).items():
-            require(not given, f"{name} and --interactive exclude each other: you end the text yourself")
+            require(not given, f"{name} and --interactive can't be combined: you end the text yourself")
         require_extra("prompt_toolkit", "--interactive", "write")
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, greedy=greedy)
     loaded = _load_named(named, model)
     primes = _read_primes(loaded, prime, prime_file, prime_lines)
-    require(not loaded.records or until is None, f"--until: {loaded.path} ends each {loaded.records} itself")
+    require(not loaded.records or until is None, f"--until: leave it out; {loaded.path} ends each {loaded.records} itself")
     if length == -1:  # a line-by-line model ends its lines; other models write without end
         whole |= {"--novel": novel and not loaded.records, "--json": as_json and not loaded.records}
         for name, given in whole.items():
-            require(not given, f"{name} and --length -1 exclude each other: a text without end is never whole")
+            require(not given, f"{name} and --length -1 can't be combined: the text never ends")
     if interactive:
         _write_together(loaded, primes[0], sampler=sampler, seed=seed, suggest=suggest)
     elif not loaded.records and not any(whole.values()):
@@ -187,6 +197,7 @@ def _ended_by_ctrl_c() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, lambda number, _: leave(128 + number))  # a reader may take what is left, or never
         raise typer.Exit(130) from None
 
 
@@ -266,9 +277,8 @@ class _Novelty:
             fate = f"{'is' if one else 'are'} in the training file"
         output.write_line(f"skipped {self.copied:,} {kind} that {fate}")
         if printed < asked:
-            output.write_line(
-                f"warning: {printed:,} of {asked:,}: the model repeats its text; it was asked {TRIES} times as often"
-            )
+            found = f"found {printed:,} of {asked:,} in {TRIES * asked:,} tries"
+            output.write_line(f"warning: {found}; the model mostly repeats its training text")
 
 
 def _write_together(model: "Model", prime: str, sampler: "Sampler", seed: int | None, suggest: int) -> None:
@@ -301,4 +311,4 @@ def _print_session(text: str, stdout: output.TextWriter) -> None:
     except OSError as error:
         for line in text.split("\n"):
             output.write_line(line)
-        raise CharrnnError(f"standard output can't be written: {error.strerror or error}; the text stands above", 1) from None
+        raise CharrnnError(f"standard output can't be written: {error.strerror or error}; the text is above", 1) from None

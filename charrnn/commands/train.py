@@ -23,63 +23,75 @@ if TYPE_CHECKING:
 
 STARTED = time.monotonic() - 0.1  # the start of the process: interpreter and imports have taken about 0.1 s
 
-NEWLINES = "universal reads CRLF and CR as line breaks; keep leaves them in the text. [default: universal]"
-MAX_VOCABULARY = "Learn the N most frequent characters only; the rest becomes one unknown symbol. [default: all]"
-BY_LINE = "Learn each line as a sequence of its own; whole lines are held out at random."
-BY_PARAGRAPH = "The same for paragraphs, which blank lines separate, such as conversations."
-VALIDATION = "What is held out to validate on: a fraction of the text's end, or a file. 0 trains on all. "
-VALIDATION += "[default: 0.1, and 0 of less than 1,000 characters]"
-FOR = "Train for this time (30s, 5m, 1h30m); the learning rate schedule fits it. [default: 5m]"
-LAYERS = "Stacked recurrent layers; more learn more and are slower; 0: only the softmax layer. [default: chosen]"
-HIDDEN_SIZE = "Units in each layer; twice as many take four times the work. [default: chosen]"
-SEQ_LENGTH = "Sequence length: the characters that gradients flow back through. [default: chosen]"
-BATCH_SIZE = "Sequences in a batch; more are faster per character, in fewer steps. [default: chosen]"
-DROPOUT = "Dropout rate; higher for a small text and many epochs. [default: chosen]"
-LEARNING_RATE = "Adam's highest learning rate (Muon's is four times it). [default: chosen]"
-PRECISION = "auto, float32 or bfloat16 (faster where the processor has it). [default: auto]"
-THREADS = "CPU threads; they change the speed, not the weights. [default: one for each core that it may use]"
-INIT_FROM = "Fine-tune this model: a run's folder, a model file or `english`; new characters are added to its vocabulary."
-TENSORBOARD = "Write figures and samples for TensorBoard too; takes charrnn[tensorboard]."
+ENCODING = "Encoding of the text; `bytes` makes each byte a character. [default: utf-8]"
+NEWLINES = "`universal` reads CRLF and CR as line breaks, `keep` leaves them as they are. [default: universal]"
+BY_LINE = "Make each line a separate sequence, as for a list of names. Validates on random lines."
+BY_PARAGRAPH = "Make each paragraph a separate sequence. Blank lines separate paragraphs."
+MAX_VOCABULARY = "Keep the N most frequent characters; replace the others by one unknown symbol. [default: all]"
+VALIDATION = "Held-out text to validate on: a fraction of the text, taken from its end, or a file. 0 trains on everything. "
+VALIDATION += "[default: 0.1; 0 below 1,000 characters]"
+FOR = "Train for this time, such as 30s, 5m or 1h30m. The learning rate falls to zero by its end. [default: 5m]"
+EPOCHS = "Train for N epochs instead (passes over the text)."
+STEPS = "Train for N steps instead (batches). Runs with the same seed give the same model."
+LAYERS = "Number of stacked recurrent layers; 0 leaves only the softmax layer. [default: chosen]"
+HIDDEN_SIZE = "Units in each layer. Twice as many take four times the work. [default: chosen]"
+EMBEDDING = "Size of the character embedding; 0 feeds one-hot vectors. [default: 32]"
+DROPOUT = "Dropout rate. Small texts need more. [default: chosen]"
+INIT_FROM = "Fine-tune this model: a run's name or folder, a model file, or `english`. Characters that it lacks are added."
+SEQ_LENGTH = "Sequence length: gradients flow back through N characters. [default: chosen]"
+BATCH_SIZE = "Sequences in a batch. [default: chosen]"
+LEARNING_RATE = "Peak learning rate of Adam; Muon's is four times as high. [default: chosen]"
+THREADS = "CPU threads; they change the speed, not the result. [default: one for each core]"
+PRECISION = "Floating-point format. auto takes bfloat16 where the hardware is fast at it. [default: auto]"
+OUT = "The run's folder, for the model and its checkpoint. [default: runs/NAME, after the text]"
+RESUME = "Continue the run in that folder, or the newest run."
+TENSORBOARD = "Also write logs for TensorBoard; needs charrnn[tensorboard]."
 
 
 def train(
     corpus: Annotated[list[str] | None, argument("[CORPUS]...", help=common.TEXTS)] = None,
-    encoding: Annotated[str, option("The text's encoding; bytes takes each byte for a character. [default: utf-8]")] = "utf-8",
-    newlines: Annotated[str, option(NEWLINES)] = "universal",
-    max_vocabulary: Annotated[int | None, option(MAX_VOCABULARY, metavar="N")] = None,
+    encoding: Annotated[str, option(ENCODING, "NAME", group="Data")] = "utf-8",
+    newlines: Annotated[str, option(NEWLINES, "universal|keep")] = "universal",
     by_line: Annotated[bool, option(BY_LINE, names="--by-line")] = False,
     by_paragraph: Annotated[bool, option(BY_PARAGRAPH, names="--by-paragraph")] = False,
-    validation: Annotated[str | None, option(VALIDATION, metavar="FRACTION|FILE")] = None,
-    for_: Annotated[str | None, option(FOR, names="--for", metavar="TIME")] = None,
-    epochs: Annotated[float | None, option("Train for N epochs, passes over the text, instead.", metavar="N")] = None,
-    steps: Annotated[int | None, option("Train for N steps instead; with one seed, runs repeat exactly.", metavar="N")] = None,
+    max_vocabulary: Annotated[int | None, option(MAX_VOCABULARY, "N")] = None,
+    validation: Annotated[str | None, option(VALIDATION, "FRACTION|FILE")] = None,
+    for_: Annotated[str | None, option(FOR, "TIME", names="--for", group="Length")] = None,
+    epochs: Annotated[float | None, option(EPOCHS, "N")] = None,
+    steps: Annotated[int | None, option(STEPS, "N")] = None,
     cell: CellOption = "lstm",
-    layers: Annotated[int | None, option(LAYERS)] = None,
-    hidden_size: Annotated[int | None, option(HIDDEN_SIZE)] = None,
-    embedding: Annotated[int | None, option("Size of the character embedding; 0: one-hot vectors. [default: 32]")] = None,
-    seq_length: Annotated[int | None, option(SEQ_LENGTH)] = None,
-    batch_size: Annotated[int | None, option(BATCH_SIZE)] = None,
-    dropout: Annotated[float | None, option(DROPOUT)] = None,
-    learning_rate: Annotated[float | None, option(LEARNING_RATE)] = None,
+    layers: Annotated[int | None, option(LAYERS, "N")] = None,
+    hidden_size: Annotated[int | None, option(HIDDEN_SIZE, "N")] = None,
+    embedding: Annotated[int | None, option(EMBEDDING, "N")] = None,
+    dropout: Annotated[float | None, option(DROPOUT, "RATE")] = None,
+    init_from: Annotated[Path | None, option(INIT_FROM, "MODEL", complete=common.complete_model)] = None,
+    seq_length: Annotated[int | None, option(SEQ_LENGTH, "N", group="Optimization")] = None,
+    batch_size: Annotated[int | None, option(BATCH_SIZE, "N")] = None,
+    learning_rate: Annotated[float | None, option(LEARNING_RATE, "RATE")] = None,
     seed: SeedOption = 0,
-    threads: Annotated[int | None, option(THREADS, metavar="N")] = None,
-    device: Annotated[str, option("auto, cpu, cuda or mps. [default: auto]")] = "auto",
-    precision: Annotated[str, option(PRECISION)] = "auto",
-    out: Annotated[Path | None, option("The run's folder. [default: runs/NAME after the corpus]", names="-o --out")] = None,
-    resume: Annotated[bool, option("Continue the run in that folder where it stopped.", names="--resume")] = False,
-    force: Annotated[bool, option("Start anew in that folder; the run in it is replaced.", names="--force")] = False,
-    init_from: Annotated[Path | None, option(INIT_FROM, metavar="MODEL", complete=common.complete_model)] = None,
+    threads: Annotated[int | None, option(THREADS, "N")] = None,
+    device: Annotated[str, option("Device to train on. [default: auto]", "auto|cpu|cuda|mps")] = "auto",
+    precision: Annotated[str, option(PRECISION, "auto|float32|bfloat16")] = "auto",
+    out: Annotated[Path | None, option(OUT, "FOLDER", names="-o --out", group="Output")] = None,
+    resume: Annotated[bool, option(RESUME, names="--resume")] = False,
+    force: Annotated[bool, option("Start again in that folder and replace the run in it.", names="--force")] = False,
     tensorboard: Annotated[bool, option(TENSORBOARD, names="--tensorboard")] = False,
-    quiet: Annotated[bool, option("Print nothing but errors.", names="-q --quiet")] = False,
+    quiet: Annotated[bool, option("Print errors only.", names="-q --quiet")] = False,
 ) -> None:
-    """Learn a text and keep the best model by validation loss.
+    """Train a model on a text. The model with the lowest validation loss is saved.
 
     Whatever you leave out is chosen for you, from the size of your text, the time you allow and a quick speed test.
+
+    Examples:
+    charrnn train corpus.txt
+    charrnn train corpus.txt --for 1h --hidden-size 512 -o runs/large
+    charrnn train names.txt --by-line --epochs 20
+    charrnn train letters.txt --init-from english --for 2m
     """
     from charrnn.options import Options, parse_duration, require
     from charrnn.run_folder import find_model
 
-    require(not (by_line and by_paragraph), "--by-line and --by-paragraph exclude each other")
+    require(not (by_line and by_paragraph), "--by-line and --by-paragraph can't be combined")
     held_out: str | float | None = validation
     if validation is not None:
         with contextlib.suppress(ValueError):  # it is a file
@@ -96,7 +108,7 @@ def train(
     sources = list(corpus or []) if resume else common.require_sources(corpus)
     if resume:
         same = (options, init_from, force) == (begin, None, False)
-        require(same, "--resume keeps the run's own options; only --for, --epochs, --steps, --device and --threads go with it")
+        require(same, "--resume keeps the run's own options; only --for, --epochs, --steps, --device and --threads can change")
     common.require_texts(sources, None, "train")
     if tensorboard:
         common.require_extra("tensorboard", "--tensorboard", "tensorboard")
@@ -168,7 +180,7 @@ def _open_run(request: Request, group: distributed.Group, quiet: bool) -> "Run":
                 begun, request.sources, device=options.device, threads=options.threads, watch=reading.progress, group=group
             )
             if not request.resume:
-                run.notes.insert(0, f"this job goes on from step {run.step:,} of {begun}")
+                run.notes.insert(0, f"this job continues from step {run.step:,} of {begun}")
         else:
             run = Run.create(
                 request.sources, options, out=out, init_from=init_from, force=force, watch=reading.progress, group=group
@@ -243,13 +255,13 @@ def _print_end(run: "Run", signal: int, idle: bool, quiet: bool) -> None:
     resume = f"train {'- ' if piped else ''}--resume {longer}-o {name}"
     terminal = not quiet and output.on_terminal()
     if longer and idle:
-        begin = f"nothing to train: {name} has that length already; {longer.split()[0]} counts from the beginning"
+        begin = f"nothing to train: {name} has reached that length; {longer.split()[0]} counts from the beginning"
         output.write_line(common.as_called(f"{begin}: charrnn {resume}"))
     advice = f"; continue with: charrnn {resume}" if signal else f"; write with: charrnn sample -m {name}"
     output.write_line(common.as_called(f"saved in {run.folder.path}{'' if terminal else advice}"))
     if not terminal:
         return
-    commands = [(resume, "train on" + (", with the same text piped in" if piped else ""))]
+    commands = [(resume, "continue training" + (", with the same text piped in" if piped else ""))]
     if run.step:
         commands = [(f"sample -m {name}", "write"), (f"eval TEXT -m {name}", "score a text"), *commands]
     commands = [(common.as_called(f"  charrnn {command}"), what) for command, what in commands]

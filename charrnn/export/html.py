@@ -36,7 +36,7 @@ def require_page(header: ModelHeader) -> None:
     """Raise CharrnnError (status 1) if a model can't be exported as a page."""
     config = header.config
     if config.num_layers and config.cell not in CELLS:
-        raise CharrnnError(f"pages run the cells {', '.join(CELLS)}, not {config.cell}", 1)
+        raise CharrnnError(f"a web page can't run the cell {config.cell}, only {', '.join(CELLS)}", 1)
     size = sum(math.prod(shape) + 4 * shape[0] for shape in config.shapes().values()) * 4 / 3
     if size > LARGEST:
         limit = f"more than the {LARGEST / 1e6:,.0f} MB that browsers open easily"
@@ -68,10 +68,10 @@ def render_page(tensors: Tensors, header: ModelHeader, title: str = "", about: s
     Raises: CharrnnError (status 1) if the model can't be exported as a page.
     """
     config = header.config
-    layers = f"{config.num_layers} × {config.hidden_size} {config.cell.upper()}" if config.num_layers else "softmax alone"
+    layers = f"{config.num_layers} × {config.hidden_size} {config.cell.upper()}" if config.num_layers else "softmax layer alone"
     figures = [layers, f"{config.vocabulary_size:,} characters"]
     if bits is not None:
-        figures.append(f"{bits:.2f} bits per character on text that it has not seen")
+        figures.append(f"{bits:.2f} bits per character on held-out text")
     values = render_box(tensors, header) | {
         "title": escape(title or "A model that writes"),
         "about": f'<p dir="auto">{escape(about)}</p>' if about else "",

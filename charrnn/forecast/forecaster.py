@@ -55,15 +55,15 @@ class Settings:
             value, least = getattr(self, name), int(name != "num_layers")
             if not least <= value <= most:
                 flag = self.KEYS.get(name, name).replace("_", "-")
-                raise CharrnnError(f"--{flag} {value} is not between {least} and {most}")
+                raise CharrnnError(f"--{flag} must be between {least} and {most}, not {value}")
         if self.cell not in CELLS:
             raise CharrnnError(f"--cell must be {one_of(tuple(CELLS))}, not {self.cell!r}")
         if not 0 < self.learning_rate <= 10:
-            raise CharrnnError(f"--learning-rate {self.learning_rate} is not in (0, 10]")
+            raise CharrnnError(f"--learning-rate must be above 0 and at most 10, not {self.learning_rate}")
         if not 0 <= self.validation < 1:
-            raise CharrnnError(f"--validation {self.validation:g} is not at least 0 and below 1")
+            raise CharrnnError(f"--validation must be at least 0 and below 1, not {self.validation:g}")
         if not 0 <= self.seed < 2**63:
-            raise CharrnnError(f"--seed {self.seed} is not between 0 and {2**63 - 1}")
+            raise CharrnnError(f"--seed must be between 0 and {2**63 - 1}, not {self.seed}")
 
     def training_rows(self, rows: int) -> int:
         """The number of training rows, which are the first of `rows` rows."""
@@ -106,7 +106,7 @@ class Scores:
         if not self.rmse < self.naive_rmse:
             return "the network is no better than the naive forecast"
         gain = f"the network's RMSE is {1 - self.rmse / self.naive_rmse:.1%} below that of the naive forecast"
-        return gain if self.sureness >= SURE else gain + ", no more than chance may give"
+        return gain if self.sureness >= SURE else gain + ", which may be chance"
 
 
 class Forecaster(nn.Module):
@@ -135,12 +135,12 @@ class Forecaster(nn.Module):
         training = settings.training_rows(len(series))
         windows = settings.window + settings.horizon - 1
         if training <= windows or (settings.validation and len(series) == training):
-            need = f"a window of {settings.window} and a horizon of {settings.horizon} take at least {windows + 1}"
+            need = f"a window of {settings.window} and a horizon of {settings.horizon} need at least {windows + 1}"
             found = f"{need} to learn from, and {len(series) - training} are held out"
             raise CharrnnError(f"too few rows ({len(series)}): {found}")
         rows = _scored(series, settings, first=0, end=training)
         if not len(rows):
-            raise CharrnnError(f"the {training} training rows hold no value of {series.target_name} to learn")
+            raise CharrnnError(f"column {series.target_name} has no values in the {training} training rows")
         values = np.column_stack([series.inputs, series.target])[:training]
         low, high = values.min(0), values.max(0)
         constant = high - low <= 1e-12 * np.maximum(np.abs(low), np.abs(high))  # up to rounding
@@ -191,7 +191,7 @@ class Forecaster(nn.Module):
             nn.utils.clip_grad_norm_(self.parameters(), CLIP)
             optimizer.step(step, rate=settings.learning_rate, muon_rate=0.0)
             if not math.isfinite(loss.item()):
-                raise CharrnnError(f"the loss diverged at step {step}; take a smaller --learning-rate", 1)
+                raise CharrnnError(f"the loss diverged at step {step}; use a smaller --learning-rate", 1)
             with torch.no_grad():
                 found = functional.mse_loss(self(check_x), check_y).item() if len(check_y) else math.nan
             if not found >= best:  # true for NaN: the last step is then kept

@@ -130,9 +130,9 @@ def _fault(cell: str, other: float | None) -> str:
     except ValueError:
         pass
     if other is not None:
-        return f"{cell[:40]!r} is no number; write {other:.15g}"
+        return f"{cell[:40]!r} is not a number; write {other:.15g}"
     hint = "; write the number alone, or choose other columns with --columns and --target" if AMOUNT.fullmatch(cell) else ""
-    return f"{cell[:40]!r} is no number{hint}"
+    return f"{cell[:40]!r} is not a number{hint}"
 
 
 def _compare_units(cells: Sequence[str], found: Sequence[re.Match[str] | None], values: list[float | None]) -> tuple[int, str]:
@@ -146,7 +146,7 @@ def _compare_units(cells: Sequence[str], found: Sequence[re.Match[str] | None], 
     if len(rows) < 2:
         return 0, ""
     first, row = list(rows.values())[:2]
-    return row, f"{cells[row]!r} has another unit than {cells[first]!r} above it"
+    return row, f"{cells[row]!r} has a different unit from {cells[first]!r} above it"
 
 
 def _note(cells: Sequence[str], values: list[float | None]) -> str:

@@ -67,12 +67,12 @@ def read_series(
     numbers, dates = _read_columns(cells, names)
     when = next((j for j, readings in enumerate(dates) if readings), None)
     neither = [name for j, name in enumerate(names) if not numbers[j].is_numeric and not dates[j] and columns is None]
-    notes += [f"column {name} holds no numbers and is left out" for name in neither]
+    notes += [f"column {name} has no numbers and is skipped" for name in neither]
     if when is not None:
         _require_order(dates[when], name=names[when], cells=cells[when], lines=lines, reverse=reverse)
     usable = [j for j in range(len(names)) if numbers[j].is_numeric and not dates[j]]
     if not usable:
-        raise CharrnnError("the table holds no column of numbers")
+        raise CharrnnError("the table has no column of numbers")
     inputs = usable if columns is None else list(dict.fromkeys(_find(name, names, option="--columns") for name in columns))
     goal = usable[-1] if target is None else _find(target, names, option="--target")
     used = [*inputs, goal]
@@ -81,10 +81,10 @@ def read_series(
     notes += [f"column {names[j]}: {numbers[j].note}" for j in dict.fromkeys(used) if numbers[j].note]
     filled, missing, start = _carry_on(np.array([numbers[j].values for j in used], dtype=np.float64).T)
     if start:
-        notes.append(f"rows left out at the start, where not every column has a value yet: {start}")
+        notes.append(f"rows skipped at the start, where some column has no value yet: {start}")
     gaps = {names[j]: f"{count} in {names[j]}" for j, count in zip(used, missing[start:].sum(0), strict=True) if count}
     if gaps:
-        notes.append(f"missing values: {', '.join(gaps.values())}; the last value before each is carried on")
+        notes.append(f"missing values: {', '.join(gaps.values())}; each is replaced by the value before it")
     moments = [str(line) for line in lines] if when is None else list(cells[when])
     return Series(
         columns=[names[j] for j in inputs],
@@ -145,7 +145,7 @@ def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int
         count = _header_rows(table)
         if count > 1:
             where = f"line {numbers[1]}" if count == 2 else f"lines {numbers[1]} to {numbers[count - 1]}"
-            notes.append(f"{where}: no numbers; left out as part of the header")
+            notes.append(f"{where}: no numbers; skipped as part of the header")
         table, numbers = table[count:], numbers[count:]
     else:
         above = [line for number, line in lines if number < numbers[0]]
@@ -153,7 +153,7 @@ def _parse(text: str, source: str) -> tuple[list[list[str]], list[str], list[int
         if len(said) == width and all(said) and not any(map(is_plain, said)):
             names = said
     if not table:
-        raise CharrnnError(f"{source} holds the names of columns and no rows")
+        raise CharrnnError(f"{source} has column names but no rows")
     return table, names, numbers, notes
 
 
@@ -216,7 +216,7 @@ def _require_order(
             return
         falls = falls or not (steps > 0).any()
         breaks.append(rows[1:][steps < 0][0])
-    order = f"are in no order (line {lines[breaks[0]]}: {cells[breaks[0]]}); sort the rows"
+    order = f"are not in order (line {lines[breaks[0]]}: {cells[breaks[0]]}); sort the rows"
     if falls:
         order = "run from old to new; leave --reverse out" if reverse else "run from new to old; add --reverse"
     raise CharrnnError(f"the dates in column {name} {order}")
@@ -225,7 +225,7 @@ def _require_order(
 def _require_numbers(numbers: Numbers, name: str, cells: Sequence[str], lines: list[int]) -> None:
     """Raise CharrnnError unless the column has only numbers."""
     if not numbers.is_numeric:
-        raise CharrnnError(f"column {name} holds no numbers (line {lines[0]}: {cells[0]!r})")
+        raise CharrnnError(f"column {name} has no numbers (line {lines[0]}: {cells[0]!r})")
     if numbers.fault:
         raise CharrnnError(f"line {lines[numbers.row]}, column {name}: {numbers.fault}")
 
@@ -241,7 +241,7 @@ def _find(name: str, names: list[str], option: str) -> int:
     if name.isdecimal() and 1 <= int(name[:9]) <= len(names):
         return int(name) - 1
     more = ", ..." if len(names) > 20 else ""
-    raise CharrnnError(f"{option} {name}: there is no such column; there are {', '.join(names[:20])}{more}")
+    raise CharrnnError(f"{option} {name}: no such column; the columns are {', '.join(names[:20])}{more}")
 
 
 def _carry_on(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

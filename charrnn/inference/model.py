@@ -99,7 +99,7 @@ class Model:
         for form, known in forms.items():
             if 2 * self._is_unknown(unicodedata.normalize(form, text)).sum() < unknown:
                 cure = f"convert the text: uconv -x any-{form.lower()}"
-                return [f"the model has learned {known} characters (Unicode's {form}); {cure}"]
+                return [f"the model was trained on {known} characters (Unicode's {form}); {cure}"]
         return []
 
     def generate(
@@ -177,7 +177,7 @@ class Model:
         separator = SEPARATORS[self.records] if self.records else ""
         for prime in primes if self.records else ():
             if separator in prime or prime.startswith("\n"):
-                raise CharrnnError(f"the prime {prime!r} is more than the beginning of one {self.records}")
+                raise CharrnnError(f"the prime {prime!r} is not the beginning of one {self.records}")
         end = self.vocabulary.encode(separator or until)[:, None]  # (E, 1)
         last = np.full((len(end), len(primes)), -1)  # (E, B) last characters of each text
         if len(separator) > 1:  # the prime may end with the separator's first character

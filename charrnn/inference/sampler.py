@@ -21,11 +21,11 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise CharrnnError(f"temperature {self.temperature} is not a number of 0 or more")
+            raise CharrnnError(f"temperature must be 0 or more, not {self.temperature}")
         if self.top_k < 0:
-            raise CharrnnError(f"top-k {self.top_k} is not 0 (all) or more")
+            raise CharrnnError(f"top-k must be 0 (off) or more, not {self.top_k}")
         if not 0 < self.top_p <= 1:
-            raise CharrnnError(f"top-p {self.top_p} is not above 0 and at most 1")
+            raise CharrnnError(f"top-p must be above 0 and at most 1, not {self.top_p}")
 
     def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Gumbel noise times the temperature, for `draw`. Splitting the noise into several calls gives the same numbers."""

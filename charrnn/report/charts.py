@@ -111,7 +111,7 @@ def draw_curves(title: str, lines: Mapping[str, Sequence[Point]], y_name: str, t
 def draw_reliability(bins: Sequence[tuple[int, float, float]], error: float) -> str:
     """Draw a reliability diagram: fraction of right guesses over their probability. `bins`: (count, probability, fraction)."""
     chart = Chart("Calibration", (0.0, 0.0), (1.0, 1.0), 330)
-    chart.axes("probability of the top guess", "how often it was right", percent=True)
+    chart.axes("probability of the top guess", "how often it is right", percent=True)
     chart.path("ideal", [(0.0, 0.0), (1.0, 1.0)])
     most = max(count for count, *_ in bins) or 1
     width = (chart.x(1.0) - chart.x(0.0)) / len(bins)

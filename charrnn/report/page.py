@@ -80,10 +80,12 @@ def render_page(
         "title": escape((model.path.parent.resolve().name if model.path is not None else "") or "a model"),
         "version": escape(__version__),
         "about": escape(f"On {about} of {name}."),
-        "cut": "" if coloured == len(text) else f" Coloured are the first {coloured:,} characters, which fit into the page.",
+        "cut": ""
+        if coloured == len(text)
+        else f" Only the first {coloured:,} characters are coloured, to keep the file small.",
         "surprises": "".join(_render_surprise(surprise, model, coloured) for surprise in top.found()),
-        "network": _render_configuration("The network", _list_network(model)),
-        "training": _render_configuration("Its training", _list_training(model, history)),
+        "network": _render_configuration("Model", _list_network(model)),
+        "training": _render_configuration("Training", _list_training(model, history)),
         "facts": json.dumps(facts, ensure_ascii=True).replace("<", "\\u003c"),
         "packed": packed,
         "light": _render_colours("ffffff", first=1.0, last=0.12),
@@ -123,11 +125,11 @@ def _render_colours(paper: str, first: float, last: float) -> str:
 
 def _render_head(model: Model, scored: Score) -> dict[str, str]:
     config = model.header.config
-    layers = f"{config.num_layers} × {config.hidden_size} {config.cell.upper()}" if config.num_layers else "softmax alone"
+    layers = f"{config.num_layers} × {config.hidden_size} {config.cell.upper()}" if config.num_layers else "softmax layer alone"
     figures = {"bits per character": f"{scored.bits_per_character:.3f}", "perplexity": f"{scored.perplexity:.3f}"}
-    figures |= {"of the top guesses right": f"{scored.accuracy:.1%}", "characters": f"{scored.characters:,}"}
+    figures |= {"accuracy of the top guess": f"{scored.accuracy:.1%}", "characters": f"{scored.characters:,}"}
     if scored.unknown_characters:
-        figures["of them unknown"] = f"{scored.unknown_characters:,}"
+        figures["unknown characters"] = f"{scored.unknown_characters:,}"
     if scored.each is not None:
         figures[f"bits per {model.records}"] = f"{scored.to_dict()[f'bits_per_{model.records}']:.2f}"
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in figures.items())
@@ -176,7 +178,7 @@ def _render_samples(history: Sequence[Metrics]) -> dict[str, str]:
         return {}
     chosen = {round(place) - 1 for place in np.geomspace(1, len(cards), SAMPLES)}  # a network changes most at first
     shown, rest = ("".join(card for k, card in enumerate(cards) if (k in chosen) == want) for want in (True, False))
-    more = f'<details><summary>The others</summary><ol class="samples">{rest}</ol></details>' if rest else ""
+    more = f'<details><summary>More samples</summary><ol class="samples">{rest}</ol></details>' if rest else ""
     return {"samples": shown, "others": more}
 
 
@@ -186,7 +188,7 @@ def _render_surprise(surprise: Surprise, model: Model, coloured: int) -> str:
     names = NAMES if unknown is None else NAMES | {model.vocabulary.characters[unknown]: "any other"}
     guesses = ", ".join(f"{names.get(c) or f'“{show(c)}”'} {percent(p)}" for c, p in surprise.guesses[:3])
     disabled = "" if surprise.place < coloured else " disabled"
-    said = f"expected {guesses}" if guesses else "unknown to the model"
+    said = f"expected {guesses}" if guesses else "not in the vocabulary"
     before, after = (escape(make_visible(part, signs=LINE_SIGNS)) for part in (surprise.before[-14:], surprise.after[:12]))
     character = escape(show(surprise.character))
     return (
@@ -220,12 +222,12 @@ def _list_network(model: Model) -> dict[str, Value]:
     return {
         "cell": config.cell,
         "layers": config.num_layers,
-        "units in each": config.hidden_size,
+        "hidden size": config.hidden_size,
         "embedding": config.embedding_size or "one-hot",
         "residual": config.residual,
         "vocabulary": len(model.vocabulary),
         "weights": sum(math.prod(shape) for shape in config.shapes().values()),
-        "each sequence": model.records or "the whole text",
+        "sequences": f"each {model.records}" if model.records else "the whole text",
     }
 
 
@@ -241,9 +243,9 @@ def _list_training(model: Model, history: Sequence[Metrics]) -> dict[str, Value]
         figures = to_json(recipe).items()
         rows |= {key.replace("_", " "): value for key, value in figures if key not in said and value is not None}
     if origin is not None and (held_out := origin.options.validation) is not None:
-        rows["held out"] = os.path.basename(held_out) if isinstance(held_out, str) else f"{held_out:.0%}"
+        rows["validation"] = os.path.basename(held_out) if isinstance(held_out, str) else f"{held_out:.0%}"
     if metrics is not None:
-        rows |= {"steps of this model": metrics.step, "characters read": metrics.characters}
+        rows |= {"steps": metrics.step, "characters read": metrics.characters}
         if metrics.epochs is not None:
             rows["epochs"] = metrics.epochs
         rows["train bits per character"] = f"{metrics.train_bits_per_character:.4f}"

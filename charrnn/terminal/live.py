@@ -32,7 +32,7 @@ WHY = {  # why a run ended: text before and after "N epochs (...)"
     "steps": ("done after", ""),
     "time": ("time is up after", ""),
     "max epochs": ("stopped after", ", to avoid overfitting"),
-    "memorized": ("stopped after", ": the text is memorized"),
+    "memorized": ("stopped after", ": the text is memorised"),
     "interrupted": ("interrupted after", ""),
 }
 
@@ -96,12 +96,12 @@ class TrainingDisplay:
         if isinstance(event, Validation):
             self._show_validation(event)
         elif isinstance(event, Setback):
-            begin = f"the loss diverged at step {event.reached:,}: the run goes on from step {event.step:,}"
+            begin = f"the loss diverged at step {event.reached:,}: the run continues from step {event.step:,}"
             self.note(f"{begin} with the learning rate {event.learning_rate:g}")
         elif isinstance(event, Replan):
             what = f"model: {event.recipe.describe()}"
             pace = f"{1 / event.ratio:.2g} times slower" if event.ratio < 1 else f"{event.ratio:.2g} times faster"
-            self.note(f"training is {pace} than the speed test said: the run begins again in the rest of its time; {what}")
+            self.note(f"training is {pace} than the speed test said: the run starts again with the time that is left; {what}")
             self.train = Line()
         elif isinstance(event, Sample):
             self._set_sample(event.step, event.text)

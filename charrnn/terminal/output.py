@@ -125,7 +125,7 @@ def print_forecast(figures: Mapping[str, Any], rows_scored: str) -> None:
             rows.append([label, round_number(figures[f"{scale}{name}"]), round_number(figures[f"{scale}naive_{name}"])])
         verdict = f"Over {figures['scored_rows']:,} {rows_scored} {figures['verdict']}."
     else:
-        verdict = "There are no rows to score, so nothing says how good this is."
+        verdict = "There are no rows to score, so the error is unknown."
     print_table([*rows, ["next", round_number(figures["forecast"]), round_number(figures["naive_forecast"])]])
     print(verdict)
 

@@ -84,7 +84,7 @@ class Decoder:
             return
         if wide := guess_wide_encoding(head):
             raise WrongHeadError(f"{name} is {wide} without a byte-order mark", f"--encoding {wide} reads it", wide)
-        cure = "for its bytes as they are, --encoding bytes"
+        cure = "to learn its bytes: --encoding bytes"
         raise WrongHeadError(f"{name} holds NUL bytes, so it is not text", cure, "bytes")
 
     def decode(self, blocks: Iterator[bytes], name: str) -> Iterator[str]:
@@ -131,7 +131,7 @@ def find_codec(encoding: str) -> codecs.CodecInfo:
     except (LookupError, ValueError) as error:  # ValueError: a name with a NUL or a lone surrogate in it
         if "not a text encoding" in str(error):
             raise CharrnnError(f"{encoding} is not an encoding of text") from None
-        raise CharrnnError(f"unknown encoding {encoding!r}; Python's names are meant, such as utf-8 or latin-1") from None
+        raise CharrnnError(f"unknown encoding {encoding!r}; use one of Python's names, such as utf-8 or latin-1") from None
     if codec.incrementaldecoder is None or codec.name in ("idna", "punycode", "undefined"):
         raise CharrnnError(f"{encoding} is not an encoding of running text")
     return codec

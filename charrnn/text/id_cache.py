@@ -96,7 +96,7 @@ class IdWriter:
                 os.replace(self._file.name, path)
             corpus.path = path
             prune()
-            corpus.notes = [f"the text's ids are kept in {path} for the next run, {self._file.tell() / 1e6:,.0f} MB"]
+            corpus.notes = [f"the text is cached for the next run in {path}, {self._file.tell() / 1e6:,.0f} MB"]
         self._file = io.BytesIO()  # the corpus now owns the file
         return corpus
 
@@ -186,8 +186,8 @@ class Stored:
         pieces = (os.pread(self.file.fileno(), min(step, end - at), at) for at in range(begin, end, step))
         read = b"".join(pieces)
         if len(read) < end - begin:
-            cure = "run the command again, a training with --resume"
-            raise CharrnnError(f"the ids of the text in {cache_folder()} were cut short while they were read; {cure}", 1)
+            cure = "run the command again, `train` with --resume"
+            raise CharrnnError(f"the ids of the text in {cache_folder()} was truncated while it was read; {cure}", 1)
         return np.frombuffer(read, self.width)
 
     def __del__(self) -> None:
@@ -203,7 +203,7 @@ def cache_folder() -> Path:
     """The cache folder. Raises: CharrnnError if the environment does not give an absolute path."""
     folder = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
     if not folder.is_absolute():
-        raise CharrnnError("nowhere to keep the ids of a long text: set XDG_CACHE_HOME to a folder, as an absolute path")
+        raise CharrnnError("a long text can't be cached: set XDG_CACHE_HOME to the absolute path of a folder")
     return folder / "charrnn"
 
 
@@ -242,8 +242,8 @@ def _storing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = f"the ids of this long text can't be kept in {cache_folder()}: {error.strerror or error}"
-        cure = "set XDG_CACHE_HOME to a folder with room for as many bytes as the text has"
+        what = f"this long text can't be cached in {cache_folder()}: {error.strerror or error}"
+        cure = "set XDG_CACHE_HOME to a folder with as much free space as the text takes"
         raise CharrnnError(f"{what}; {cure}", 1) from None
 
 

@@ -59,9 +59,10 @@ def read_corpus(
     if (corpus := reader.find()) is None:
         corpus = reader.read()
     if not len(corpus):
-        raise CharrnnError(f"no text in {', '.join(map(str, sources))}: it is empty")
+        named = ["standard input" if source == STDIN else str(source) for source in sources]
+        raise CharrnnError(f"no text in {', '.join(named)}: it is empty")
     if skipped := [file.name for file in reader.files if not file.is_text]:
-        reader.notes.append(f"passed over what is not {encoding} text: {shorten(skipped)}")
+        reader.notes.append(f"skipped files that are not {encoding} text: {shorten(skipped)}")
     corpus.notes = reader.notes + reader.decoder.note() + corpus.notes
     names = [file.name if file.name == STDIN else os.path.abspath(file.name) for file in reader.files]
     corpus.files = [SourceFile(name, bytes=file.size, hash=file.hash) for name, file in zip(names, reader.files, strict=True)]
@@ -106,7 +107,7 @@ class _Reader:
         self.total = None if None in sizes else sum(size or 0 for size in sizes)
         self.done = 0  # bytes
         self.watch = watch
-        self.notes = [f"passed over what charrnn has written in {shorten(runs)}"] if runs else []
+        self.notes = [f"skipped what charrnn has written in {shorten(runs)}"] if runs else []
         self.stem: Path | None = None  # path in the cache, without the hash; None: don't cache
         if self.total is not None and (self.total >= id_cache.IN_MEMORY or any(file.compressed for file in self.files)):
             with contextlib.suppress(CharrnnError):  # no cache folder: an error only if the text is long, later
@@ -123,7 +124,7 @@ class _Reader:
         with _reading(str(path)):
             if path.exists():
                 if (found := id_cache.load(path)) is None:
-                    self.notes.append(f"{path} was damaged and is made anew")
+                    self.notes.append(f"{path} was damaged and is rebuilt")
                 elif all(self.files[i].lenient for i in found[1]):  # a file named by the user must be text
                     for i in found[1]:
                         self.files[i].is_text = False
@@ -197,10 +198,10 @@ def _find_files(sources: Sequence[str | Path]) -> tuple[list[tuple[str, bool]], 
         files, below = _walk(Path(source))
         runs += below
         if not files and below:
-            cure = f"to go on with one: charrnn train --resume -o {shlex.quote(below[0])}"
-            raise CharrnnError(f"{source} holds runs of charrnn, but no text; {cure}")
+            cure = f"to continue one: charrnn train --resume -o {shlex.quote(below[0])}"
+            raise CharrnnError(f"{source} has runs of charrnn, but no text; {cure}")
         if not files:
-            raise CharrnnError(f"{source} is a folder without files; name one that holds text")
+            raise CharrnnError(f"{source} is a folder without files; name one with text")
         found += [(str(file), True) for file in sorted(files)]
     return found, runs
 
@@ -269,7 +270,7 @@ def _unpack(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
         try:
             import zstandard
         except ImportError:
-            raise CharrnnError(f"{name}: to read zstd takes charrnn[zstd] (pip install zstandard)") from None
+            raise CharrnnError(f"{name}: a .zst file needs zstandard: pip install 'charrnn[zstd]'") from None
         begin, damaged = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj, zstandard.ZstdError
     archive = None
     unpacked = bytearray()
@@ -290,10 +291,10 @@ def _unpack(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
     except damaged as error:
         if "too much memory" in str(error):
             cure = f"a window of more than {WINDOW >> 20} MB; unpack it first: zstd -d --long=31 {shlex.quote(name)}"
-            raise CharrnnError(f"{name} takes too much memory to unpack, {cure}") from None
-        raise CharrnnError(f"{name} is damaged, or no such archive: {error}") from None
+            raise CharrnnError(f"{name} needs too much memory to unpack, {cure}") from None
+        raise CharrnnError(f"{name} is damaged, or not such an archive: {error}") from None
     if archive is not None:
-        raise CharrnnError(f"{name} is cut short: its archive has no end")
+        raise CharrnnError(f"{name} is truncated: its archive has no end")
     if unpacked:
         yield bytes(unpacked)
     yield b""
@@ -310,7 +311,7 @@ def _blocks(name: str, count: Callable[[int], None], hashes: list[bytes]) -> Ite
         while block:
             block = file.read(id_cache.BLOCK)
             if _stamp(file) != before:
-                raise CharrnnError(f"{name} has changed while it was read; train on a copy that stays as it is")
+                raise CharrnnError(f"{name} changed while it was read; train on a copy of it")
             if block:
                 hashes.append(hashlib.sha256(block).digest())
             count(len(block))

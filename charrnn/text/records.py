@@ -53,12 +53,12 @@ def split(text: str, kind: str) -> tuple[list[str], list[str]]:
     notes = []
     if "\r\n" in text:
         text = text.replace("\r\n", "\n")
-        notes.append("its line ends of two characters (CRLF) are read as one line break each")
+        notes.append("its line ends of two characters (CRLF) are read as single line breaks")
     text = text.strip("\n") if kind == "paragraph" else text.removesuffix("\n")
     pieces = text.split("\n") if kind == "line" else re.split(r"\n(?:[ \t]*\n)+", text)
     records = [piece for piece in pieces if piece.strip()]
     if kind == "line" and len(records) < len(pieces):
-        notes.append(f"{len(pieces) - len(records):,} of its {len(pieces):,} lines are empty and left out")
+        notes.append(f"skipped {len(pieces) - len(records):,} of its {len(pieces):,} lines, which are empty")
     return records, notes
 
 

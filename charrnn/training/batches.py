@@ -93,14 +93,14 @@ class RecordBatches:
 
     def __init__(self, text: RecordText, batch_size: int, seq_length: int, seed: int, group: Group = ALONE):
         if not len(text):
-            raise CharrnnError(f"the text has no {text.kind} with a character that the model knows")
+            raise CharrnnError(f"the text has no {text.kind} with a character of the model's vocabulary")
         self.text = text
         self.seed = seed
         self.group = group
         lengths = text.stops - text.starts
         self.lengths = np.minimum(lengths, seq_length)
         self.cut = int(np.count_nonzero(lengths > seq_length))  # number of truncated records
-        note = f"{self.cut:,} {text.kind}s are longer than {seq_length:,} characters; the rest of each is not learned"
+        note = f"{self.cut:,} {text.kind}s are longer than {seq_length:,} characters; the rest of each is skipped"
         self.notes = [note] if self.cut else []  # for the user
         self.total = int(self.lengths.sum())
         self.per_epoch = max(1, int(self.total // max(batch_size * self.lengths.mean(), self.lengths.max())))

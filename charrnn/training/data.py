@@ -95,7 +95,7 @@ def load_dataset(sources: Sources, options: Options, base: "Model | None", watch
     group.require_same({"the text": text.corpus_hash})
     if text.validation and not len(text.held_out):
         reason = f"has too few different {options.records}s" if options.records else "is too short"
-        text.notes.append(f"the text {reason} to hold any of it out: the best model is that of the lowest training loss")
+        text.notes.append(f"the text {reason} for a validation set: the model with the lowest training loss is kept")
     vocabulary, start = choose_vocabulary(text.training, options=options, group=group)
     if base is None:
         text.notes.extend(suggest_base(text.training, options))
@@ -104,9 +104,7 @@ def load_dataset(sources: Sources, options: Options, base: "Model | None", watch
         start = start if options.records else base.header.start
         if added:
             what = "1 character" if len(added) == 1 else f"{len(added):,} characters"
-            text.notes.append(
-                f"{what} that {base.name} has never seen {'is' if len(added) == 1 else 'are'} added: {added[:40]!r}"
-            )
+            text.notes.append(f"added {what} to the vocabulary of {base.name}: {added[:40]!r}")
             text.notes.extend(base.hint_at_form(text.training.text(0, PIECE)))
     return Dataset(text, kind=options.records, vocabulary=vocabulary, start=start)
 
@@ -120,7 +118,7 @@ def suggest_base(text: Corpus, options: Options) -> list[str]:
     for name in list_bases():
         known = read_model(BASES / f"{name}.safetensors")[1].vocabulary
         if sum(counts[k] for k, character in enumerate(text.alphabet) if character in known) >= MIN_KNOWN * len(text):
-            return [f"a text of {len(text):,} characters usually gives a better model with --init-from {name}"]
+            return [f"for a text this short, fine-tuning usually gives a better model: --init-from {name}"]
     return []
 
 
@@ -142,7 +140,7 @@ def reload_text(out: Path, origin: Origin, sources: Sources, watch: Watch | None
     if text.corpus_hash != origin.corpus_hash:
         what = describe_changes(read_manifest(out), text.files)
         other = f"the text is not the one that {out} was trained on" + (f" ({what})" if what else "")
-        raise CharrnnError(f"{other}; to train on another, use --init-from {name}")
+        raise CharrnnError(f"{other}; to fine-tune the model on this text: --init-from {name}")
     return text
 
 
@@ -155,7 +153,7 @@ def reread_texts(model: "Model", cure: str, watch: Watch | None = None) -> Split
     origin = model.header.training.origin
     if origin is None:
         raise CharrnnError(f"{model.path} does not say which text it was trained on; {cure}")
-    require(STDIN not in origin.sources, f"{folder} was trained on a pipe; {cure}")
+    require(STDIN not in origin.sources, f"{folder} was trained on piped text; {cure}")
     require_there(origin, cure=cure)
     texts = read_texts(origin.sources, origin.options, watch=watch)
     same = texts.corpus_hash == origin.corpus_hash
@@ -186,9 +184,10 @@ def choose_vocabulary(text: Corpus, options: Options, group: Group) -> tuple[Voc
     """Returns: the vocabulary of a training text, and its start character. Raises: CharrnnError."""
     vocabulary = group.broadcast(lambda: text.vocabulary(options.max_vocabulary))
     if any("\ud800" <= c <= "\udfff" for c in vocabulary.characters):
-        raise CharrnnError(f"the text holds lone surrogates, which are no characters; is {options.encoding} its encoding?")
+        raise CharrnnError(f"the text has lone surrogates, which are not characters; is its --encoding {options.encoding}?")
     if options.records is not None and "\n" not in vocabulary.characters:
-        raise CharrnnError(f"--max-vocabulary {options.max_vocabulary} leaves out the line break, which ends a record")
+        cause = f"it drops the line break, which ends each {options.records}"
+        raise CharrnnError(f"--max-vocabulary {options.max_vocabulary} is too small: {cause}")
     return vocabulary, group.broadcast(lambda: choose_start(text, vocabulary))
 
 
@@ -214,7 +213,7 @@ def read_texts(sources: Sources, options: Options, watch: Watch | None = None, g
         tiny = options.records is None and len(corpus) < TINY
         validation = 0.0 if tiny else HELD_OUT
         if tiny:
-            notes.append(f"{len(corpus):,} characters are too few to hold any out, so all are memorised")
+            notes.append(f"{len(corpus):,} characters are too few for a validation set; the model memorises them all")
     if options.records is not None:
         training, held_out, more = _split_records(read, replace(options, validation=validation))
         notes += more
@@ -231,7 +230,7 @@ def require_there(origin: Origin, cure: str) -> None:
     """Raise CharrnnError if a source file of a run is gone; `cure` tells the user what to do."""
     for name in origin.texts:
         if not (os.path.isfile(name) or os.path.isdir(name)):
-            raise CharrnnError(f"the text {name} is not there any more; {cure}")
+            raise CharrnnError(f"the text {name} no longer exists; {cure}")
 
 
 def _read(sources: Sources, options: Options, watch: Watch | None, group: Group) -> Corpus:
@@ -258,7 +257,7 @@ def _split_records(read: Sequence[Corpus], options: Options) -> tuple[Corpus, Co
     training, notes = records.split(read[0].text(), kind)
     if len(set(training)) < 2:
         found = f"{len(training):,} {kind}s, all of them the same" if len(training) > 1 else f"{len(training)} {kind}"
-        raise CharrnnError(f"the text holds {found}; --by-{kind} needs at least 2 different ones")
+        raise CharrnnError(f"the text has {found}; --by-{kind} needs at least 2 different ones")
     if len(read) > 1:
         given, more = records.split(read[1].text(), kind)
         notes += more
@@ -268,7 +267,7 @@ def _split_records(read: Sequence[Corpus], options: Options) -> tuple[Corpus, Co
     else:
         training, held_out, dropped = records.hold_out(training, fraction=float(options.validation or 0.0), seed=options.seed)
     if dropped:
-        notes.append(f"{dropped:,} {kind}s were drawn to be held out but are in the training text too; they are left out")
+        notes.append(f"left {dropped:,} {kind}s out of the validation set: they are in the training text too")
     return build_corpus(records.join(training, kind)), build_corpus(records.join(held_out, kind)), notes
 
 

@@ -52,11 +52,13 @@ def pick_device(name: str, group: Group = ALONE) -> str:
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if available[device])
     if not available[name]:
-        whose = "this machine has none that torch can use" if group.size == 1 else "several ranks can't train on it here"
-        raise CharrnnError(f"--device {name}: {whose}; take cpu")
+        whose = "torch finds none on this machine" if group.size == 1 else "several ranks can't train on it"
+        raise CharrnnError(f"--device {name}: {whose}; use --device cpu")
     if name == "cuda" and group.size > 1:
         if group.local_rank >= (here := torch.cuda.device_count()):
-            raise CharrnnError(f"{here} GPUs are here: start as many ranks (torchrun --nproc-per-node {here}) or --device cpu")
+            raise CharrnnError(
+                f"more ranks than GPUs ({here}): start with torchrun --nproc-per-node {here}, or use --device cpu"
+            )
         return f"cuda:{group.local_rank}"
     return name
 
@@ -67,7 +69,7 @@ def pick_precision(asked: str, cell: str, device: str, group: Group = ALONE) -> 
     Raises: CharrnnError if `asked` is bfloat16 and the cell can't run in it.
     """
     if asked == "bfloat16" and not can_run_bfloat16(cell, device):
-        raise CharrnnError(f"--precision bfloat16: this processor can't run an {cell} in it; take float32 or auto")
+        raise CharrnnError(f"--precision bfloat16: this processor can't run {cell} cells in it; use float32 or auto")
     native = has_bfloat16() if device == "cpu" else device.startswith("cuda") and torch.cuda.is_bf16_supported()
     if all(group.all_gather(asked != "auto" or native)):
         return "bfloat16" if asked == "auto" else asked

@@ -114,8 +114,8 @@ class Ranks(Group):
             dist.init_process_group(backends, store=self._store, rank=rank, world_size=size, timeout=timeout)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0][:200].rstrip(".") if str(error) else type(error).__name__
-            missed = f"rank {rank} of {size} did not meet the others at {where} within {waited:g} s: {reason}"
-            raise CharrnnError(f"{missed}; are all of them started, and can this machine reach that one?", 1) from None
+            missed = f"rank {rank} of {size} could not join the others at {where} within {waited:g} s: {reason}"
+            raise CharrnnError(f"{missed}; are all of them started, and can this machine reach that address?", 1) from None
         _joined.add(rank)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -135,12 +135,12 @@ class Ranks(Group):
         """An error line for torch's message about a lost rank; None if the message is about something else."""
         words = error.lower()
         if "timed out" in words or "timeout" in words:
-            what = f"heard nothing of another rank for {_seconds():g} s: that hangs, or its machine can't be reached"
+            what = f"heard nothing from another rank for {_seconds():g} s: it hangs, or its machine can't be reached"
         elif any(sign in words for sign in ("closed by peer", "reset by peer", "broken pipe", "refused", "nccl", "gloo")):
             what = "lost another rank, which ended before the run did"
         else:
             return None
-        saved = "what was saved is whole, and --resume goes on from it, as torchrun --max-restarts does by itself"
+        saved = "the last checkpoint is intact: continue with --resume, as torchrun --max-restarts does by itself"
         return f"rank {self.rank} has {what}; {saved}"
 
     def all_gather(self, value: T) -> list[T]:
@@ -231,7 +231,7 @@ def join(abandon: Callable[[str], None] = lambda message: None) -> Group:
             raise CharrnnError(f"WORLD_SIZE is {size} but {name} is not set; start ranks with torchrun, or unset WORLD_SIZE")
     place = [os.environ["RANK"], size, os.environ.get("LOCAL_RANK", "0"), os.environ["MASTER_PORT"]]
     if not all(number.isdecimal() for number in place) or not int(place[0]) < int(size):
-        raise CharrnnError(f"RANK {place[0]} of WORLD_SIZE {size} is no place in a group; start ranks with torchrun")
+        raise CharrnnError(f"RANK {place[0]} of WORLD_SIZE {size} is not a rank of that group; start ranks with torchrun")
     met = threading.Event()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         threading.Thread(target=_watch_agent, args=(met, abandon), daemon=True).start()
@@ -244,7 +244,7 @@ def join(abandon: Callable[[str], None] = lambda message: None) -> Group:
 def _watch_agent(met: threading.Event, abandon: Callable[[str], None]) -> None:
     while not met.wait(1.0):
         if os.getppid() != AGENT:
-            abandon("torchrun was killed before its ranks had met; start it again")
+            abandon("torchrun was killed before its ranks were connected; start it again")
             return
 
 
@@ -301,4 +301,4 @@ def _seconds() -> float:
     with contextlib.suppress(ValueError):
         if 0 < float(asked) < 1e7:
             return float(asked)
-    raise CharrnnError(f"CHARRNN_TIMEOUT {asked} is no number of seconds")
+    raise CharrnnError(f"CHARRNN_TIMEOUT must be a number of seconds, not {asked}")

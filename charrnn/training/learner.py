@@ -36,7 +36,7 @@ class DivergedError(CharrnnError):
     """The loss is far above that of a uniform guess, or the loss or a weight is not finite."""
 
     def __init__(self, step: int):
-        super().__init__(f"the loss diverged at step {step}; what was saved is whole; take a smaller --learning-rate", 1)
+        super().__init__(f"the loss diverged at step {step}; the last checkpoint is intact; use a smaller --learning-rate", 1)
 
 
 class StopError(Exception):
@@ -49,7 +49,7 @@ class Learner:
     def __init__(self, dataset: Dataset, recipe: Recipe, machine: Machine):
         group = machine.group
         if recipe.batch_size < group.size:
-            cure = "take a larger --batch-size, a longer text or fewer ranks"
+            cure = "use a larger --batch-size, a longer text or fewer ranks"
             raise CharrnnError(f"a batch of {recipe.batch_size} can't be shared by {group.size} ranks; {cure}")
         self.dataset = dataset
         self.recipe = recipe
@@ -64,7 +64,7 @@ class Learner:
         if recipe.precision == "bfloat16" and can_run_bfloat16(recipe.cell, machine.device):
             self.dtype = torch.bfloat16
         elif recipe.precision == "bfloat16":  # the run was started on another machine
-            self.notes.append("this processor can't run an LSTM in bfloat16, in which the run was begun; it goes on in float32")
+            self.notes.append("this processor can't run an LSTM in bfloat16, as the run did before; it continues in float32")
         torch.manual_seed(recipe.seed)
         sizes = (recipe.num_layers, recipe.hidden_size, recipe.embedding_size)
         self.model = CharRNN(Config(len(dataset.vocabulary), recipe.cell, *sizes, recipe.residual))
@@ -259,11 +259,8 @@ class Learner:
             return []
         self.seed(step)  # saved by another number of ranks: dropout masks can't be the same
         now = "one process" if self.group.size == 1 else f"{self.group.size} ranks"
-        same = (
-            "rounding and what dropout silences are" if self.recipe.dropout or self.recipe.recurrent_dropout else "rounding is"
-        )
-        was = "batches and states are the same as they would have been"
-        return [f"the run was saved by {size} and goes on with {now}: {was}; {same} not"]
+        dropout = " and in what dropout drops" if self.recipe.dropout or self.recipe.recurrent_dropout else ""
+        return [f"the run was saved by {size} and continues with {now}: it differs from an unbroken run in rounding{dropout}"]
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """This rank's tensors by their names in the state file."""

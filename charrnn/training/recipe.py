@@ -173,7 +173,7 @@ def _with_sizes_of(base: Config, options: Options) -> Options:
     for name, has in sizes.items():
         asked = getattr(options, name)
         if asked not in (None, has) and (name != "cell" or asked != "lstm"):
-            raise CharrnnError(f"{flag_of(name)} {asked}: the model to begin with has {has}")
+            raise CharrnnError(f"{flag_of(name)} {asked}: the model to fine-tune has {has}")
     return replace(options, **sizes | {"hidden_size": max(base.hidden_size, 1)})
 
 
@@ -239,5 +239,5 @@ def _require_memory(recipe: Recipe, facts: Facts) -> None:
         have = 1024.0
     need = (weights + activations) / 2**30
     if need > have:
-        cure = "take less --hidden-size, --layers, --batch-size or --seq-length"
-        raise CharrnnError(f"this network would take about {need:,.0f} GiB of memory, and {have:.0f} are here; {cure}")
+        cure = "use a smaller --hidden-size, --layers, --batch-size or --seq-length"
+        raise CharrnnError(f"this network needs about {need:,.0f} GiB of memory, and this machine has {have:.0f}; {cure}")
