@@ -1,4 +1,4 @@
-"""Runs the commands of README.md and docs/ and writes what they print into these pages: `make docs`.
+"""Run the commands of README.md and docs/ and write their output into these pages: `make docs`.
 
 A page is a session: its `console` blocks and `python` scripts run one after the other in a new folder, which holds the
 project's `corpora` and nothing else. What a script prints is in the `text` block right below it. Comments right above a

@@ -1,6 +1,6 @@
-"""Fills the generated parts of docs/: `make reference`. A test holds that they are what the code says today.
+"""Fill the generated parts of docs/ from the code: `make reference`. A test checks that they are up to date.
 
-Such a part is between two comments, of which the first says what it is:
+A generated part is between two comments, of which the first says what to generate:
 
     <!-- include: command NAME -->     usage, arguments and options of a command, from the command line's own definition
     <!-- include: python NAME -->      a public name of the package, from its docstring and signature

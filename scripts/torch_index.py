@@ -1,4 +1,4 @@
-"""Prints the pip option that finds torch's CPU build, on Linux without an NVIDIA GPU, for `make`.
+"""Print the pip option that finds torch's CPU build, on Linux without an NVIDIA GPU, for `make`.
 
 PyPI's torch for Linux comes with CUDA: 2.7 GB to download. The CPU build, 0.2 GB, is in an index of PyTorch's own. It has the
 same version with `+cpu` after it, which pip prefers.

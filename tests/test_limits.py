@@ -111,7 +111,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_the_cache_forgets_what_was_used_longest_ago(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(id_cache, "MOST", 5_500)
+    monkeypatch.setattr(id_cache, "MAX_BYTES", 5_500)
     paths = []
     for k in range(4):
         (tmp_path / f"{k}.txt").write_text(str(k) * 1_500)

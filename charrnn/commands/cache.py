@@ -18,7 +18,7 @@ def cache(clear: Annotated[bool, option("Delete all of it.", names="--clear")] =
     """
     from charrnn.text import id_cache
 
-    files = id_cache.kept()
+    files = id_cache.list_files()
     size = sum(facts.st_size for _, facts in files)
     found = f"{len(files):,} files, {size / 1e6:,.0f} MB, in {id_cache.cache_folder()}"
     if clear:
@@ -26,6 +26,6 @@ def cache(clear: Annotated[bool, option("Delete all of it.", names="--clear")] =
             os.unlink(file)
         print(f"removed {found}")
     elif files:
-        print(f"{found}; at most {id_cache.limit() / 1e6:,.0f} MB are kept; remove them with: charrnn cache --clear")
+        print(f"{found}; at most {id_cache.size_limit() / 1e6:,.0f} MB are kept; remove them with: charrnn cache --clear")
     else:
         print(found)

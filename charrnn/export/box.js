@@ -1,25 +1,25 @@
 (() => {
   const find = name => document.getElementById("write-" + name);
   const make = (kind, text = "") => Object.assign(document.createElement(kind), {textContent: text});
-  const STEPS_BACK = 200, PAUSE = 1000;  // changes that can be undone; milliseconds after which typing is a change of its own
-  const LEVELS = 8;  // bits of surprisal that have a colour of their own
+  const STEPS_BACK = 200, PAUSE = 1000;  // most changes to undo; milliseconds of pause after which typing counts as a new change
+  const LEVELS = 8;  // colours: one per bit of surprisal
   const NAMES = {" ": "space", "\n": "line break", "\t": "tab", "\xa0": "hard space"};
   const SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\xa0": "⍽"};
-  const JOINED = /^[\p{M}\u200d\ufe0f\udc00-\udfff]$/u;  // drawn together with what comes before
+  const JOINED = /^[\p{M}\u200d\ufe0f\udc00-\udfff]$/u;  // drawn together with the character before
   const root = document.getElementById("writing"), box = find("text"), paper = find("paper");
   const go = find("go"), surprise = find("surprise"), longest = box.maxLength;
   const facts = JSON.parse(find("facts").textContent);
   const number = value => value.toLocaleString("en");
 
-  // The text; who wrote each of its UTF-16 units, "1" for the model; their bits, NaN where unknown, of the first `scored` units;
-  // the lines as they are drawn below the text box, whose own letters are transparent.
+  // The text; per UTF-16 unit, "1" if the model wrote it; bits of the first `scored` units, NaN if unknown; the lines drawn below
+  // the text box, whose own letters are transparent.
   let text = "", who = "", bits = [], scored = 0, lines = [];
-  let version = 0;  // how often the text has changed
-  let caret = {start: 0, end: 0};  // in the box, before what happens next
-  let writing = null;  // while the model writes: where it goes on, how much it has written, how far the paper was scrolled
+  let version = 0;  // number of changes of the text so far
+  let caret = {start: 0, end: 0};  // in the box, before the next event
+  let writing = null;  // while the model writes: position, length written so far, scroll position
   let back = [], forth = [], typedAt = -Infinity;
 
-  // A text box has no carriage returns. They are shown by their sign.
+  // A text box can't hold carriage returns: show a sign instead.
   const shown = part => part.replaceAll("\r", "␍"), meant = part => part.replaceAll("␍", "\r");
 
   // Drawing.
@@ -40,24 +40,24 @@
     }
     line.replaceChildren(...parts.length ? parts : [make("br")]);
   };
-  const repaint = (start, end) => {  // the lines from the place `start` to the place `end`
+  const repaint = (start, end) => {  // redraw the lines from position `start` to `end`
     let begin = 0;
     for (const line of lines) {
       if (begin <= end && begin + line.size >= start) paint(line, begin);
       begin += line.size + 1;
     }
   };
-  const lineAt = place => {  // its number, and where it begins
+  const lineAt = place => {  // the line of a position: its number and start
     let k = 0, begin = 0;
     while (begin + lines[k].size < place) begin += lines[k++].size + 1;
     return [k, begin];
   };
-  const reveal = place => {  // scroll down to the line of a place
+  const reveal = place => {  // scroll down to the line of a position
     const line = lines[lineAt(place)[0]], low = line.offsetTop + line.offsetHeight + 20;
     if (low > paper.scrollTop + paper.clientHeight) paper.scrollTop = low - paper.clientHeight;
   };
 
-  // Replace text[start:end] in all that holds it but the box.
+  // Replace text[start:end] everywhere but in the box.
   const change = (start, end, inserted, by) => {
     const [first, top] = lineAt(start), [last, under] = lineAt(end);
     const added = inserted.length - (end - start), stop = under + lines[last].size + added;
@@ -72,7 +72,7 @@
     repaint(top, stop);
   };
 
-  // What follows from a change.
+  // After a change.
   const refresh = () => {
     caret = {start: box.selectionStart, end: box.selectionEnd};
     const more = facts.records && asked() < Infinity ? `${number(asked())} more` : "Continue";
@@ -87,7 +87,7 @@
   const asked = () => Math.floor(find("length").value) > 0 ? Math.floor(find("length").value) : Infinity;
   const say = words => find("status").textContent = words;
 
-  // Undo and redo, by what the text was before each change.
+  // Undo and redo. Each entry stores what a change replaced.
   const mark = () => {
     back = [...back, {text, who, ...caret}].slice(-STEPS_BACK);
     forth = [];
@@ -108,7 +108,7 @@
     refresh();
   };
 
-  // What you write.
+  // The user's typing.
   const insert = (start, end, inserted) => {
     if (performance.now() - typedAt > PAUSE) mark();
     typedAt = performance.now();
@@ -122,7 +122,7 @@
     insert(start, text.length - kept, value.slice(start, value.length - kept));
     refresh();
   };
-  const take = character => {  // one of the likeliest
+  const take = character => {  // insert a suggestion
     const {start, end} = caret, inserted = shown(character);
     insert(start, end, inserted);
     box.setRangeText(inserted, start, end, "end");
@@ -130,12 +130,12 @@
     refresh();
   };
 
-  // What the model writes: it goes into the text once per frame.
+  // The model's writing, added to the text once per frame.
   let waiting = "";
   const flush = () => {
     if (!waiting) return;
     const inserted = waiting.slice(0, longest - text.length), {at} = writing;
-    const follow = Math.abs(paper.scrollTop - writing.top) < 2;  // until you scroll
+    const follow = Math.abs(paper.scrollTop - writing.top) < 2;  // unless the user has scrolled
     waiting = "";
     change(at, at, inserted, "1".repeat(inserted.length));
     writing.at += inserted.length;
@@ -194,7 +194,7 @@
       if (!waiting) requestAnimationFrame(flush);
       waiting += shown(data.text);
     } else if (kind === "done") finish(data.seconds);
-    else if (data.version !== version || writing) return;  // of a text that has changed since
+    else if (data.version !== version || writing) return;  // the text has changed since
     else if (kind === "next") offer(data.guesses);
     else {
       const start = scored;
@@ -209,7 +209,7 @@
   find("copy").addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(meant(text));
-    } catch {  // a browser that keeps its clipboard from files
+    } catch {  // the browser denies clipboard access to local files
       box.select();
       document.execCommand("copy");
       box.setSelectionRange(caret.start, caret.end);

@@ -1,16 +1,16 @@
 "use strict";
-// The worker of a page that writes: the network on typed arrays, the text that it has read, and how it is continued.
-// Letters: V vocabulary, E embedding size, L layers, H hidden size, G rows of all gates of a layer.
+// The web worker of a page: runs the network on typed arrays, follows an edited text, and continues it.
+// Shapes: V vocabulary size, E embedding size, L layers, H hidden size, G rows of all gates of a layer.
 
-const STRIDE = 32;  // characters between two states that are kept
-const SLICE = 16;  // milliseconds of work between two looks at the messages
-const BURST = 50;  // characters that are written in a slice at most: more can be neither read nor drawn
+const STRIDE = 32;  // characters between two saved states
+const SLICE = 16;  // milliseconds of work before messages are handled
+const BURST = 50;  // most characters written per slice: nobody can read more
 const GUESSES = 5;
 
 const sigmoid = x => 1 / (1 + Math.exp(-x));
 const tanh = x => 1 - 2 / (Math.exp(2 * x) + 1);
 
-// The rest of a step, given what the layer makes of its input, x (G), and of its hidden state, r (G): h and c (H) in place.
+// Per cell kind, the part of a step after the products with the input, x (G), and the hidden state, r (G). Updates h and c (H).
 const STEPS = {
   lstm(x, r, h, c) {
     const H = h.length;
@@ -33,8 +33,8 @@ const STEPS = {
   },
 };
 
-// The product that everything takes: sum (R) += scales (R) * codes (R, C) x (C), by the places of these in memory. C is a multiple
-// of 16. The bytes are WebAssembly with SIMD, eight times as fast as `multiply` below, which is for browsers without it:
+// The matrix product: sum (R) += scales (R) * codes (R, C) x (C), with addresses as arguments; C is a multiple of 16. The bytes
+// are WebAssembly with SIMD, eight times as fast as `multiply` below, which is for browsers without SIMD:
 //
 //   (module (import "" "memory" (memory 1)) (func (export "multiply")
 //     (param $codes i32) (param $scales i32) (param $x i32) (param $sum i32) (param $rows i32) (param $columns i32)
@@ -56,7 +56,7 @@ const KERNEL =
   "AAAAAAAAACEJIAkhCiAJIQsgCSEMA0AgAP0BAwAhCCAJIAj9pwH9+gEgB/0ABAD95gH95AEhCSAKIAj9qAH9+gEgB/0ABBD95gH95AEhCiAA/QEDCCEI" +
   "IAsgCP2nAf36ASAH/QAEIP3mAf3kASELIAwgCP2oAf36ASAH/QAEMP3mAf3kASEMIAdBwABqIQcgAEEQaiIAIAZJDQALIAkgCv3kASALIAz95AH95AEh" +
   "CSADIAMqAgAgASoCACAJ/R8AIAn9HwGSIAn9HwIgCf0fA5KSlJI4AgAgAUEEaiEBIANBBGohAyAEQQFrIgQNAAsL";
-const WIDTH = 16;  // codes that it reads at a time
+const WIDTH = 16;  // codes read at a time
 
 const decode = base64 => {
   const letters = atob(base64), bytes = new Uint8Array(letters.length);
@@ -75,7 +75,7 @@ function multiply(buffer, codes, scales, x, sum, rows, columns) {
   }
 }
 
-// The weights, and what a step takes. A state is one array: h, and with lstm c, of each layer, and the last character's id.
+// The network. A state is one array: h (and c, for an LSTM) of each layer, and the id of the last character.
 class Network {
   constructor({tensors, config}, packed) {
     const {vocabulary_size: V, num_layers: L, hidden_size: H, embedding_size: E, cell} = config;
@@ -83,11 +83,11 @@ class Network {
     const sizes = tensors.map(([, rows, columns]) => rows * (4 + padded(columns)));
     this.reserve([...sizes, ...[E, H, H, G, G, V].map(length => 4 * padded(length))].reduce((a, b) => a + padded(b) + WIDTH));
     let at = 0;
-    for (const [name, rows, columns] of tensors) {  // as html.py packs them
+    for (const [name, rows, columns] of tensors) {  // in the order of html.py
       const scales = this.take(Float32Array, rows), width = padded(columns), codes = this.take(Int8Array, rows * width);
       scales.set(new Float32Array(bytes.slice(at, at += 4 * rows).buffer));
       for (let row = 0; row < rows; row++) codes.set(bytes.subarray(at, at += columns), row * width);
-      found[name] = {scales, codes, rows, width};  // of a bias the scales are all there is
+      found[name] = {scales, codes, rows, width};  // a bias has only scales
     }
     this.H = H;
     this.parts = cell === "lstm" ? 2 : 1;
@@ -106,7 +106,7 @@ class Network {
     this.scores = this.take(Float32Array, V);
   }
 
-  // Reserve memory, and set the product that runs on it.
+  // Allocate memory, and choose the matrix product.
   reserve(size) {
     try {
       const memory = new WebAssembly.Memory({initial: Math.ceil(size / 65536)});
@@ -120,7 +120,7 @@ class Network {
     this.taken = 0;
   }
 
-  // An array in this memory.
+  // Allocate an array in this memory.
   take(Kind, length) {
     const array = new Kind(this.buffer, this.taken, length);
     this.taken += padded(array.byteLength);
@@ -147,7 +147,7 @@ class Network {
     });
   }
 
-  // The logits (V) after what led to `state`, in an array that the next call overwrites.
+  // The logits (V) after `state`, overwritten by the next call.
   logits(state) {
     const {H, parts, layers, scores} = this;
     scores.set(this.bias);
@@ -157,7 +157,7 @@ class Network {
     return scores;
   }
 
-  // Hand what layer `i` makes to the next one.
+  // Copy the output of layer `i` to the input of the next one.
   pass(h, i) {
     if (i && this.residual) for (let j = 0; j < h.length; j++) this.output[j] += h[j];
     else this.output.set(h);
@@ -167,7 +167,7 @@ class Network {
     this.multiply(codes.byteOffset, scales.byteOffset, x.byteOffset, sum.byteOffset, rows, width);
   }
 
-  // Add the product of a matrix and the embedding of a character, or its one-hot vector, to `sum`.
+  // Add the product of a matrix with the embedding (or one-hot vector) of a character to `sum`.
   addFirst(matrix, id, sum) {
     const {embedding, embedded} = this, {codes, scales, rows, width} = matrix;
     if (embedding) {
@@ -177,36 +177,36 @@ class Network {
   }
 }
 
-// The state after any part of a text, which may change anywhere. Each text or record is read after the model's start.
+// Computes the state at any position of an edited text. Each text or record starts after the model's start character.
 class Reader {
   constructor(facts, network) {
     this.network = network;
-    this.unknown = facts.unknown;  // the id of the symbol for unknown characters, which is none to write; null without one
-    this.costs = facts.costs;  // bits that a known and an unknown character cost besides the network's surprisal
+    this.unknown = facts.unknown;  // id of the symbol for unknown characters, which is never written; null without one
+    this.costs = facts.costs;  // bits to add to the surprisal of a known and of an unknown character
     this.separator = {line: 1, paragraph: 2}[facts.records] ?? 0;  // line breaks that end a record
     this.characters = Array.from(facts.vocabulary);
     this.ids = new Map(this.characters.map((character, id) => [character, id]));
     if (this.unknown !== null) this.ids.delete(this.characters[this.unknown]);
     this.first = network.start();
     network.step(this.first, facts.start);
-    this.text = [];  // its characters
-    this.bits = [];  // what each cost, as far as it has been asked for
-    this.marks = [this.first];  // the states at every STRIDE characters
+    this.text = [];  // characters
+    this.bits = [];  // bits of each character, as far as computed
+    this.marks = [this.first];  // states after every STRIDE characters
     this.state = this.first.slice();
-    this.at = 0;  // characters that have been read
+    this.at = 0;  // characters read
   }
 
-  // Change the text. What comes after the first difference is to be read again.
+  // Change the text. Everything after the first difference must be read again.
   set(text) {
     let same = 0;
     while (same < text.length && text[same] === this.text[same]) same++;
     this.text = text;
     this.bits.length = Math.min(this.bits.length, same);
     this.marks.length = Math.min(this.marks.length, Math.floor(same / STRIDE) + 1);
-    if (this.at > same) this.at = Infinity;  // the state is of no place in this text
+    if (this.at > same) this.at = Infinity;  // the state belongs to no position of this text
   }
 
-  // Take one step towards the state after `place` characters. Returns: whether it is reached.
+  // Take one step towards the state after `place` characters. Returns: whether that is reached.
   reach(place) {
     const mark = Math.min(Math.floor(place / STRIDE), this.marks.length - 1);
     if (this.at > place || this.at < mark * STRIDE) {
@@ -217,7 +217,7 @@ class Reader {
     return this.at === place;
   }
 
-  // Read a character, the next one.
+  // Read the next character.
   read() {
     const id = this.ids.get(this.text[this.at]) ?? this.unknown;
     if (id !== null) this.network.step(this.state, id);
@@ -226,7 +226,7 @@ class Reader {
     if (this.at === this.marks.length * STRIDE) this.marks.push(this.state.slice());
   }
 
-  // Charge the next character, as `charrnn eval` does.
+  // Compute the bits of the next character, as `charrnn eval` does.
   charge(logits) {
     const id = this.ids.get(this.text[this.at]), [known, unknown] = this.costs;
     const symbol = id ?? this.unknown;
@@ -255,7 +255,7 @@ function logSum(logits) {
   return top + Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - top), 0));
 }
 
-// A number in [0, 1) that depends on the seed and on k alone, so that a text is the same however often it was stopped.
+// A random number in [0, 1) that depends only on the seed and k, so that stopping and continuing gives the same text.
 function uniform(seed, k) {
   const mix = x => {  // the finalizer of MurmurHash3
     x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
@@ -266,7 +266,7 @@ function uniform(seed, k) {
   return ((high >>> 5) * 2 ** 26 + (low >>> 6)) / 2 ** 53;
 }
 
-// The id of the next character: drawn by `chance` in [0, 1), as the sampler of charrnn draws, but never `unknown`.
+// Draw the id of the next character with `chance` in [0, 1), like charrnn's sampler, but never `unknown`.
 function draw(logits, unknown, {temperature, topP}, chance) {
   const ids = [...logits.keys()].filter(id => id !== unknown);
   const best = ids.reduce((a, b) => logits[b] > logits[a] ? b : a);
@@ -284,13 +284,13 @@ function draw(logits, unknown, {temperature, topP}, chance) {
   return ids.find(id => (left -= weights[id]) < 0) ?? best;
 }
 
-// The work at hand goes on for a slice at a time; then messages are looked at. Its steps yield true where a slice is full.
+// Work is done in slices, with messages handled in between. A job is a generator that yields true at the end of a slice.
 
 let reader = null, job = null, report = () => {}, pending = false;
-const ticks = new MessageChannel();  // a timer of 0 ms would wait for 4
+const ticks = new MessageChannel();  // setTimeout(0) would wait 4 ms
 ticks.port1.onmessage = work;
 
-// Say what may come at the cursor, and, with `surprise`, what each character cost from the place `scored` on.
+// Send the likeliest characters at the cursor and, with `surprise`, the bits of each character from position `scored` on.
 function* show({text, cursor, scored, surprise, version}) {
   const count = part => Array.from(part).length;
   reader.set(Array.from(text));
@@ -309,7 +309,7 @@ function* show({text, cursor, scored, surprise, version}) {
   }
 }
 
-// Continue the text by so many characters or, with a model of records, by so many of these.
+// Continue the text by a number of characters or, with a line-by-line model, of records.
 function* write({text, length, seed, ...settings}) {
   const began = performance.now();
   let written = "";
@@ -351,7 +351,7 @@ onmessage = ({data: {kind, ...data}}) => {
     reader = new Reader(data.facts, new Network(data.facts, data.packed));
     postMessage({kind: "ready"});
   }
-  job?.return();  // a job that is cut short says what it has
+  job?.return();  // an interrupted job sends what it has
   report = () => {};
   job = kind === "show" ? show(data) : kind === "write" ? write(data) : null;
   job?.next();

@@ -18,7 +18,7 @@ RECENT = 1024  # latest states that are kept as well
 READ_AT_ONCE = 4096  # characters of the first text to read between two progress reports
 LONGEST_WORD = 32  # characters written if the model does not end the word
 LONGEST_LINE = 400
-WILDEST = 5.0  # highest temperature that the keys can set
+MAX_TEMPERATURE = 5.0  # highest temperature that the keys can set
 
 Edit = tuple[int, str, str, int]  # position, text removed there, text inserted there, cursor before the edit
 State = list[np.ndarray]  # a copy of the network's state: its arrays, then the logits (V,)
@@ -84,9 +84,9 @@ class CoWriter:
         self.reader = Reader(model)
         self._generator = np.random.default_rng(seed)
 
-    def warm(self, by: float) -> None:
-        """Add `by` to the temperature, within 0 and WILDEST."""
-        temperature = round(min(max(self.sampler.temperature + by, 0.0), WILDEST), 2)
+    def change_temperature(self, by: float) -> None:
+        """Add `by` to the temperature, within 0 and MAX_TEMPERATURE."""
+        temperature = round(min(max(self.sampler.temperature + by, 0.0), MAX_TEMPERATURE), 2)
         self.sampler = replace(self.sampler, temperature=temperature, greedy=False)
 
     def write_word(self, text: str) -> str:

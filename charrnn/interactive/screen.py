@@ -34,7 +34,7 @@ from charrnn.text.visible import SINGLE_SIGNS, make_visible
 TOKEN = re.compile(r"\n|[^\S\n]{1,200}|\S{1,200}")  # parts of a row that are not split if possible
 STYLE = Style.from_dict({"model": "ansicyan", "unknown": "ansired underline", "bar": "reverse", "chosen": "reverse"})
 NAMES = {" ": "space", "\n": "line break", "\t": "tab"}
-WARMER = 0.1  # change of the temperature per key press
+TEMPERATURE_STEP = 0.1  # change of the temperature per key press
 
 Row = tuple[int, int]  # start and stop in the text
 
@@ -219,8 +219,8 @@ class Interactive:
         bind("c-z", action=self.page.undo, keep=False)
         bind("c-_", action=self.page.undo, keep=False)
         bind("c-y", action=self.page.redo, keep=False)
-        bind("c-r", action=lambda: self.writer.warm(-WARMER))
-        bind("c-t", action=lambda: self.writer.warm(WARMER))
+        bind("c-r", action=lambda: self.writer.change_temperature(-TEMPERATURE_STEP))
+        bind("c-t", action=lambda: self.writer.change_temperature(TEMPERATURE_STEP))
         bind("c-d", action=self._end)
         bind("c-c", action=lambda: self._end(signal.SIGINT))
         for name, by in (("up", -1), ("down", 1)):

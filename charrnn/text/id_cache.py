@@ -28,7 +28,7 @@ from charrnn.text.vocabulary import code_points
 BLOCK = 1 << 20  # ids, or bytes of a file, hashed at a time; changing it changes the hashes
 IN_MEMORY = 1 << 24  # characters; shorter texts stay in memory
 FORMAT = 2  # of the files
-MOST = 20_000_000_000  # limit of the cache in bytes, or a tenth of the free disk if that is less; the newest file always stays
+MAX_BYTES = 20_000_000_000  # limit of the cache, or a tenth of the free disk if that is less; the newest file always stays
 STALE = 3600  # seconds without a write after which an unfinished file belongs to a killed program
 
 Width = np.dtype[np.unsignedinteger]
@@ -207,7 +207,7 @@ def cache_folder() -> Path:
     return folder / "charrnn"
 
 
-def kept() -> list[tuple[os.DirEntry[str], os.stat_result]]:
+def list_files() -> list[tuple[os.DirEntry[str], os.stat_result]]:
     """The files in the cache, last used first."""
     if not cache_folder().is_dir():
         return []
@@ -216,17 +216,17 @@ def kept() -> list[tuple[os.DirEntry[str], os.stat_result]]:
     return sorted(found, key=lambda file: -file[1].st_mtime)
 
 
-def limit() -> int:
+def size_limit() -> int:
     """The limit of the cache in bytes. The last used file is kept in any case."""
-    return min(MOST, shutil.disk_usage(cache_folder()).free // 10)
+    return min(MAX_BYTES, shutil.disk_usage(cache_folder()).free // 10)
 
 
 def prune() -> None:
-    """Remove the least recently used files beyond the `limit`, and unfinished files of killed programs."""
+    """Remove the least recently used files beyond the `size_limit`, and unfinished files of killed programs."""
     total = 0
     with contextlib.suppress(OSError):  # another process may do the same
-        most = limit()
-        for file, facts in kept():
+        most = size_limit()
+        for file, facts in list_files():
             if file.name.endswith(".ids"):
                 total += facts.st_size
                 useless = total > max(most, facts.st_size)  # never the last used one

@@ -102,9 +102,9 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     _, layers, units, batch_size, seq_length, learning_rate = next(
         sizes for sizes in SIZES if affordable < sizes[0] and (sizes[1] > 1 or not many_epochs)
     )
-    num_layers = _first(options.num_layers, layers)
+    num_layers = _default(options.num_layers, layers)
     widest = next(most for characters, most in MAX_HIDDEN_SIZE if facts.characters < characters)
-    hidden_size = _first(options.hidden_size, min(widest, units))
+    hidden_size = _default(options.hidden_size, min(widest, units))
     batch_size, seq_length, notes = _fit_batches(options, facts, batch_size, seq_length)
     work = relative_work(num_layers, hidden_size)
     epochs, max_epochs, more = _plan_epochs(options, facts, affordable if options.seconds is None else affordable / work)
@@ -122,11 +122,11 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
         cell=options.cell,
         num_layers=num_layers,
         hidden_size=hidden_size,
-        embedding_size=_first(options.embedding_size, min(32, facts.vocabulary_size)),
+        embedding_size=_default(options.embedding_size, min(32, facts.vocabulary_size)),
         seq_length=seq_length,
         batch_size=batch_size,
-        dropout=_first(options.dropout, dropout),
-        learning_rate=_first(options.learning_rate, float(f"{learning_rate:.2g}")),
+        dropout=_default(options.dropout, dropout),
+        learning_rate=_default(options.learning_rate, float(f"{learning_rate:.2g}")),
         seed=options.seed,
         precision=facts.precision if large or options.precision != "auto" else "float32",
         residual=facts.base.residual if facts.base is not None else True,
@@ -139,7 +139,7 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     length = facts.mean_length if facts.records else recipe.seq_length
     recipe = replace(recipe, shards=count_shards(recipe, length, facts.columns))
     _require_memory(recipe, facts)
-    return recipe, more + notes + _doubt_base(options, facts, epochs)
+    return recipe, more + notes + _note_on_base(options, facts, epochs)
 
 
 def relative_work(num_layers: int, hidden_size: int) -> float:
@@ -163,7 +163,7 @@ def count_shards(recipe: Recipe, length: float, columns: int = COLUMNS) -> int:
     return shards
 
 
-def _first(asked: T | None, default: T) -> T:
+def _default(asked: T | None, default: T) -> T:
     return default if asked is None else asked
 
 
@@ -214,7 +214,7 @@ def _plan_epochs(options: Options, facts: Facts, characters: float) -> tuple[flo
     return min(epochs, most), most, [note] if epochs > most else []
 
 
-def _doubt_base(options: Options, facts: Facts, epochs: float) -> list[str]:
+def _note_on_base(options: Options, facts: Facts, epochs: float) -> list[str]:
     """A note for the user if training from scratch may give a better model than this base."""
     if facts.base is None:
         return []
