@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import math
 import os
 import pty
@@ -18,6 +19,7 @@ import pyte
 import pytest
 from conftest import CORPORA
 
+from charrnn import cli
 from charrnn.headers import Metrics
 from charrnn.terminal import frame, live
 from charrnn.training.events import End, Progress, Sample, Setback, Validation
@@ -458,6 +460,15 @@ def test_reading_hands_a_clean_screen_over_to_the_training(terminal, clock, monk
         play(screen, clock, end=0.1)
         assert re.match(r" \d\.\d\d ", seen.screen.display[1])
         assert "reading" not in seen.text()
+
+
+def test_slow_scoring_of_a_short_text_counts_its_characters(book_run, monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests' own Ctrl-C stays theirs
+    monkeypatch.setattr(frame, "time", SimpleNamespace(monotonic=itertools.count(0, 60).__next__))  # a minute at each look
+    monkeypatch.setattr(sys, "argv", ["charrnn", "eval", str(book_run / "book.txt"), "-m", str(book_run / "runs/book")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert re.search(r"^scoring: [\d,]+ of 30,000 characters$", capsys.readouterr().err, re.M)
 
 
 def test_a_stopped_training_lends_the_shell_its_cursor_and_goes_on_below(terminal, clock, monkeypatch):

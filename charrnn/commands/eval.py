@@ -85,7 +85,7 @@ def eval(
         in_order = InOrder(loaded, corpus, drawing.draw) if shows else None
         highest = Top(loaded, corpus, top) if top else None
     quiet = shows and len(corpus) > STRETCH  # the text itself shows the progress
-    with frame.WorkDisplay("scoring", "million characters", quiet) as scoring:
+    with frame.WorkDisplay("scoring", "characters", quiet, scale=1) as scoring:
         scored = loaded.score(corpus, scoring.progress, partial(_tell, (in_order, highest)) if shows or top else None)
     if in_order is not None:
         in_order.finish()
@@ -172,7 +172,7 @@ def _print_copied(sources: list[str], training: Path, encoding: str, as_json: bo
     limit = f"{', '.join(sources)}: a sample of {len(sample):,} characters is longer than {LONGEST_SAMPLE:,}"
     order = "the training text comes first: charrnn eval --copied TRAINING_TEXT SAMPLE"
     require(len(sample) <= LONGEST_SAMPLE, f"{limit}; {order}")
-    with frame.WorkDisplay("searching", "million characters") as searching:
+    with frame.WorkDisplay("searching", "characters", scale=1) as searching:
         finder = CopyFinder([sample.text()], text, searching.progress)
         (copied,) = finder.copied()
         longest = finder.longest()

@@ -78,7 +78,7 @@ def _render_page(path: Path, tensors: "Tensors", header: "ModelHeader", title: s
     except CharrnnError as error:
         print_notes([str(error)])
     else:
-        with frame.WorkDisplay("scoring", "million characters") as scoring:
+        with frame.WorkDisplay("scoring", "characters", scale=1) as scoring:
             exact, bits = measure_rounding(tensors, header, text, watch=scoring.progress)
         output.write_line(f"rounding to 8 bits costs {bits - exact:.4f} bits per character: {bits:.4f} instead of {exact:.4f}")
     return render_page(tensors, header, title=title, about=about, bits=bits).encode("utf-8", "backslashreplace")

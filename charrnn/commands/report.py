@@ -66,7 +66,7 @@ def report(
     except CharrnnError as error:
         history = []
         print_notes([str(error)])
-    with frame.WorkDisplay("scoring", "million characters") as scoring:
+    with frame.WorkDisplay("scoring", "characters", scale=1) as scoring:
         page = render_page(loaded, history, corpus, name=name, watch=scoring.progress, box=box)
     data = page.encode("utf-8", "backslashreplace")
     write_output(target, data)
