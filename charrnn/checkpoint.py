@@ -7,6 +7,7 @@ import os
 import secrets
 import stat
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from charrnn.errors import CharrnnError
+from charrnn.errors import CharrnnError, undo
 from charrnn.headers import FORMAT, Json, ModelHeader, StateHeader, parse_model, parse_network, parse_state
 from charrnn.text.records import HASH_BYTES
 from charrnn.version import __version__
@@ -43,12 +44,14 @@ Tensors = dict[str, np.ndarray]
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a regular file completely or not at all; on an error the old file is unchanged.
 
-    A symlink is followed. Unfinished files of killed programs in the folder are removed.
+    A symlink is followed. Unfinished files of killed programs in the folder are removed; a signal leaves none.
 
     Raises: CharrnnError (status 1).
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(TEMPORARY.format(secrets.token_hex(8)))
+    remove = partial(temporary.unlink, missing_ok=True)
+    undo.add(remove)
     try:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(os.stat(path).st_mode):
@@ -73,7 +76,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise CharrnnError(f"{path} can't be written: {error.strerror or error}", 1) from None
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            remove()
+        undo.discard(remove)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -596,7 +596,7 @@ def test_the_program_draws_a_plot(tmp_path, forecast):
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_ctrl_c_ends_the_learning_and_keeps_nothing(tmp_path):
+def test_ctrl_c_ends_it_at_once_and_keeps_nothing(tmp_path):
     command = [sys.executable, "-m", "charrnn", "forecast", str(TIDE), "--steps", "1000000", "-o", "kept"]
     process = subprocess.Popen(
         command,
@@ -608,7 +608,7 @@ def test_ctrl_c_ends_the_learning_and_keeps_nothing(tmp_path):
     )
     assert process.stderr.readline().startswith("learning: ")
     process.send_signal(signal.SIGINT)
-    assert "nothing was saved" in process.communicate(timeout=20)[1]
+    assert all(line.startswith("learning: ") for line in process.communicate(timeout=20)[1].splitlines())
     assert process.returncode == 130
     assert os.listdir(tmp_path / "kept") == []
 

@@ -23,10 +23,8 @@ OUTPUTS = {  # a command, what its output's name ends in, and what the output ho
 PRECIOUS = b"what must not be lost"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with a table, a text and a run."""
-    folder = tmp_path_factory.mktemp("outputs")
+def make_files(folder):
+    """Make a table, texts and a run, and the table's links: their folder."""
     (folder / "t.csv").write_text(TABLE)
     (folder / "t.txt").write_text("some good text, " * 40)
     (folder / "texts").mkdir()
@@ -37,7 +35,14 @@ def folder(tmp_path_factory):
         (folder / name).write_bytes(model)
     for name in ("state.safetensors", "history.jsonl", "corpus.json"):
         (folder / "run" / name).write_bytes(PRECIOUS)
+    os.link(folder / "t.csv", folder / "hard.csv")
+    os.symlink("t.csv", folder / "soft.csv")
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_files(tmp_path_factory.mktemp("outputs"))
 
 
 def snapshot(folder):
@@ -107,27 +112,50 @@ def test_a_reader_that_leaves_a_pipe_is_no_error(folder):
     assert b"RMSE" in done.stdout
 
 
+def make_targets(folder, place, ending):
+    """Make in `place` what no output may replace, `folder` being one of `make_files`: paths, and the exit status of each."""
+    links = {"folder": "folder", "loop": f"loop{ending}", "socket": "socket", "block": "block", "none": "none/x"}
+    (place / "folder").mkdir()
+    for name in ("model.safetensors", "state.safetensors", "history.jsonl", "corpus.json", "kept.safetensors"):
+        links[name] = folder / "run" / name
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place / "socket"))
+    if not make_device(place / "block", stat.S_IFBLK, 99):
+        del links["block"]
+    for name, target in links.items():
+        (place / f"{name}{ending}").symlink_to(target)
+    return {place / f"{name}{ending}": 1 if name in ("loop", "none") else 2 for name in links}
+
+
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_what_is_no_ordinary_file_of_the_users_is_refused(folder, tmp_path, output, inside):
     command, ending, _ = OUTPUTS[output]
-    links = {"folder": "folder", "loop": f"loop{ending}", "socket": "socket", "block": "block", "none": "none/x"}
-    (tmp_path / "folder").mkdir()
-    for name in ("model.safetensors", "state.safetensors", "history.jsonl", "corpus.json", "kept.safetensors"):
-        links[name] = folder / "run" / name
-    for name, target in links.items():
-        (tmp_path / f"{name}{ending}").symlink_to(target)
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(tmp_path / "socket"))
-        if not make_device(tmp_path / "block", stat.S_IFBLK, 99):
-            del links["block"]
-        before = snapshot(folder), snapshot(tmp_path)
-        for name in links:
-            out, errors = inside(folder, [*command, tmp_path / f"{name}{ending}"], 1 if name in ("loop", "none") else 2)
-            assert out == ""
-            assert errors.startswith("error: ")
-            assert f"{name}{ending}" in errors
-            assert len(errors.splitlines()) == 1
-        assert (snapshot(folder), snapshot(tmp_path)) == before
+    targets = make_targets(folder, tmp_path, ending)
+    before = snapshot(folder), snapshot(tmp_path)
+    for path, status in targets.items():
+        out, errors = inside(folder, [*command, path], status)
+        assert out == ""
+        assert errors.startswith("error: ")
+        assert path.name in errors
+        assert len(errors.splitlines()) == 1
+    assert (snapshot(folder), snapshot(tmp_path)) == before
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_folder_that_is_read_only_is_told_before_the_work(folder, tmp_path, output, inside):
+    command, ending, _ = OUTPUTS[output]
+    if os.geteuid():
+        tmp_path.chmod(0o500)
+    elif subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=400k", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("no read-only disk can be mounted here")
+    try:
+        _, errors = inside(folder, [*command, tmp_path / f"out{ending}"], 1)
+        _, kept = inside(folder, ["forecast", "t.csv", "-q", "-o", tmp_path], 1)
+    finally:
+        subprocess.run(["umount", tmp_path], capture_output=True)
+    said = "can't be written: the folder {0} is read-only\n"
+    assert errors == f"error: {tmp_path}/out{ending} {said.format(tmp_path)}"
+    assert kept == f"error: {tmp_path}/forecast.safetensors {said.format(tmp_path)}"
 
 
 READ = {
@@ -147,9 +175,6 @@ READ = {
 
 @pytest.mark.parametrize("case", READ)
 def test_an_output_that_is_an_input_is_refused(folder, case, inside):
-    for name, link in (("hard.csv", os.link), ("soft.csv", os.symlink)):
-        if not (folder / name).exists():
-            link(folder / "t.csv", folder / name)
     before = snapshot(folder)
     out, errors = inside(folder, READ[case], 2)
     assert out == ""
@@ -198,15 +223,15 @@ def test_a_run_never_replaces_its_text(tmp_path, name, inside):
 
 # Several writers, and killed ones
 
-WRITE = "import os, signal, sys; from pathlib import Path; from charrnn import checkpoint; "
+WRITE = "import os, signal, sys; from pathlib import Path; from charrnn import checkpoint, errors; "
 WRITE += "real = os.fsync; os.fsync = lambda file: ({meanwhile}, real(file)); "
 WRITE += "checkpoint.write_atomically(Path(sys.argv[1]), sys.argv[2].encode() * 9_999)"
 
 
-def start_writer(path, word, meanwhile):
+def start_writer(path, word, meanwhile, cwd=None):
     """A program that writes a file, and runs other code before the file is renamed."""
     command = [sys.executable, "-c", WRITE.format(meanwhile=meanwhile), path, word]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=cwd)
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path):
@@ -218,6 +243,17 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path):
     (tmp_path / ".mine.tmp").write_bytes(PRECIOUS)
     write_atomically(tmp_path / "other", b"whole")
     assert sorted(os.listdir(tmp_path)) == [".mine.tmp", "other", "out"]
+
+
+def test_a_signal_in_the_midst_of_writing_leaves_nothing(tmp_path):
+    (tmp_path / "out").write_bytes(PRECIOUS)
+    taken = "signal.signal(signal.SIGTERM, lambda number, _: errors.leave(128 + number))"
+    meanwhile = f"print(len(os.listdir())), sys.stdout.flush(), {taken}, os.kill(os.getpid(), signal.SIGTERM)"
+    writer = start_writer("out", "half", meanwhile, cwd=tmp_path)
+    assert writer.communicate()[0] == b"2\n"
+    assert writer.returncode == 143
+    assert os.listdir(tmp_path) == ["out"]
+    assert (tmp_path / "out").read_bytes() == PRECIOUS
 
 
 def test_two_writers_of_one_file_both_write_it_whole(tmp_path):

@@ -1,6 +1,8 @@
 """Safety: kills, full disks, two runs in one folder, signals, hostile text."""
 
+import array
 import contextlib
+import fcntl
 import json
 import os
 import pty
@@ -12,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -396,6 +399,17 @@ def test_readers_that_leave_end_it_quietly(corpus, tmp_path):
     done = subprocess.run(["sh", "-c", f"{' '.join(PROGRAM)} eval t.txt -m runs/t 2>&-"], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0
     assert b"bits per character" in done.stdout
+
+
+def test_a_sample_whose_reader_has_stopped_is_ended_by_a_second_ctrl_c(book_run):
+    waiting = array.array("i", [0])
+    with start("sample", "-n", -1, "-m", "runs/book", cwd=book_run) as process:
+        wait_until(lambda: fcntl.ioctl(process.stdout, termios.FIONREAD, waiting) or waiting[0] >= 1 << 16)  # the pipe is full
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        assert process.wait(10) == 130
+        assert process.stderr.read() == b""
 
 
 def open_full():

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import time
 from types import SimpleNamespace
 
@@ -370,12 +371,31 @@ def test_less_is_validated_where_the_vocabulary_is_large(tmp_path):
     (tmp_path / "text.txt").write_text(characters * 60)
     run = Run.create([tmp_path / "text.txt"], options_of(steps=1, hidden_size=8, layers=1), tmp_path / "run")
     assert len(run.dataset.validation_ids) == 25_000
-    assert [validation_length(size) for size in (65, 5_000, 50_000)] == [250_000, 25_000, 20_000]
+    assert [validation_length(size) for size in (65, 5_000, 50_000, 1_000_000)] == [250_000, 25_000, 20_000, 1_000]
 
 
-def test_a_network_beyond_memory_is_refused_before_it_is_made():
-    with pytest.raises(CharrnnError, match="GiB of memory"):
-        choose(Options(hidden_size=60_000), Facts(characters=1_000_000, vocabulary_size=65))
+@pytest.mark.parametrize(
+    ("asked", "vocabulary_size"),
+    [
+        ({"hidden_size": 60_000}, 65),
+        ({"layers": 0, "embedding": 0}, 1_100_000),
+        ({"layers": 0, "embedding": 0}, 50_000),
+        ({"layers": 1, "embedding": 0, "hidden_size": 512}, 1_100_000),
+        ({"layers": 0, "batch_size": 64, "seq_length": 128}, 1_100_000),
+    ],
+)
+def test_a_network_beyond_memory_is_refused_before_it_is_made(monkeypatch, asked, vocabulary_size):
+    monkeypatch.setattr(os, "sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 24 << 18)
+    with pytest.raises(CharrnnError, match=r"GiB of memory, and this machine has 24; use a smaller .* or --max-vocabulary"):
+        choose(options_of(**asked), Facts(characters=5_000_000, vocabulary_size=vocabulary_size))
+
+
+@pytest.mark.parametrize("records", [0, 100_000])
+def test_batches_are_small_where_each_character_takes_a_million_logits(records):
+    kind = "line" if records else None
+    facts = Facts(characters=5_000_000, vocabulary_size=1_100_000, records=records)
+    recipe, _ = choose(options_of(layers=0, steps=9, seq_length=50, records=kind), facts)
+    assert recipe.batch_size * (facts.mean_length if records else recipe.seq_length) * facts.vocabulary_size < 2e8
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """`charrnn cache`."""
 
-import os
+from pathlib import Path
 from typing import Annotated
 
 from charrnn.commands.common import option
@@ -23,7 +23,7 @@ def cache(clear: Annotated[bool, option("Delete all of it.", names="--clear")] =
     found = f"{len(files):,} files, {size / 1e6:,.0f} MB, in {id_cache.cache_folder()}"
     if clear:
         for file, _ in files:
-            os.unlink(file)
+            Path(file).unlink(missing_ok=True)
         print(f"removed {found}")
     elif files:
         print(f"{found}; at most {id_cache.size_limit() / 1e6:,.0f} MB are kept; remove them with: charrnn cache --clear")

@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from charrnn.commands import common
 from charrnn.commands.common import CellOption, JsonFlag, SeedOption, argument, option
-from charrnn.commands.outputs import require_output, write_output
+from charrnn.commands.outputs import require_output, require_writable, write_output
 from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
 
@@ -116,18 +114,15 @@ def forecast(
 
 
 def _learn(learning: Iterator[int], steps: int, out: Path | None, quiet: bool) -> None:
-    """Make the folder `out` and train. A signal ends the program. Raises: CharrnnError if the folder can't be made."""
+    """Make the folder `out` and train. Raises: CharrnnError if the folder can't be made or written to."""
+    from charrnn.run_folder import FORECAST
+
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CharrnnError(f"{out} can't be made: {error.strerror or error}", 1) from None
-    interrupted = common.Signals()
+        require_writable(out / FORECAST, out)
     with frame.WorkDisplay("learning", unit="steps", quiet=quiet, scale=1) as working:
         for step in learning:
             working.progress(step, steps)
-            if interrupted.signal:
-                break
-    if interrupted.signal:
-        output.write_line(f"stopped at step {step}; nothing was saved")
-        raise typer.Exit(128 + interrupted.signal)

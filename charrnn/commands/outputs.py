@@ -30,11 +30,18 @@ def require_output(flag: str, path: Path, inputs: Iterable[str | Path]) -> None:
     if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
         return
     require(stat.S_ISREG(mode), f"{flag} {path} is not a regular file")
+    require_writable(path, target.parent)
     kept = target.suffix == ".safetensors" or target.name in (HISTORY, CORPUS)
     require(not kept, f"{flag} {path} has a name that is reserved for files of a run; choose another")
     folders = {Path(os.path.realpath(source)) for source in inputs if os.path.isdir(source)}
     read = any(is_same(path, source) for source in inputs) or (path.exists() and folders.intersection(target.parents))
     require(not read, f"{flag} {path} is an input of this command; choose another file")
+
+
+def require_writable(path: Path, folder: Path) -> None:
+    """Raise CharrnnError (status 1) where `path` can't be written, since no file can be made in its `folder`."""
+    if not os.access(folder, os.W_OK):
+        raise CharrnnError(f"{path} can't be written: the folder {folder} is read-only", 1)
 
 
 def write_output(path: Path, data: bytes) -> None:

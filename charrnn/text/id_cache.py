@@ -211,8 +211,12 @@ def list_files() -> list[tuple[os.DirEntry[str], os.stat_result]]:
     """The files in the cache, last used first."""
     if not cache_folder().is_dir():
         return []
+    found = []
     with os.scandir(cache_folder()) as entries:
-        found = [(entry, entry.stat()) for entry in entries if entry.name.endswith((".ids", ".tmp"))]
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # another program has just removed it
+                if entry.name.endswith((".ids", ".tmp")) and not entry.is_dir(follow_symlinks=False):
+                    found.append((entry, entry.stat(follow_symlinks=False)))
     return sorted(found, key=lambda file: -file[1].st_mtime)
 
 

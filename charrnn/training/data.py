@@ -33,6 +33,7 @@ TINY = 1_000  # characters; shorter texts are memorized, since a held-out tenth 
 MAX_VALIDATED = 250_000  # most characters scored per validation
 MIN_VALIDATED = 20_000  # fewest characters scored per validation, if the text is that long
 VALIDATION_LOGITS = 125_000_000  # logits computed per validation, between these limits
+MAX_LOGITS = 1_000_000_000  # most logits computed per validation: with a million outputs, even MIN_VALIDATED takes too long
 
 Sources = Sequence[str | Path] | Corpus  # files, folders and pipes; or a text in memory
 
@@ -174,10 +175,11 @@ def rebuild_dataset(text: SplitText, header: StateHeader) -> Dataset:
 def validation_length(vocabulary_size: int) -> int:
     """How many characters are scored per validation: fewer for large vocabularies, where each takes thousands of logits.
 
-    >>> validation_length(65), validation_length(5_000), validation_length(50_000)
-    (250000, 25000, 20000)
+    >>> validation_length(65), validation_length(5_000), validation_length(50_000), validation_length(1_000_000)
+    (250000, 25000, 20000, 1000)
     """
-    return max(MIN_VALIDATED, min(MAX_VALIDATED, VALIDATION_LOGITS // vocabulary_size))
+    fewest = min(MIN_VALIDATED, MAX_LOGITS // vocabulary_size)
+    return max(fewest, min(MAX_VALIDATED, VALIDATION_LOGITS // vocabulary_size))
 
 
 def choose_vocabulary(text: Corpus, options: Options, group: Group) -> tuple[Vocabulary, str]:

@@ -24,6 +24,7 @@ from charrnn.training.threads import Threads, choose_threads
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of the C library's malloc.h
 BASE_CHARACTERS = 8_000  # of the text, on which a base model is scored
 WINDOW = (48, 32)  # (T, B) of the speed test
+MAX_LOGITS = 1 << 14  # most outputs in the speed test: with more, the time is proportional to their number
 FAR_OFF = 1.6  # if training is this many times faster or slower than the speed test, the recipe is chosen again
 
 
@@ -89,11 +90,11 @@ def can_run_bfloat16(cell: str, device: str) -> bool:
 
 def measure_speed(machine: Machine, precision: str, logits: int, shards: int = 2) -> float:
     """Measure how many characters per second the REFERENCE network trains on, with `logits` outputs and `shards` shards."""
-    model = CharRNN(Config(logits, *REFERENCE)).to(machine.device)
+    model = CharRNN(Config(min(logits, MAX_LOGITS), *REFERENCE)).to(machine.device)
     shards = shards if machine.device == "cpu" else 1
     with machine.threads:
         took = measure_window(model, WINDOW, threads=machine.threads, shards=shards, dtype=getattr(torch, precision))
-    return WINDOW[0] * WINDOW[1] / statistics.median(took[1:])
+    return WINDOW[0] * WINDOW[1] / statistics.median(took[1:]) / max(1, logits / MAX_LOGITS)
 
 
 def measure_base(base: Model, dataset: Dataset) -> float:

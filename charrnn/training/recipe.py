@@ -47,6 +47,9 @@ FEW_EPOCHS = 1.5
 MIN_FINE_TUNING_RATE = 0.05  # smallest learning rate of fine-tuning, as a fraction of that from scratch; the largest is 1
 MAX_EPOCHS = 25  # most epochs of a run for a time: more would overfit in spite of the regularization
 BATCH_CHARACTERS = 2_000  # in a batch of records
+BATCH_LOGITS = 100_000_000  # most logits per step: with more than 20,000 characters in the vocabulary, batches are smaller
+LOGIT_BYTES = 32  # of memory per logit, forward and backward, as measured
+WEIGHT_BYTES = 40  # of memory per weight: itself, gradient, optimizer, and copies of all of them when the state is saved
 COLUMNS = 16  # fewest sequences per shard if there are more than two: fewer take nearly as long
 MIN_SHARD_WORK = 3e7, 1e8  # multiplications: per step, for two shards to be faster than one; per shard, for more
 
@@ -193,11 +196,13 @@ def _fit_batches(options: Options, facts: Facts, batch_size: int, seq_length: in
 
     Returns: batch size, sequence length, and notes for the user.
     """
+    most = BATCH_LOGITS // (facts.logits or facts.vocabulary_size)  # characters
     if facts.records:
-        suggested = max(1, min(round(BATCH_CHARACTERS / facts.mean_length), facts.records // 4))
+        suggested = max(1, min(round(min(BATCH_CHARACTERS, most) / facts.mean_length), facts.records // 4))
         return min(facts.records, options.batch_size or suggested), options.seq_length or LONGEST, []
     seq_length = options.seq_length or seq_length
-    batch_size = options.batch_size or max(1, min(batch_size, facts.characters // (MIN_STEPS_PER_EPOCH * seq_length)))
+    most = min(most, facts.characters // MIN_STEPS_PER_EPOCH)
+    batch_size = options.batch_size or max(1, min(batch_size, most // seq_length))
     fitting = fit_windows(facts.characters, batch_size, seq_length)
     note = f"the text is short: batch size {fitting[0]}, sequence length {fitting[1]}"
     refused = fitting != (batch_size, seq_length) and (options.batch_size or options.seq_length)
@@ -228,9 +233,12 @@ def _note_on_base(options: Options, facts: Facts, epochs: float) -> list[str]:
 
 def _require_memory(recipe: Recipe, facts: Facts) -> None:
     """Raise CharrnnError, before anything is allocated, if training the network needs more memory than the machine has."""
-    H = recipe.hidden_size
-    weights = 16 * (recipe.num_layers * 8 * H**2 + facts.vocabulary_size * (H + recipe.embedding_size))  # with the optimizer's
-    per_character = 60 * recipe.num_layers * H + 12 * (facts.logits or facts.vocabulary_size)
+    sizes = (recipe.num_layers, recipe.hidden_size, recipe.embedding_size)
+    shapes = Config(facts.vocabulary_size, recipe.cell, *sizes).shapes()
+    weights = WEIGHT_BYTES * sum(map(math.prod, shapes.values()))
+    per_character = 60 * recipe.num_layers * recipe.hidden_size + LOGIT_BYTES * (facts.logits or facts.vocabulary_size)
+    if recipe.num_layers and not recipe.embedding_size:  # one-hot vectors
+        per_character += 12 * facts.vocabulary_size
     characters = recipe.batch_size * (facts.mean_length if facts.records else recipe.seq_length)
     activations = max(characters, recipe.seq_length) * per_character
     try:
@@ -239,5 +247,5 @@ def _require_memory(recipe: Recipe, facts: Facts) -> None:
         have = 1024.0
     need = (weights + activations) / 2**30
     if need > have:
-        cure = "use a smaller --hidden-size, --layers, --batch-size or --seq-length"
+        cure = "use a smaller --hidden-size, --layers, --batch-size, --seq-length or --max-vocabulary"
         raise CharrnnError(f"this network needs about {need:,.0f} GiB of memory, and this machine has {have:.0f}; {cure}")
