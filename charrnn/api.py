@@ -265,7 +265,7 @@ def _choose_options(asked: dict[str, Any]) -> "Options":
 
 
 def _convert(name: str, value: Any, types: tuple[type, ...]) -> Any:
-    """Convert the value of an argument to one of `types`. Raises: CharrnnError if it is none of them."""
+    """Convert the value of an argument to one of `types`. Raises: CharrnnError if it has another type."""
     if value is None and NoneType in types:
         return None
     is_number = type(value) is not bool and isinstance(value, numbers.Real)  # NumPy's are Real, too

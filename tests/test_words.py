@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tokenize
 
 import pytest
 from conftest import ROOT
@@ -26,6 +27,11 @@ INSTEAD = {  # what readers have to read twice: the field's own term, or a plain
     r"\bso long\b": "for that time",
     r"\brandomness begins\b": "random seed",
     r"\bstreams?\b(?! *[=.])|windows of \d": "batch size, sequence length",
+    r"\bsittings?\b": "session",
+    r"\breckon": "compute, estimate",
+    r"\bfrom which on\b": "from which",
+    r"\bis held to\b": "is checked against",
+    r"\bso many (characters|steps|epochs|windows)\b": "a number of, this many",
 }
 ABOUT_MEMORY = ("docs/lessons.md", "corpora/README.md")  # a lesson is about learning a word by heart
 
@@ -45,6 +51,16 @@ def printed_strings(path):
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     return [(node.lineno, node.value) for node in strings if id(node) not in docstrings and " " in node.value]
+
+
+def comments_and_docstrings(path):
+    """The comments and docstrings of a module, each with its line."""
+    with path.open("rb") as file:
+        tokens = list(tokenize.tokenize(file.readline))
+    comments = [(token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT]
+    owners = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, owners)]
+    return comments + [(node.body[0].lineno, text) for node in nodes if (text := ast.get_docstring(node))]
 
 
 def test_the_spelling_is_right(tmp_path):
@@ -74,6 +90,17 @@ def test_the_program_prints_plain_words():
         for path in CODE
         for line, text in printed_strings(path)
         for _, word, instead in find_banned(text)
+    ]
+    assert found == []
+
+
+def test_comments_and_docstrings_use_plain_words():
+    found = [
+        (f"{path.relative_to(ROOT)}:{line}", word, instead)
+        for path in CODE
+        for line, text in comments_and_docstrings(path)
+        for _, word, instead in find_banned(text)
+        if not word.startswith("stream")  # standard streams
     ]
     assert found == []
 

@@ -247,7 +247,7 @@ def _find(name: str, names: list[str], option: str) -> int:
 def _carry_on(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Replace each NaN in `values` (N, D) by the last value above it.
 
-    Returns: the values; where they were missing (N, D) bool; the first row from which on no value is missing.
+    Returns: the values; where they were missing (N, D) bool; the first row without a missing value after filling.
     """
     missing = np.isnan(values)
     last = np.maximum.accumulate(np.where(missing, 0, np.arange(len(values))[:, None]), axis=0)

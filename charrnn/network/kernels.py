@@ -4,7 +4,7 @@ Each kernel takes W_ih x + b of all time steps and returns the hidden states. Sh
 size, G gates times H.
 
 Tensors are (features, T, B), so that the recurrent product of a step and the weight gradients of all steps are plain matrix
-products without copies. The loop over time has only the recurrence, as a few in-place operations on B * H numbers; all else
+products without copies. The loop over time has only the recurrence, as a few in-place operations on B * H numbers; the rest
 is computed for all steps at once.
 
 Truncated backpropagation through time: no gradient flows into the initial state. Tensors may be bfloat16 (products in

@@ -146,7 +146,7 @@ def _peek(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
 
 
 def find_format(head: bytes) -> tuple[str, str] | None:
-    """Recognize a known format that is not text. Returns: its name and advice; None if it is none of them."""
+    """Recognize a known format that is not text. Returns: its name and advice; None if it is no known one."""
     if head.startswith(ZIP):
         return next((name, cure) for part, name, cure in ZIPPED if part in head)
     return next((found[2:] for found in FORMATS if head.startswith(found[1], found[0])), None)
