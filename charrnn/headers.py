@@ -190,10 +190,7 @@ def parse_state(header: Json) -> StateHeader:
 
 
 def parse(kind: type[T], values: Any, complete: bool = False, exact: bool = True) -> T:
-    """Convert a JSON object to the dataclass `kind`.
-
-    Raises: TypeError for wrong values; KeyError for missing keys if `complete`, for unknown keys if `exact`.
-    """
+    """Convert JSON to the dataclass `kind`. Raises: TypeError; KeyError for missing (`complete`) or unknown keys (`exact`)."""
     hints, keys = typing.get_type_hints(kind), getattr(kind, "KEYS", {})
     names = {keys.get(name, name): name for name in hints if name not in ("KEYS", "EARLIER")}  # key -> field
     values = getattr(kind, "EARLIER", {}) | _object(values)

@@ -246,10 +246,7 @@ class Forecaster(nn.Module):
         return facts | {"scored_rows": scores.rows} | errors | scaled | {"verdict": scores.verdict}
 
     def lines(self, series: Series, forecasts: np.ndarray, first: int) -> tuple[list[str], list[list[float]]]:
-        """Returns: the dates of rows from `first` on ("+1" and so on beyond the table); [truth, forecast, naive forecast].
-
-        Missing values are NaN.
-        """
+        """The dates of rows from `first` on ("+1"... beyond the table), and [truth, forecast, naive forecast]; NaN: missing."""
         horizon = self.settings.horizon
         first = max(first, self.settings.window + horizon - 1)
         truth = np.concatenate([np.where(series.known, series.target, np.nan), np.full(horizon, np.nan)])

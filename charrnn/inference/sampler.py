@@ -36,10 +36,7 @@ class Sampler:
         return np.multiply(noise, np.float32(-min(self.temperature, 1e30)), noise)  # finite, yet larger than any logits
 
     def draw(self, logits: Array, noise: Array, ids: Array) -> None:
-        """Draw `ids` (B,) from `logits` (B, V) with `noise` (B, V), by the Gumbel-max trick (Maddison et al. 2014).
-
-        `ids` and `noise` are overwritten.
-        """
+        """Draw `ids` (B,) from `logits` (B, V) by the Gumbel-max trick (Maddison et al. 2014); overwrites `noise` (B, V)."""
         np.add(self._mask(logits), noise, noise)
         noise.argmax(1, ids)  # three times as fast as np.argmax with keywords
 

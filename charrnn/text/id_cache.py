@@ -252,10 +252,7 @@ def _storing() -> Iterator[None]:
 
 
 def load(path: Path, checked: bool = False) -> tuple[Corpus, list[int]] | None:
-    """Load a corpus. If `checked`, the ids have been checked before, and only the trailer is.
-
-    Returns: the corpus and the numbers of skipped files; None if the file is missing or damaged.
-    """
+    """Load a corpus and the numbers of skipped files; None if missing or damaged. `checked`: check only the trailer."""
     if not path.is_file():  # reading a pipe would block
         return None
     file = open(path, "rb")  # noqa: SIM115 (the corpus keeps it)

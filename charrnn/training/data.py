@@ -146,10 +146,7 @@ def reload_text(out: Path, origin: Origin, sources: Sources, watch: Watch | None
 
 
 def reread_texts(model: "Model", cure: str, watch: Watch | None = None) -> SplitText:
-    """Read the texts that `model` was trained on again.
-
-    Raises: CharrnnError, with `cure` at its end, if they have changed or are gone.
-    """
+    """Read the texts of `model` again. Raises: CharrnnError, with `cure` at its end, if they have changed or are gone."""
     folder = model.path.parent if model.path is not None else Path()
     origin = model.header.training.origin
     if origin is None:

@@ -43,10 +43,7 @@ class Machine:
 
 
 def pick_device(name: str, group: Group = ALONE) -> str:
-    """Resolve "auto" to the fastest device; of several ranks, each gets its own GPU.
-
-    Raises: CharrnnError if the device is not available.
-    """
+    """Resolve "auto" to the fastest device; each rank gets its own GPU. Raises: CharrnnError if it is not available."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if group.size > 1:
         available["mps"] = False  # torch.distributed does not support it
@@ -65,10 +62,7 @@ def pick_device(name: str, group: Group = ALONE) -> str:
 
 
 def pick_precision(asked: str, cell: str, device: str, group: Group = ALONE) -> str:
-    """The precision of matrix products: "auto" is bfloat16 if all ranks' devices support it natively, else float32.
-
-    Raises: CharrnnError if `asked` is bfloat16 and the cell can't run in it.
-    """
+    """The precision of matrix products: "auto" is bfloat16 if all ranks support it natively. Raises: CharrnnError."""
     if asked == "bfloat16" and not can_run_bfloat16(cell, device):
         raise CharrnnError(f"--precision bfloat16: this processor can't run {cell} cells in it; use float32 or auto")
     native = has_bfloat16() if device == "cpu" else device.startswith("cuda") and torch.cuda.is_bf16_supported()

@@ -91,11 +91,7 @@ class Learner:
         torch.manual_seed(int(seeds.generate_state(1)[0]))
 
     def step(self, batch: Batch, number: int, learning_rate: float) -> float:
-        """Train on one batch; `number` counts steps from 1.
-
-        Returns: the batch's loss in bits per character.
-        Raises: DivergedError, before any weight has changed.
-        """
+        """Train on one batch, as step `number` (from 1). Returns: bits per character. Raises: DivergedError, with no change."""
         shard = self._prepare(batch)
         scale = self.group.size / batch.characters  # so that the mean over ranks is the mean over all characters
         learn = partial(backpropagate, self.model, self.parameters, scale, self.dtype)
@@ -164,11 +160,7 @@ class Learner:
         return [tuple(part.masked_fill(fresh, 0.0) for part in layer) for layer in self.carried]
 
     def validate(self, stop: Callable[[], bool] = lambda: False) -> float:
-        """Score the validation text; each rank scores a part.
-
-        Returns: bits per character of the whole.
-        Raises: StopError on all ranks if `stop` returns True on one.
-        """
+        """Bits per character of the validation text, scored by all ranks together. Raises: StopError if one is to `stop`."""
         self._stop = stop
         figures = np.zeros(3)
         try:
@@ -205,9 +197,8 @@ class Learner:
     def begin_from(self, tensors: Tensors, base: Vocabulary) -> None:
         """Start from the weights of a model with the vocabulary `base`. This text may have more characters.
 
-        For a new character, the embedding is drawn from the distribution of the others, the output weights are their mean,
-        and the output bias follows its frequency. If the model lacks most of the text's characters, only its recurrent layers
-        are used.
+        A new character's embedding is drawn from the distribution of the others, its output weights are their mean, its bias
+        follows its frequency. If the model lacks most of the text's characters, only its recurrent layers are used.
         """
         own = self.model.state_dict()
         places = self.dataset.vocabulary.encode(base.characters)  # new ids of the base model's characters
@@ -236,11 +227,7 @@ class Learner:
         return mine | whole | {_generator(rank): state for rank, (_, state) in enumerate(ranks)}
 
     def load_state_dict(self, tensors: Tensors, step: int) -> list[str]:
-        """Load what `state_dict` returned at `step`.
-
-        Returns: notes for the user.
-        Raises: ValueError or RuntimeError if the tensors don't fit.
-        """
+        """Load the `state_dict` of `step`. Returns: notes. Raises: ValueError or RuntimeError if it does not fit."""
         self.carried = [tuple(part.clone() for part in layer) for layer in self.carried]
         mine = self._tensors()
         size = sum(name.startswith("generator") for name in tensors)

@@ -151,10 +151,7 @@ def relative_work(num_layers: int, hidden_size: int) -> float:
 
 
 def count_shards(recipe: Recipe, length: float, columns: int = COLUMNS) -> int:
-    """How many shards to cut a batch into, 1 to 16.
-
-    `length` is the mean sequence length, `columns` the fewest sequences per shard if there are more than two.
-    """
+    """The number of shards of a batch, 1 to 16, for sequences of mean `length`; see COLUMNS for `columns`."""
     H = recipe.hidden_size
     inputs = [recipe.embedding_size, *[H] * recipe.num_layers][: recipe.num_layers]
     work = recipe.batch_size * length * sum(len(CELLS[recipe.cell].gates) * H * (H + D) for D in inputs)
@@ -192,10 +189,7 @@ def _affordable_characters(options: Options, facts: Facts) -> float:
 
 
 def _fit_batches(options: Options, facts: Facts, batch_size: int, seq_length: int) -> tuple[int, int, list[str]]:
-    """Reduce the suggested batch size and sequence length to what the text fills, unless the user chose them.
-
-    Returns: batch size, sequence length, and notes for the user.
-    """
+    """Reduce batch size and sequence length to what the text fills. Returns: both, and notes for the user."""
     most = BATCH_LOGITS // (facts.logits or facts.vocabulary_size)  # characters
     if facts.records:
         suggested = max(1, min(round(min(BATCH_CHARACTERS, most) / facts.mean_length), facts.records // 4))

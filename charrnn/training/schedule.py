@@ -224,10 +224,7 @@ class Schedule:
         return max(seconds / max(self.seconds - reserve, 1e-9), step / self.max_steps)
 
     def _seconds_per_validation(self) -> float:
-        """Seconds of the last validation. Estimated before the first one and in runs of steps.
-
-        The estimate: a third of the training time of as many characters, plus the softmax layer over the whole vocabulary.
-        """
+        """Seconds of the last validation; estimated before the first one, and in runs of steps from the sizes alone."""
         if self.seconds is None:
             learning, besides = 1 / self.speed, 0.02  # seconds per character, and seconds of a sample and a save
         elif self.validation_seconds:
