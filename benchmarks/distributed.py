@@ -59,8 +59,8 @@ def step(text: str, streams: int) -> None:
     """As one of two ranks, print the seconds of a step and of its parts as JSON."""
     import torch
 
+    from charrnn.commands.train import keep_memory
     from charrnn.options import Options
-    from charrnn.training.device import keep_memory
     from charrnn.training.distributed import join
     from charrnn.training.learner import MUON_RATE
     from charrnn.training.run import Run

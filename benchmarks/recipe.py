@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from charrnn.commands.train import keep_memory
 from charrnn.inference.score import TextBlocks, score
 from charrnn.network import optimizer
 from charrnn.network.char_rnn import CharRNN
@@ -29,7 +30,6 @@ from charrnn.text.corpus import Corpus, count_ids
 from charrnn.text.reading import read_corpus
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import Windows
-from charrnn.training.device import keep_memory
 
 # The coefficients of each iteration by the Polar Express (Amsel et al. 2025); the last ones serve for all that follow.
 POLAR = (

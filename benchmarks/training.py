@@ -28,6 +28,7 @@ from torch import nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from charrnn.commands.train import keep_memory
 from charrnn.network.optimizer import EVERY, ITERATIONS
 from charrnn.options import Options, Recipe
 from charrnn.text.reading import read_corpus
@@ -63,7 +64,7 @@ def opened(text: str, recipe: Recipe) -> Iterator[Run]:
     with tempfile.TemporaryDirectory() as folder:
         options = Options(steps=1_000_000, device="cpu", **{name: getattr(recipe, name) for name in names})
         run = Run.create([text], options=options, out=Path(folder) / "run")
-        device.keep_memory()
+        keep_memory()
         yield run
         run.folder.unlock()
 

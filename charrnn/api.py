@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from types import FrameType, NoneType
@@ -178,9 +179,10 @@ def train(
     from charrnn.terminal.frame import WorkDisplay
     from charrnn.training.data import name_run
     from charrnn.training.distributed import join
+    from charrnn.training.run import Run
 
     with Interrupt() as early:  # an interrupted import of torch can't be repeated
-        from charrnn.training.run import Run
+        import_module("charrnn.training.learner")
     if early.came:
         raise KeyboardInterrupt
     base = init_from.path if isinstance(init_from, Model) else init_from

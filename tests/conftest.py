@@ -1,10 +1,13 @@
 """Shared fixtures and helpers: run the real program, the project's corpora, and data beside the checkout."""
 
+import fcntl
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,20 +21,58 @@ CORPORA = ROOT / "corpora"
 DATA = ROOT.parent / "shared" / "data"
 
 
-def charrnn(*arguments, cwd, text=None, env=None, status=0):
-    """Run the real program, with `text` as standard input. Returns: (stdout bytes, stderr text)."""
-    done = subprocess.run(
-        [sys.executable, "-m", "charrnn", *map(str, arguments)],
-        cwd=cwd,
-        input=b"" if text is None else text if isinstance(text, bytes) else text.encode(),
-        capture_output=True,
-        env={**os.environ, **(env or {})},
-        timeout=120,
-    )
-    errors = done.stderr.decode("utf-8", "replace")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Several workers (pytest -n) share this machine; a test marked `alone`, which measures time, has it to itself."""
+    alone = item.get_closest_marker("alone") is not None
+    with open(ROOT / "pyproject.toml") as machine, open(ROOT / "Makefile") as queue:
+        fcntl.flock(queue, fcntl.LOCK_EX)  # nobody overtakes whoever waits for the machine
+        fcntl.flock(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(queue, fcntl.LOCK_UN)
+        return (yield)
+
+
+def charrnn(*arguments, cwd, text=None, env=None, status=0, real=False):
+    """Run the program, with `text` as standard input. Returns: (stdout bytes, stderr text).
+
+    It runs in the tests' process, which saves the import of torch, or with `real` in a process of its own.
+    """
+    piped = b"" if text is None else text if isinstance(text, bytes) else text.encode()
+    words = [word if isinstance(word, bytes) else str(word) for word in arguments]
+    ended, out, errors = (run_process if real else run_within)(words, cwd, piped, env or {})
+    errors = errors.decode("utf-8", "replace")
     assert "Traceback" not in errors, errors
-    assert done.returncode == status, f"exit status {done.returncode}\n{errors}"
-    return done.stdout, errors
+    assert ended == status, f"exit status {ended}\n{errors}"
+    return out, errors
+
+
+def run_process(words, cwd, piped, env):
+    """(exit status, stdout, stderr) of the program as a process."""
+    command = [sys.executable, "-m", "charrnn", *words]
+    done = subprocess.run(command, cwd=cwd, input=piped, capture_output=True, env={**os.environ, **env}, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def run_within(words, cwd, piped, env):
+    """(exit status, stdout, stderr) of the program within this process, which is left as it was."""
+    from charrnn.cli import main
+
+    streams = {name: io.TextIOWrapper(io.BytesIO(piped * (name == "stdin")), "utf-8") for name in ("stdin", "stdout", "stderr")}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["charrnn", *map(os.fsdecode, words)])
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        for name, value in env.items():
+            patch.setenv(name, value)
+        patch.setattr("charrnn.commands.train.STARTED", time.monotonic())
+        patch.setattr("charrnn.commands.train.keep_memory", lambda: None)  # the tests give theirs back
+        with pytest.raises(SystemExit) as ended:
+            main()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    return ended.value.code, streams["stdout"].buffer.getvalue(), streams["stderr"].buffer.getvalue()
 
 
 def options_of(**asked):
@@ -43,27 +84,19 @@ def options_of(**asked):
 
 
 @pytest.fixture
-def inside(monkeypatch, capsys):
-    """Run the program in the tests' process, which is faster, with `text` as standard input. Returns: (stdout, stderr)."""
+def inside():
+    """`charrnn` for a folder and a list of arguments. Returns: (stdout, stderr)."""
 
     def run(folder, arguments, status=0, text=""):
-        from charrnn.cli import main
-
-        monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", ["charrnn", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, errors = capsys.readouterr()
-        assert left.value.code == status, errors
-        return out, errors
+        out, errors = charrnn(*arguments, cwd=folder, status=status, text=text)
+        return out.decode(), errors
 
     return run
 
 
 @pytest.fixture(scope="session")
 def book_run(tmp_path_factory):
-    """A folder with `runs/book`: a small model trained by the real program on a part of the project's book."""
+    """A folder with `runs/book`: a small model trained by the program on a part of the project's book."""
     folder = tmp_path_factory.mktemp("book")
     text = (CORPORA / "the-lamp.txt").read_text()[:30_000]
     (folder / "book.txt").write_text(text)

@@ -4,7 +4,6 @@ import html
 import re
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 
 import build_site
 import pages
@@ -23,26 +22,13 @@ WHOLE = ("include: results", "include: regularization", "include: sizes", "end")
 COMMANDS = typer.main.get_command(app).commands
 
 
-@pytest.fixture(scope="module")
-def sessions(tmp_path_factory):
-    """A future of [(block, output on the page, output printed)] for each page; two pages run at a time."""
-
-    def run(page):
-        session = pages.Session(tmp_path_factory.mktemp(page.stem))
-        return [
-            (block, shown, session.run(block.kind, block.shorter(command)))
-            for block in pages.blocks(page)
-            for command, shown in block.commands
-        ]
-
-    with ThreadPoolExecutor(2) as pool:
-        yield {name: pool.submit(run, page) for name, page in zip(NAMES, pages.PAGES, strict=True)}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_page_shows_what_its_commands_print(sessions, name):
-    for block, shown, printed in sessions[name].result():
-        assert block.agrees(shown, printed), f"{block.text()}\nprinted\n{printed}"
+@pytest.mark.parametrize("page", pages.PAGES, ids=NAMES)
+def test_a_page_shows_what_its_commands_print(tmp_path, page):
+    session = pages.Session(tmp_path)
+    for block in pages.blocks(page):
+        for command, shown in block.commands:
+            printed = session.run(block.kind, block.shorter(command))
+            assert block.agrees(shown, printed), f"{block.text()}\nprinted\n{printed}"
 
 
 @pytest.mark.parametrize("name", NAMES)

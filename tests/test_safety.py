@@ -160,6 +160,7 @@ def test_a_validation_that_a_signal_ended_is_made_up_for(corpus, tmp_path):
         assert outcome(tmp_path / "parts")[3] == outcome(tmp_path / "whole")[3]
 
 
+@pytest.mark.alone
 def test_the_time_that_was_spent_before_a_stop_is_counted(corpus, tmp_path):
     options = options_of(seconds=3.0, **SMALL)
     run = Run.create([corpus], options, tmp_path / "run")

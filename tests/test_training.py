@@ -215,6 +215,7 @@ def test_a_file_can_be_the_validation_text(corpus, tmp_path):
     assert len(run.dataset.validation_ids) == 110
 
 
+@pytest.mark.alone
 def test_a_run_for_a_time_ends_on_time_annealed_and_saved(corpus, tmp_path):
     options = options_of(seconds=4.0, **SMALL)
     started = time.monotonic()

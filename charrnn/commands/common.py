@@ -102,9 +102,9 @@ def is_piped() -> bool:
 @contextlib.contextmanager
 def say_waiting(sources: Iterable[str], hint: str = "") -> Iterator[None]:
     """After a second of reading standard input or a named pipe, print what is being read: it may never send anything."""
-    from charrnn.text.reading import STDIN
+    from charrnn.text.reading import STDIN, show_source
 
-    names = ["standard input" if source == STDIN else source for source in sources if source == STDIN or Path(source).is_fifo()]
+    names = [show_source(source) for source in sources if source == STDIN or Path(source).is_fifo()]
     timer = threading.Timer(1.0, output.write_line, [f"reading {', '.join(names)} until it ends{hint}"])
     timer.daemon = True
     if names:
@@ -116,11 +116,16 @@ def say_waiting(sources: Iterable[str], hint: str = "") -> Iterator[None]:
 
 
 def require_sources(named: list[str] | None) -> list[str]:
-    """The texts named by the user, or else standard input. Raises: CharrnnError if there is neither."""
+    """The texts named by the user, or else standard input. Raises: CharrnnError if there is neither, or a name needs quotes."""
     from charrnn.text.reading import STDIN
 
     if not named and not is_piped():
         raise CharrnnError("no text: name files or folders, or pipe one in")
+    for name in named or []:
+        if not os.path.exists(name) and os.path.exists(" ".join(named or [])):
+            raise CharrnnError(f"{name} does not exist; did you mean {shlex.quote(' '.join(named or []))}?")
+        if re.match("https?://", name):
+            raise CharrnnError(f"{name} is an address; download it first: curl -LO {shlex.quote(name)}")
     return list(named or [STDIN])
 
 

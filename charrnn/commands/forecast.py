@@ -56,8 +56,10 @@ def forecast(
     charrnn forecast prices.csv -o runs/prices
     charrnn forecast new-prices.csv -m prices --save forecasts.csv
     """
+    from charrnn.forecast.settings import Settings
+    from charrnn.forecast.table import draw_plot, format_table, read_series
     from charrnn.options import require
-    from charrnn.run_folder import find_forecast, is_forecast, is_text
+    from charrnn.run_folder import FORECAST, find_forecast, is_forecast, is_text
     from charrnn.text.reading import STDIN
 
     if table and is_forecast(table):
@@ -72,23 +74,25 @@ def forecast(
         if path is not None:
             require_output(flag, path, read)
     require(save is None or save != plot, f"--save and --plot {plot} name one file")
-    from charrnn.forecast.forecaster import MODEL, Forecaster, Settings  # imports torch, which takes a second
-    from charrnn.forecast.table import draw_plot, format_table, read_series
-
     settings = Settings(window=window, horizon=horizon, cell=cell, num_layers=layers, hidden_size=hidden_size, steps=steps)
     settings = replace(settings, learning_rate=learning_rate, validation=validation, seed=seed)
     if out is not None:
         require(out.is_dir() or not out.exists(), f"--out {out} is a file; name a folder")
-        require(force or not (out / MODEL).exists(), f"{out} already has a forecast model; replace it with --force")
+        require(force or not (out / FORECAST).exists(), f"{out} already has a forecast model; replace it with --force")
     inputs = None if columns is None else columns.split(",")
     if model is not None:
         chosen = settings != Settings() or target is not None or columns is not None or out is not None
         require(not chosen, "--model brings its own columns and settings; leave out the options that set them, and --out")
-        network = Forecaster.load(find_forecast(model))
+        kept = find_forecast(model)
+        from charrnn.forecast.forecaster import Forecaster  # imports torch, which takes a second
+
+        network = Forecaster.load(kept)
         target, inputs = network.header.target, network.header.columns
     with common.say_waiting([table or STDIN]):
         series = read_series(table or STDIN, target=target, columns=inputs, reverse=reverse, encoding=encoding)
     if model is None:
+        from charrnn.forecast.forecaster import Forecaster
+
         network = Forecaster.create(series, settings)
     if not quiet:
         common.print_notes(series.notes)

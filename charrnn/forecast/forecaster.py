@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,55 +18,18 @@ from torch.nn import functional
 
 from charrnn import checkpoint
 from charrnn.errors import CharrnnError
+from charrnn.forecast.settings import Settings
 from charrnn.forecast.table import Series
 from charrnn.headers import parse, to_json
-from charrnn.network.cells import CELLS, layer_shapes
+from charrnn.network.cells import layer_shapes
 from charrnn.network.char_rnn import MODULES, Layer
 from charrnn.network.optimizer import Optimizer
-from charrnn.options import one_of
 
 MODEL = "forecast.safetensors"
 BATCH = 1 << 16  # most rows per step; if all windows together have more, each step draws a random batch
 CLIP = 1.0  # largest norm of the gradient (gradient clipping)
 CHECK = 0.2  # fraction of the training rows, at their end, used to select the best step (early stopping)
-LARGEST = {"window": 65536, "horizon": 65536, "num_layers": 16, "hidden_size": 1024, "steps": 10**9}
 SURE = 2.0  # standard errors from which a forecast counts as better than the naive one
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The options of the command. Raises: CharrnnError for bad values."""
-
-    KEYS: ClassVar = {"num_layers": "layers"}  # fields that have another name in files and flags
-
-    window: int = 7  # input rows of a forecast
-    horizon: int = 1  # rows ahead to forecast
-    cell: str = "lstm"
-    num_layers: int = 1  # 0: a linear function of the window's last row
-    hidden_size: int = 10
-    steps: int = 500
-    learning_rate: float = 0.01
-    validation: float = 0.3  # fraction of the rows, at the end, that is held out
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, most in LARGEST.items():
-            value, least = getattr(self, name), int(name != "num_layers")
-            if not least <= value <= most:
-                flag = self.KEYS.get(name, name).replace("_", "-")
-                raise CharrnnError(f"--{flag} must be between {least} and {most}, not {value}")
-        if self.cell not in CELLS:
-            raise CharrnnError(f"--cell must be {one_of(tuple(CELLS))}, not {self.cell!r}")
-        if not 0 < self.learning_rate <= 10:
-            raise CharrnnError(f"--learning-rate must be above 0 and at most 10, not {self.learning_rate}")
-        if not 0 <= self.validation < 1:
-            raise CharrnnError(f"--validation must be at least 0 and below 1, not {self.validation:g}")
-        if not 0 <= self.seed < 2**63:
-            raise CharrnnError(f"--seed must be between 0 and {2**63 - 1}, not {self.seed}")
-
-    def training_rows(self, rows: int) -> int:
-        """The number of training rows, which are the first of `rows` rows."""
-        return rows - round(rows * self.validation)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import numpy as np
 from charrnn.errors import CharrnnError
 from charrnn.forecast.dates import read_dates
 from charrnn.forecast.numbers import MISSING, Numbers, is_plain, looks_like_number, plain_number, read_numbers
-from charrnn.text.reading import STDIN, read_text
+from charrnn.text.reading import STDIN, read_text, show_source
 from charrnn.text.visible import make_visible
 
 DATES = {"date", "time", "datetime", "timestamp"}  # columns with these names are dates, even if they hold numbers
@@ -60,7 +60,7 @@ def read_series(
     if str(source) != STDIN and Path(source).is_dir():
         raise CharrnnError(f"{source} is a folder; name a file of comma-separated values")
     text = read_text(source, encoding)
-    table, names, lines, notes = _parse(text, "standard input" if str(source) == STDIN else str(source))
+    table, names, lines, notes = _parse(text, show_source(source))
     if reverse:
         table, lines = table[::-1], lines[::-1]
     cells = list(zip(*table, strict=True))  # by column

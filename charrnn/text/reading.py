@@ -33,6 +33,11 @@ ARCHIVES = {".gz": 4096, ".zst": 128}  # bytes to unpack at a time, which expand
 WINDOW = 1 << 26  # largest window of a .zst file in bytes, since it is held in memory
 
 
+def show_source(source: str | Path) -> str:
+    """What a source is called, for people."""
+    return "standard input" if str(source) == STDIN else str(source)
+
+
 def read_text(source: str | Path, encoding: str | None = None, newlines: str = "universal") -> str:
     """Read a text as one string. Raises: as `read_corpus`; without an `encoding`, the message names no option."""
     try:
@@ -58,10 +63,11 @@ def read_corpus(
     reader = _Reader(sources, encoding=encoding, newlines=newlines, watch=watch)
     if (corpus := reader.find()) is None:
         corpus = reader.read()
+    skipped = [file.name for file in reader.files if not file.is_text]
     if not len(corpus):
-        named = ["standard input" if source == STDIN else str(source) for source in sources]
-        raise CharrnnError(f"no text in {', '.join(named)}: it is empty")
-    if skipped := [file.name for file in reader.files if not file.is_text]:
+        why = f"its files are not {encoding} text: {shorten(skipped)}" if skipped else "it is empty"
+        raise CharrnnError(f"no text in {', '.join(map(show_source, sources))}: {why}")
+    if skipped:
         reader.notes.append(f"skipped files that are not {encoding} text: {shorten(skipped)}")
     corpus.notes = reader.notes + reader.decoder.note() + corpus.notes
     names = [file.name if file.name == STDIN else os.path.abspath(file.name) for file in reader.files]
@@ -93,7 +99,7 @@ class _File:
 
     @property
     def shown(self) -> str:
-        return "standard input" if self.name == STDIN else self.name
+        return show_source(self.name)
 
 
 class _Reader:
@@ -304,7 +310,7 @@ def _blocks(name: str, count: Callable[[int], None], hashes: list[bytes]) -> Ite
     """Yield the blocks of a file, and append their hashes to `hashes`. Raises: CharrnnError if the file changes."""
     if name == STDIN and sys.stdin is None:
         raise CharrnnError("standard input is closed; pipe a text in or name a file")
-    with _reading("standard input" if name == STDIN else name), contextlib.ExitStack() as stack:
+    with _reading(show_source(name)), contextlib.ExitStack() as stack:
         file = sys.stdin.buffer if name == STDIN else stack.enter_context(open(name, "rb"))
         before = _stamp(file)
         block = b"-"

@@ -107,7 +107,9 @@ def load_dataset(sources: Sources, options: Options, base: "Model | None", watch
             what = "1 character" if len(added) == 1 else f"{len(added):,} characters"
             text.notes.append(f"added {what} to the vocabulary of {base.name}: {added[:40]!r}")
             text.notes.extend(base.hint_at_form(text.training.text(0, PIECE)))
-    return Dataset(text, kind=options.records, vocabulary=vocabulary, start=start)
+    dataset = Dataset(text, kind=options.records, vocabulary=vocabulary, start=start)
+    require(len(dataset.ids) > 1, f"the training text has {len(dataset.ids)} character; at least 2 are needed")
+    return dataset
 
 
 def suggest_base(text: Corpus, options: Options) -> list[str]:

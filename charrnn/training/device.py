@@ -1,7 +1,5 @@
 """Choose device and precision, measure the speed, and choose the recipe accordingly."""
 
-import contextlib
-import ctypes
 import math
 import statistics
 from dataclasses import dataclass, field, replace
@@ -21,7 +19,6 @@ from charrnn.training.sampled_softmax import SampledSoftmax
 from charrnn.training.shards import measure_window
 from charrnn.training.threads import Threads, choose_threads
 
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of the C library's malloc.h
 BASE_CHARACTERS = 8_000  # of the text, on which a base model is scored
 WINDOW = (48, 32)  # (T, B) of the speed test
 MAX_LOGITS = 1 << 14  # most outputs in the speed test: with more, the time is proportional to their number
@@ -166,15 +163,6 @@ def set_random_state(state: torch.Tensor, device: torch.device) -> None:
     torch.set_rng_state(state[:size])
     if device.type == "cuda" and len(state) > size:
         torch.cuda.set_rng_state(state[size:], device)
-
-
-def keep_memory() -> None:
-    """Make the GNU C library keep freed memory. Allocating it anew at each step takes up to a quarter of the time."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries have no mallopt
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(M_ARENA_MAX, 1)  # arenas of other threads would still return memory to the system
 
 
 def has_bfloat16() -> bool:

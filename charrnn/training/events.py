@@ -1,7 +1,8 @@
-"""Events that a run yields, from `Progress` to `End`. Plain values; this module does not import torch."""
+"""Events that a run yields, from `Progress` to `End`, and what interrupts a step. This module does not import torch."""
 
 from dataclasses import dataclass
 
+from charrnn.errors import CharrnnError
 from charrnn.headers import Metrics
 from charrnn.options import Recipe
 
@@ -66,3 +67,14 @@ class End:
 
 
 Event = Progress | Sample | Validation | Setback | Replan | End
+
+
+class DivergedError(CharrnnError):
+    """The loss is far above that of a uniform guess, or the loss or a weight is not finite."""
+
+    def __init__(self, step: int):
+        super().__init__(f"the loss diverged at step {step}; the last checkpoint is intact; use a smaller --learning-rate", 1)
+
+
+class StopError(Exception):
+    """A validation was interrupted."""

@@ -22,6 +22,7 @@ from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.batches import Batch
 from charrnn.training.data import Dataset
 from charrnn.training.device import Machine, can_run_bfloat16, random_state, set_random_state
+from charrnn.training.events import DivergedError, StopError
 from charrnn.training.recipe import MUON_FROM, count_shards
 from charrnn.training.sampled_softmax import SampledSoftmax
 from charrnn.training.shards import Shard, backpropagate, join_states, measure_window
@@ -30,17 +31,6 @@ MUON_RATE = 4.0  # Muon's learning rate, as a multiple of Adam's
 CLIP = 1.0  # largest norm of the gradient (gradient clipping, Pascanu et al. 2013)
 DIVERGED = 8.0  # a loss of this many times log V, or not a number, means that the run has diverged
 LN2 = math.log(2)
-
-
-class DivergedError(CharrnnError):
-    """The loss is far above that of a uniform guess, or the loss or a weight is not finite."""
-
-    def __init__(self, step: int):
-        super().__init__(f"the loss diverged at step {step}; the last checkpoint is intact; use a smaller --learning-rate", 1)
-
-
-class StopError(Exception):
-    """A validation was interrupted."""
 
 
 class Learner:

@@ -93,10 +93,8 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     """Choose every setting that `options` leave open. `benchmarks/TRIALS.md` has the experiments behind the choices.
 
     Returns: the recipe, and notes for the user.
-    Raises: CharrnnError if the text is too short, a size differs from the base model's, or the network exceeds the memory.
+    Raises: CharrnnError if a size differs from the base model's or the network exceeds the memory.
     """
-    if facts.characters < 2:
-        raise CharrnnError(f"the training text has {facts.characters} character; at least 2 are needed")
     if facts.base is not None:
         options = _with_sizes_of(facts.base, options)
     affordable = _affordable_characters(options, facts)

@@ -1,6 +1,7 @@
 """A training run: reads text, writes a model file. It yields events (`events.py`) and prints nothing.
 
 A `Run` holds a dataset, a learner and a folder, and follows a schedule. `charrnn.train` wraps it in one Python call.
+torch is imported after the text is read, so that unusable input is reported at once.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -21,11 +22,12 @@ from charrnn.run_folder import STATE, RunFolder, require_unused
 from charrnn.text.reading import Watch
 from charrnn.training.batches import make_batches
 from charrnn.training.data import Dataset, Sources, load_dataset, name_run, name_sources, rebuild_dataset, reload_text
-from charrnn.training.device import Machine, Plan
 from charrnn.training.distributed import ALONE, Group, find_job
-from charrnn.training.events import End, Event, Progress, Replan, Sample, Setback, Validation
-from charrnn.training.learner import DivergedError, Learner, StopError
+from charrnn.training.events import DivergedError, End, Event, Progress, Replan, Sample, Setback, StopError, Validation
 from charrnn.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from charrnn.training.device import Machine, Plan
 
 SETBACKS = 3  # most times that a run returns to its saved state after the loss diverged
 SETBACK_FACTOR = 0.25  # of the learning rate, at each setback
@@ -37,7 +39,7 @@ Events = Generator[Event, None, None]
 class Run:
     """A training run in a folder. Make one with `create` or `resume`, then iterate over `events` to train."""
 
-    def __init__(self, folder: RunFolder, dataset: Dataset, recipe: Recipe, origin: Origin, machine: Machine):
+    def __init__(self, folder: RunFolder, dataset: Dataset, recipe: Recipe, origin: Origin, machine: "Machine"):
         self.folder = folder
         self.dataset = dataset
         self.origin = origin
@@ -52,6 +54,8 @@ class Run:
 
     def _begin(self, recipe: Recipe) -> None:
         """Make an untrained network and the batches to train it on."""
+        from charrnn.training.learner import Learner
+
         text = self.dataset.ids if self.dataset.records is None else self.dataset.records
         self.recipe = recipe
         self.batches = make_batches(text, recipe=recipe, group=self.group)
@@ -86,6 +90,8 @@ class Run:
         base = group.broadcast(lambda: load(init_from) if init_from is not None else None)
         dataset = load_dataset(sources, options=options, base=base, watch=watch, group=group)
         options = replace(options, validation=dataset.text.validation, records=dataset.kind)
+        from charrnn.training.device import Machine, Plan
+
         machine = Machine.pick(options.device, group, options.threads)
         plan = Plan(options, dataset, base=base, machine=machine)
         recipe, notes = plan.choose()
@@ -120,6 +126,8 @@ class Run:
             failing.callback(folder.unlock)
             tensors, header = group.broadcast(folder.open_state)
             text = reload_text(out, header.origin, sources=sources, watch=watch, group=group)
+            from charrnn.training.device import Machine
+
             try:
                 dataset = rebuild_dataset(text, header)
                 machine = Machine.pick(device, group, threads)
@@ -204,15 +212,9 @@ class Run:
         if not same:  # the user asked for more: the limit on epochs no longer holds
             self.recipe = replace(self.recipe, max_epochs=0.0)
         self.origin = replace(self.origin, options=replace(self.origin.options, **length))
-        return Schedule.of(
-            options,
-            self.recipe,
-            self.dataset,
-            per_epoch=self.batches.per_epoch,
-            earlier=self.counters.seconds,
-            last=self.history[-1] if self.history else None,
-            same=same,
-        )
+        last = self.history[-1] if self.history else None
+        per_epoch, earlier = self.batches.per_epoch, self.counters.seconds
+        return Schedule.of(options, self.recipe, self.dataset, per_epoch=per_epoch, earlier=earlier, last=last, same=same)
 
     def _replan(self, schedule: Schedule) -> Iterator[Event]:
         """Restart with other sizes if the first seconds show that the speed test was far off."""
@@ -303,13 +305,9 @@ class Run:
 
     def _write(self, state: Tensors, began: float) -> float:
         """Write all files. Returns: the seconds since `began`."""
+        job = find_job()
         header = StateHeader(
-            model=self.header,
-            origin=self.origin,
-            recipe=self.recipe,
-            counters=self.counters,
-            history=self.history,
-            job=find_job(),
+            model=self.header, origin=self.origin, recipe=self.recipe, counters=self.counters, history=self.history, job=job
         )
         self.folder.save_state(state, header)
         if self._is_best():
