@@ -31,7 +31,7 @@ class Sampler:
         """Gumbel noise times the temperature, for `draw`. Splitting the noise into several calls gives the same numbers."""
         if self.greedy or self.temperature == 0:
             return np.zeros(shape, np.float32)
-        noise = generator.standard_exponential(shape).astype(np.float32)  # float64 is never 0
+        noise = generator.standard_exponential(shape).astype(np.float32)  # in float64 it is never 0, whose log is infinite
         np.log(noise, noise)
         return np.multiply(noise, np.float32(-min(self.temperature, 1e30)), noise)  # finite, yet larger than any logits
 

@@ -19,7 +19,7 @@ EPSILON = 1e-8
 
 
 def orthogonalize(blocks: Tensor, iterations: int = ITERATIONS) -> Tensor:
-    """Replace each of `blocks` (n, H, H) by the nearest orthogonal matrix, approximately: quintic Newton-Schulz iteration."""
+    """The orthogonal matrices nearest to `blocks` (n, H, H), approximately, by a quintic Newton-Schulz iteration."""
     a, b, c = QUINTIC
     x: Tensor = blocks / (blocks.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):

@@ -54,7 +54,7 @@ class Windows:
         self.seed = seed
         self.mine = group.part(batch_size)
         steps = len(ids) - 1
-        self.starts = np.arange(batch_size) * steps // batch_size  # segments overlap by one where the division leaves a rest
+        self.starts = np.arange(batch_size) * steps // batch_size  # neighbouring segments may overlap by one character
         self.segment_length = -(-steps // batch_size)
         self.per_epoch = -(-self.segment_length // seq_length)
         self.notes: list[str] = []  # for the user
