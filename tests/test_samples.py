@@ -195,7 +195,7 @@ def test_novel_texts_hold_no_long_passage_of_the_training_text(sample, inside, t
     out, errors = inside(tmp_path, ["sample", "-n", 100, "--greedy", "--novel", "--count", 2])
     assert out == ""
     assert "skipped 40 texts that copy 50 characters or more in a row from the training text" in errors
-    assert "warning: 0 of 2" in errors
+    assert "warning: found 0 of 2" in errors
 
 
 def test_what_needs_the_training_text_says_where_it_is_gone(inside, tmp_path):

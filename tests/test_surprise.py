@@ -362,7 +362,7 @@ def test_a_pipe_gets_colours_where_they_are_forced(runs):
     [
         (["strange.txt", "--top", "-1"], "--top must be between 0 and 10000, not -1"),
         (["strange.txt", "--top", "10001"], "--top must be between 0 and 10000, not 10001"),
-        (["strange.txt", "--top", "many"], "'--top'"),
+        (["strange.txt", "--top", "many"], "--top must be a whole number, not 'many'"),
         (["empty.txt", "--heatmap"], "empty"),
         (["blank.txt", "--heatmap", "-m", "line"], "no lines"),
         (["blank.txt", "--heatmap", "--json", "-m", "line"], "no lines"),
