@@ -359,7 +359,7 @@ def test_novel_lines_are_not_in_the_text_and_the_dropped_are_counted(names_run):
     assert greedy in NAMES
     assert out == b""
     assert "skipped 40 lines" in errors
-    assert "warning: 0 of 2" in errors
+    assert "warning: found 0 of 2 in 40 tries" in errors
 
 
 def test_record_hashes_take_five_bytes_a_distinct_line():

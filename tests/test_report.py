@@ -266,7 +266,7 @@ def test_a_pipe_can_be_named_and_another_place(bad_folder, tmp_path):
 
 BAD = {
     "no run": (["gone", "t.txt"], 2, "gone does not exist"),
-    "a run that is text": (["t.txt"], 2, "not a charrnn file"),
+    "a run that is text": (["t.txt"], 2, "t.txt is a text, not a model"),
     "a missing text": (["used", "gone.txt"], 2, "gone.txt does not exist"),
     "an empty text": (["used", "empty.txt"], 2, "empty"),
     "a binary text": (["used", "binary.bin"], 2, "NUL"),
