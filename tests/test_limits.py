@@ -141,7 +141,7 @@ def test_the_cache_is_shown_and_cleared(cache, tmp_path):
 
 
 def test_what_is_no_file_in_the_cache_is_left_alone(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(id_cache, "MOST", 0)
+    monkeypatch.setattr(id_cache, "MAX_BYTES", 0)
     cache.mkdir(parents=True)
     (cache / "folder.ids").mkdir()
     (cache / "gone.ids").symlink_to("nowhere")
