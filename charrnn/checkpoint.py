@@ -6,10 +6,9 @@ import math
 import os
 import secrets
 import stat
-import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -57,9 +56,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise OSError("it is not a regular file")
         remove_leftovers(target.parent)
-        with open(temporary, "xb") as file:
-            with contextlib.suppress(OSError):  # not every file system has locks
-                lock(file.fileno())
+        with _create_locked(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -83,12 +80,24 @@ def write_atomically(path: Path, data: bytes) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed programs have left in `folder`."""
     for path in folder.glob(TEMPORARY.format("*")):
-        with contextlib.suppress(OSError):  # another program has locked it, or has just removed it
-            facts = path.stat()
-            if facts.st_size or facts.st_mtime < time.time() - 60:  # a new, empty file may not be locked yet
-                with open(path, "r+b") as file:
-                    lock(file.fileno())
-                    path.unlink()
+        with contextlib.suppress(OSError), open(path, "r+b") as file:  # another program has locked it, or has just removed it
+            lock(file.fileno())
+            path.unlink()
+
+
+def _create_locked(path: Path) -> BinaryIO:
+    """Create a file under a lock. If `remove_leftovers` of another program gets hold of it before that, create it again."""
+    while True:
+        file = open(path, "wb")  # noqa: SIM115 (the caller closes it)
+        try:
+            lock(file.fileno())
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except OSError:  # not every file system has locks
+            return file
+        file.close()
 
 
 def lock(descriptor: int) -> None:

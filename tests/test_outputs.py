@@ -10,6 +10,7 @@ import threading
 import pytest
 from conftest import ROOT
 
+from charrnn import checkpoint
 from charrnn.checkpoint import TEMPORARY, write_atomically
 from charrnn.errors import CharrnnError
 
@@ -245,6 +246,29 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [".mine.tmp", "other", "out"]
 
 
+def test_a_file_that_a_kill_left_empty_is_removed_at_once(tmp_path):
+    (tmp_path / TEMPORARY.format("0")).touch()
+    write_atomically(tmp_path / "out", b"whole")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_file_that_is_removed_before_it_is_locked_is_created_again(tmp_path, monkeypatch):
+    lock, removed = checkpoint.lock, []
+
+    def lock_late(descriptor):
+        if len(removed) < 3:  # another program takes it for a leftover
+            removed.extend(tmp_path.glob(TEMPORARY.format("*")))
+            removed[-1].unlink()
+            if len(removed) == 2:
+                raise BlockingIOError
+        lock(descriptor)
+
+    monkeypatch.setattr(checkpoint, "lock", lock_late)
+    write_atomically(tmp_path / "out", b"whole")
+    assert len(removed) == 3
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"out": b"whole"}
+
+
 def test_a_signal_in_the_midst_of_writing_leaves_nothing(tmp_path):
     (tmp_path / "out").write_bytes(PRECIOUS)
     taken = "signal.signal(signal.SIGTERM, lambda number, _: errors.leave(128 + number))"
@@ -268,16 +292,6 @@ def test_two_writers_of_one_file_both_write_it_whole(tmp_path):
     assert slow.returncode == 0
     assert os.listdir(tmp_path) == ["out"]
     assert (tmp_path / "out").read_bytes() == b"slow" * 9_999
-
-
-def test_a_writer_that_has_written_nothing_yet_is_left_alone(tmp_path):
-    begun = tmp_path / TEMPORARY.format(1)
-    begun.touch()
-    write_atomically(tmp_path / "out", b"whole")
-    assert begun.exists()
-    os.utime(begun, (0, 0))  # it was killed long ago
-    write_atomically(tmp_path / "out", b"whole")
-    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_a_file_of_a_run_is_a_regular_file(tmp_path):
