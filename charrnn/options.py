@@ -53,7 +53,7 @@ class Options:
     encoding: str = "utf-8"
     newlines: str = "universal"  # or "keep", see text.decoding
     max_vocabulary: int | None = None  # keep only the most frequent characters; None: all
-    records: str | None = None  # "line" or "paragraph" for records; None for running text
+    records: str | None = None  # "line" or "paragraph" for records; None for continuous text
     threads: int | None = None  # don't change the weights; None: the cores of this process
 
     def __post_init__(self) -> None:

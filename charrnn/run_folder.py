@@ -272,7 +272,7 @@ def find_forecast(path: Path) -> Path:
             return folder / FORECAST
     if is_model(path) and path.suffix != ".safetensors":
         raise CharrnnError(
-            f"{path} is a model of text, not of numbers; to write with it: charrnn sample {shlex.quote(str(path))}"
+            f"{path} is a model of text, not of numbers; to generate text with it: charrnn sample {shlex.quote(str(path))}"
         )
     if is_text(path):
         raise CharrnnError(f"{path} is a text, not a model; to forecast it: charrnn forecast {shlex.quote(str(path))}")

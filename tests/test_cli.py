@@ -224,7 +224,7 @@ def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path):
     assert "validation" in lines[-3]
     assert "bits per character" in lines[-3]
     assert re.fullmatch(r"done after [\d.]+ epochs \(40 steps, \d+s\)", lines[-2])
-    assert lines[-1] == "saved in runs/stdin; write with: charrnn sample -m runs/stdin"
+    assert lines[-1] == "saved in runs/stdin; generate text with: charrnn sample -m runs/stdin"
     assert "\x1b" not in errors
     charrnn("train", "--resume", "--steps", 45, "-q", "-o", "runs/stdin", "-", cwd=tmp_path, text="to be or not to be, " * 200)
     history = (tmp_path / "runs/stdin/history.jsonl").read_text().splitlines()
@@ -491,7 +491,7 @@ BAD = {
     "text in no encoding": (["eval", "t.txt", "--encoding", "klingon", "-m", "used"], 2, "klingon"),
     "folder without text": (["eval", "folder", "-m", "used"], 2, "folder"),
     "text for a command": (["t.txt"], 2, "to train a model on it: charrnn train t.txt"),
-    "model for a command": (["used"], 2, "to write with this model: charrnn sample used"),
+    "model for a command": (["used"], 2, "to generate text with it: charrnn sample used"),
     "prime for a model": (["sample", "to be"], 2, "; to begin with this text: charrnn sample --prime 'to be'"),
     "long prime for a model": (["sample", "to be " * 90], 2, "to begin with this text: charrnn sample --prime 'to be to"),
     "text for a model": (["sample", "t.txt"], 2, "to continue it: charrnn sample --prime-file t.txt"),

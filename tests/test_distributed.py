@@ -143,8 +143,8 @@ def test_two_ranks_learn_as_one_process_does_and_either_goes_on_where_the_other_
     list(run.events(Options(steps=120)))
     statuses, errors = end(from_one)
     assert statuses == [0, 0], errors
-    assert "saved by 1 and continues with 2 ranks" in " ".join(errors.split())
-    assert run.notes[0].startswith("the run was saved by 2 and continues with one process")
+    assert "saved with one process and continues with 2 ranks" in " ".join(errors.split())
+    assert run.notes[0].startswith("the run was saved with 2 ranks and continues with one process")
     assert history(tmp_path / "one")[-1]["step"] == 120
     np.testing.assert_allclose(curve(tmp_path / "two"), curve(tmp_path / "one"), atol=1e-4, rtol=0)
     assert read(tmp_path / "two" / STATE)[0].keys() < read(tmp_path / "one" / STATE)[0].keys()  # a generator more
@@ -258,7 +258,7 @@ def test_a_rank_that_hangs_ends_the_run_with_one_line_when_its_time_is_over(corp
     statuses, errors = end([first])
     assert statuses == [1]
     (line,) = [line for line in errors.splitlines() if "error: " in line]
-    assert "has heard nothing from another rank for 4 s" in line
+    assert "nothing was heard from another rank for 4 s" in line
 
 
 def test_a_signal_to_one_rank_ends_all_of_them_saved(corpus, tmp_path, ranks):
@@ -332,7 +332,7 @@ def test_a_rank_that_reaches_no_other_says_so_in_time(corpus, tmp_path):
     where = dict(RANK="1", WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT="1", CHARRNN_TIMEOUT="1")
     _, errors = charrnn("train", corpus, "--steps", 1, cwd=tmp_path, env=where, status=1, real=True)
     (line,) = told(errors)  # and no backtrace of torch's
-    assert line.startswith("error: rank 1 of 2 could not join the others at localhost:1 within 1 s")
+    assert line.startswith("error: rank 1 of 2 could not connect to the others at localhost:1 within 1 s")
 
 
 def test_a_rank_whose_torchrun_is_killed_before_the_ranks_meet_ends_soon(monkeypatch):
@@ -342,7 +342,7 @@ def test_a_rank_whose_torchrun_is_killed_before_the_ranks_meet_ends_soon(monkeyp
     monkeypatch.setattr(distributed, "AGENT_TIMEOUT", 3)
     monkeypatch.setattr(distributed, "AGENT", 0)  # another process than the parent of today
     said = []
-    with pytest.raises(CharrnnError, match="could not join the others at localhost:1 within 3 s"):  # where nobody was told
+    with pytest.raises(CharrnnError, match="could not connect to the others at localhost:1 within 3 s"):  # nobody was told
         distributed.join(said.append)
     assert said == ["torchrun was killed before its ranks were connected; start it again"]
 

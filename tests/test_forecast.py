@@ -509,7 +509,7 @@ def test_the_program_prints_a_table_writes_a_table_and_keeps_a_model(tmp_path, f
     out, errors = charrnn("forecast", TIDE, "--steps", 40, "-o", "kept", "--save", "p.csv", cwd=tmp_path)
     lines = out.decode().splitlines()
     assert lines[0].split() == ["height,", "1", "row", "ahead", "network", "naive"]
-    assert [line.split("  ")[0] for line in lines[1:6]] == ["RMSE", "MAE", "RMSE, scaled", "MAE, scaled", "next"]
+    assert [line.split("  ")[0] for line in lines[1:6]] == ["RMSE", "MAE", "RMSE, scaled", "MAE, scaled", "forecast"]
     assert lines[6].startswith("Over 300 held-out rows the network's RMSE is")
     assert len(lines) == 7
     assert errors == ""
@@ -540,7 +540,7 @@ def test_the_program_prints_a_table_writes_a_table_and_keeps_a_model(tmp_path, f
 
 def test_without_held_out_rows_there_is_a_forecast_and_no_figure(forecast):
     out = forecast(TIDE, "--steps", 5, "--validation", 0, "--horizon", 2)[1]
-    assert out.splitlines()[1].startswith("next")
+    assert out.splitlines()[1].startswith("forecast")
     assert "RMSE" not in out
 
 

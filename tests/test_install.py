@@ -73,7 +73,7 @@ def test_the_next_command_works_as_it_is_printed(tmp_path, called):
     (folder / "t.txt").write_text("to be or not to be, " * 50)
     train = [*called, "train", folder / "t.txt", "--steps", "3", "--hidden-size", "8", "-o", folder / "run"]
     done = subprocess.run(train, cwd=tmp_path, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=True)
-    command = done.stderr.splitlines()[-1].partition("; write with: ")[2]
+    command = done.stderr.splitlines()[-1].partition("; generate text with: ")[2]
     assert shlex.split(command)[: len(called)] == called
     run = subprocess.run(
         ["bash", "-c", command + " -n 9"], cwd=tmp_path, env=env, capture_output=True, stdin=subprocess.DEVNULL

@@ -46,7 +46,7 @@ def save_bigrams(folder, text, records=None):
 
 @pytest.fixture(scope="module")
 def text_run(tmp_path_factory):
-    """A folder with a model of running text."""
+    """A folder with a model of continuous text."""
     text = "NELL:\nThe lamp is lit, and the quiet harbour sleeps.\n\nMARGERY:\nWho goes there?\n"
     return save_bigrams(tmp_path_factory.mktemp("text"), text * 9)
 

@@ -177,7 +177,7 @@ def suggest_command(word: str) -> str:
     if is_forecast(word):
         return f"; to forecast with this model: charrnn forecast TABLE -m {name}"
     if is_model(word):
-        return f"; to write with this model: charrnn sample {name}"
+        return f"; to generate text with it: charrnn sample {name}"
     return f"; to train a model on it: charrnn train {name}" if os.path.exists(word) else ""
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from charrnn.options import Options
 
 SHOWN = 100  # characters of a vocabulary to print; --json has all of them
-PLANNED = ("passes", "most_passes")  # keys of a recipe that were planned, not done
+UNSHOWN = ("passes", "most_passes", "shards")  # keys of a recipe: planned, not done; how threads share a step
 
 
 def info(named: ModelArgument = None, model: SameModelOption = None, as_json: JsonFlag = False) -> None:
@@ -88,8 +88,8 @@ def _rows(header: "ModelHeader", written: "Json", parameters: int) -> dict[str, 
         rows |= {f"  {name}": f"{bits:.4f} bits per character" for name, bits in figures.items() if bits is not None}
     if header.training.recipe:
         chosen = written["training"]["recipe"].items()
-        said = [f"{name.replace('_', ' ')} {value}" for name, value in chosen if value is not None and name not in PLANNED]
-        rows["recipe"] = ", ".join(said)
+        said = [f"{name.replace('_', ' ')} {value}" for name, value in chosen if value is not None and name not in UNSHOWN]
+        rows["settings"] = ", ".join(said)
     if header.training.origin:
         rows["text"] = ", ".join(header.training.origin.sources)
     return rows

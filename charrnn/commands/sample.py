@@ -70,7 +70,7 @@ def sample(
     interactive: Annotated[bool, option(INTERACTIVE, names="--interactive")] = False,
     suggest: Annotated[int, option(SUGGEST, "N")] = 0,
 ) -> None:
-    """Write text with a model.
+    """Generate text with a model.
 
     Examples:
     charrnn sample -p "It was " -t 0.7
@@ -99,7 +99,7 @@ def sample(
     loaded = _load_named(named, model)
     primes = _read_primes(loaded, prime, prime_file, prime_lines)
     require(not loaded.records or until is None, f"--until: leave it out; {loaded.path} ends each {loaded.records} itself")
-    if length == -1:  # a line-by-line model ends its lines; other models write without end
+    if length == -1:  # a line-by-line model ends its lines; other models generate without end
         whole |= {"--novel": novel and not loaded.records, "--json": as_json and not loaded.records}
         for name, given in whole.items():
             require(not given, f"{name} and --length -1 can't be combined: the text never ends")

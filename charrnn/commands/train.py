@@ -269,7 +269,7 @@ def _print_end(run: "Run", signal: int, idle: bool, quiet: bool) -> None:
     if longer and idle:
         begin = f"nothing to train: {name} has reached that length; {longer.split()[0]} counts from the beginning"
         output.write_line(common.as_called(f"{begin}: charrnn {resume}"))
-    advice = f"; continue with: charrnn {resume}" if signal else f"; write with: charrnn sample -m {name}"
+    advice = f"; continue with: charrnn {resume}" if signal else f"; generate text with: charrnn sample -m {name}"
     output.write_line(common.as_called(f"saved in {run.folder.path}{'' if terminal else advice}"))
     if not terminal:
         return

@@ -54,7 +54,7 @@ class Block:
     places: Array  # (T, S) positions of the targets in the text without unknown characters
     counts: Array  # (T, S) bool, whether the target is scored; the others are warm-up or padding
     fresh: int  # number of sequences, from the first, that start from the zero state
-    records: Array | None = None  # (S,) record number of each sequence; None for running text
+    records: Array | None = None  # (S,) record number of each sequence; None for continuous text
 
     def add(self, values: Array, sums: Array) -> None:
         """Add `values` (n,) of the scored characters to the `sums` (R,) of their records, or of the whole text (1,)."""
@@ -66,7 +66,7 @@ class Block:
 
 @dataclass
 class TextBlocks:
-    """Cuts running text into blocks of parallel sequences.
+    """Cuts continuous text into blocks of parallel sequences.
 
     Each STRETCH of a long text is cut into up to SEQUENCES sequences of at least MIN_LENGTH characters. To warm up its state,
     a sequence first reads the WARM_UP characters before it. The first one starts from the zero state with the character
@@ -142,8 +142,8 @@ class Score:
     unknown_characters: int  # outside the vocabulary; each costs ESCAPE and a choice among the rest of Unicode
     nats: float  # total cross-entropy
     correct: int  # characters that were the model's top guess
-    each: Array | None = field(default=None, compare=False)  # (R,) nats per record; None for running text
-    kind: str = ""  # "line" or "paragraph"; "" for running text
+    each: Array | None = field(default=None, compare=False)  # (R,) nats per record; None for continuous text
+    kind: str = ""  # "line" or "paragraph"; "" for continuous text
 
     @property
     def nats_per_character(self) -> float:
@@ -189,7 +189,7 @@ def score(
     them, the network reads that symbol instead; they cost its probability (no escape) and a choice among the rest of Unicode.
     """
     V = len(vocabulary)
-    unknown = np.atleast_1d(blocks.unknown).astype(np.float64)  # (R,); (1,) for running text
+    unknown = np.atleast_1d(blocks.unknown).astype(np.float64)  # (R,); (1,) for continuous text
     known, nats = np.zeros_like(unknown), np.zeros_like(unknown)
     correct = done = 0
     for block in blocks.cut(max(1, BLOCK // V)):

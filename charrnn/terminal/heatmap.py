@@ -76,7 +76,9 @@ class Heatmap:
 
     def _write_legend(self) -> None:
         if self.colours is None:
-            self.write("Below each character: its surprisal in whole bits, 9 for more; none below 1 bit.\n\n")
+            self.write(
+                "The digit below each character is its surprisal in whole bits: 9 means 9 or more, blank means less than 1.\n\n"
+            )
             return
         labels = [f" {k // 2} " if k % 2 == 0 else "   " for k in range(LEVELS - 1)] + [f" {LEVELS // 2}+"]
         cells = ((label, k / 2, len(label)) for k, label in enumerate(labels))

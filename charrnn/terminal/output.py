@@ -126,7 +126,7 @@ def print_forecast(figures: Mapping[str, Any], rows_scored: str) -> None:
         verdict = f"Over {figures['scored_rows']:,} {rows_scored} {figures['verdict']}."
     else:
         verdict = "There are no rows to score, so the error is unknown."
-    print_table([*rows, ["next", round_number(figures["forecast"]), round_number(figures["naive_forecast"])]])
+    print_table([*rows, ["forecast", round_number(figures["forecast"]), round_number(figures["naive_forecast"])]])
     print(verdict)
 
 

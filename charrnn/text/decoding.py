@@ -133,7 +133,7 @@ def find_codec(encoding: str) -> codecs.CodecInfo:
             raise CharrnnError(f"{encoding} is not an encoding of text") from None
         raise CharrnnError(f"unknown encoding {encoding!r}; use one of Python's names, such as utf-8 or latin-1") from None
     if codec.incrementaldecoder is None or codec.name in ("idna", "punycode", "undefined"):
-        raise CharrnnError(f"{encoding} is not an encoding of running text")
+        raise CharrnnError(f"{encoding} is not an encoding of text")
     return codec
 
 

@@ -1,4 +1,4 @@
-"""Cut batches from ids: `Windows` from running text, `RecordBatches` from lines or paragraphs.
+"""Cut batches from ids: `Windows` from continuous text, `RecordBatches` from lines or paragraphs.
 
 For given ids and seed, the batch of a step is the same on every machine. Shapes: T time steps, B sequences of a batch.
 """
@@ -39,7 +39,7 @@ def fit_windows(characters: int, batch_size: int, seq_length: int) -> tuple[int,
 
 
 class Windows:
-    """Batches of running text, for truncated backpropagation through time.
+    """Batches of continuous text, for truncated backpropagation through time.
 
     The text is cut into B contiguous segments, one per sequence of the batch. A step takes the next T characters of each (a
     window; the last of an epoch may be shorter), and the hidden state is carried to the next step. Segment k + 1 follows
@@ -151,6 +151,6 @@ class RecordBatches:
 
 
 def make_batches(text: Sliced | RecordText, recipe: Recipe, group: Group = ALONE) -> Windows | RecordBatches:
-    """Make the batches of running text or of records. Raises: CharrnnError if there is no record."""
+    """Make the batches of continuous text or of records. Raises: CharrnnError if there is no record."""
     sizes = (recipe.batch_size, recipe.seq_length, recipe.seed)
     return RecordBatches(text, *sizes, group) if isinstance(text, RecordText) else Windows(text, *sizes, group)

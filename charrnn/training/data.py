@@ -51,7 +51,7 @@ class SplitText:
 
 
 class Dataset:
-    """Both texts as ids of one vocabulary. `kind` is "line" or "paragraph" for records, None for running text."""
+    """Both texts as ids of one vocabulary. `kind` is "line" or "paragraph" for records, None for continuous text."""
 
     def __init__(self, text: SplitText, kind: str | None, vocabulary: Vocabulary, start: str):
         self.text = text

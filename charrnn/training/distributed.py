@@ -114,7 +114,7 @@ class Ranks(Group):
             dist.init_process_group(backends, store=self._store, rank=rank, world_size=size, timeout=timeout)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0][:200].rstrip(".") if str(error) else type(error).__name__
-            missed = f"rank {rank} of {size} could not join the others at {where} within {waited:g} s: {reason}"
+            missed = f"rank {rank} of {size} could not connect to the others at {where} within {waited:g} s: {reason}"
             raise CharrnnError(f"{missed}; are all of them started, and can this machine reach that address?", 1) from None
         _joined.add(rank)
 
@@ -135,13 +135,13 @@ class Ranks(Group):
         """An error line for torch's message about a lost rank; None if the message is about something else."""
         words = error.lower()
         if "timed out" in words or "timeout" in words:
-            what = f"heard nothing from another rank for {_seconds():g} s: it hangs, or its machine can't be reached"
+            what = f"nothing was heard from another rank for {_seconds():g} s: it hangs, or its machine can't be reached"
         elif any(sign in words for sign in ("closed by peer", "reset by peer", "broken pipe", "refused", "nccl", "gloo")):
-            what = "lost another rank, which ended before the run did"
+            what = "another rank stopped unexpectedly"
         else:
             return None
-        saved = "the last checkpoint is intact: continue with --resume, as torchrun --max-restarts does by itself"
-        return f"rank {self.rank} has {what}; {saved}"
+        saved = "the last checkpoint is intact: continue with --resume (torchrun --max-restarts does so by itself)"
+        return f"rank {self.rank}: {what}; {saved}"
 
     def all_gather(self, value: T) -> list[T]:
         return self._gather(value, None)

@@ -235,9 +235,10 @@ class Learner:
             set_random_state(torch.from_numpy(np.array(tensors[_generator(self.group.rank)])), self.device)
             return []
         self.seed(step)  # saved by another number of ranks: dropout masks can't be the same
-        now = "one process" if self.group.size == 1 else f"{self.group.size} ranks"
-        dropout = " and in what dropout drops" if self.recipe.dropout or self.recipe.recurrent_dropout else ""
-        return [f"the run was saved by {size} and continues with {now}: it differs from an unbroken run in rounding{dropout}"]
+        before, now = ("one process" if count == 1 else f"{count} ranks" for count in (size, self.group.size))
+        dropped = bool(self.recipe.dropout or self.recipe.recurrent_dropout)
+        differs = "rounding and dropout masks differ" if dropped else "rounding differs"
+        return [f"the run was saved with {before} and continues with {now}: batches and states are unchanged; {differs}"]
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """This rank's tensors by their names in the state file."""

@@ -64,7 +64,7 @@ class Facts:
     speed: float = SPEED  # characters per second of the REFERENCE network
     base: Config | None = None  # the base model to fine-tune, whose sizes are kept
     base_bits: float = math.inf  # bits per character of the base on the text; infinite if it has too few of its characters
-    records: int = 0  # number of records; 0 for running text
+    records: int = 0  # number of records; 0 for continuous text
     logits: int | None = None  # logits computed per character; None: the whole vocabulary
     columns: int = COLUMNS  # fewest sequences per shard; measured when the length of the run is a time
 
