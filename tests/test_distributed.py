@@ -429,7 +429,7 @@ def test_each_rank_takes_the_gpu_of_its_number(monkeypatch):
     groups = list(parts(3))
     assert [device.pick_device("auto", group) for group in groups[:2]] == ["cuda:0", "cuda:1"]
     assert device.pick_device("cuda") == "cuda"
-    with pytest.raises(CharrnnError, match="more ranks than GPUs \(2\)"):
+    with pytest.raises(CharrnnError, match=r"more ranks than GPUs \(2\)"):
         device.pick_device("cuda", groups[2])
 
 

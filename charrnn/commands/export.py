@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from charrnn.headers import ModelHeader
 
 FORMATS = ("onnx", "html")  # also the file name extensions
-TO = "`onnx` for other programs; `html` for a page that writes in any browser. [default: as --out ends, else onnx]"
+TO = "`onnx` for other programs; `html` for a page that generates text in any browser. [default: as --out ends, else onnx]"
 OUT = "The file to write. [default: model.onnx or model.html in the run's folder]"
 ABOUT = "A sentence for the page about the text that the model was trained on."
 
