@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from charrnn.headers import ModelHeader
 
 FORMATS = ("onnx", "html")  # also the file name extensions
-TO = "`onnx` for other programs; `html` for a page that generates text in any browser. [default: as --out ends, else onnx]"
-OUT = "The file to write. [default: model.onnx or model.html in the run's folder]"
+TO = "`onnx` for other programs; `html` for a page that generates text in any browser. "
+TO += "[default: from the extension of --out, else onnx]"
+OUT = "The file to write. [default: model.onnx or model.html in the run's folder; a base model's in the current folder]"
 ABOUT = "A sentence for the page about the text that the model was trained on."
 
 

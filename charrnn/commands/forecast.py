@@ -16,11 +16,11 @@ from charrnn.terminal import frame, output
 
 TABLE = "A CSV file (also with semicolons or tabs), one row for each point in time; '-' or a pipe for standard input."
 WINDOW = "Number of past rows that a forecast is made from. [default: 7]"
-HORIZON = "Forecast N rows ahead. [default: 1]"
-VALIDATION = "Fraction of the rows that is held out, taken from the end. [default: 0.3]"
+HORIZON = "Distance of the forecast in rows: 1 is the next row. [default: 1]"
+VALIDATION = "Fraction of the rows held out for the scores, taken from the end. [default: 0.3]"
 LAYERS = "Number of stacked recurrent layers; 0 is a linear function of the last row. [default: 1]"
 KEPT = "Forecast with a saved model: its folder, or its name under runs/. All rows are scored."
-STEPS = "Training steps. The model that forecasts the last fifth of the training rows best is kept. [default: 500]"
+STEPS = "Training steps. Keeps the model with the lowest error on the last fifth of the training rows. [default: 500]"
 SAVE = "Write the true values, the forecasts and the naive forecasts to a CSV file."
 PLOT = "Plot them: .png, .svg or .pdf; needs charrnn[plot]."
 

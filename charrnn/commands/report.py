@@ -11,7 +11,7 @@ from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output
 
 TEXT = "The text to colour: files, folders or '-'. [default: the validation text]"
-WITH_MODEL = "Include the model, so that readers can write with it on the page."
+WITH_MODEL = "Include the model, so that readers can generate text with it on the page."
 OUT = "The file to write. [default: report.html in the run's folder]"
 
 

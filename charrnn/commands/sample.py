@@ -36,17 +36,18 @@ if TYPE_CHECKING:
 TRIES = 20  # with --novel: most texts to write for each one asked for
 TOGETHER = 64  # most texts of a batch
 MOST_AT_ONCE = 4_000_000  # most characters of a batch
-PRIME = "The text to continue; it is printed first. You can also pipe it in."
+PRIME = "The prompt: a text to continue. It is printed first. You can also pipe it in."
 PRIME_LINES = "Continue each line of this file; '-' for standard input."
-LENGTH = "Characters to generate, at most N in each line or paragraph of such a model; -1 never stops. "
-LENGTH += "[default: 500; 1000 of a line or paragraph]"
-UNTIL = "Stop a text once this has been generated."
+LENGTH = "Characters to generate; with a model trained by line or paragraph, the most in each of them. -1 never stops. "
+LENGTH += "[default: 500; 1000 by line or paragraph]"
+UNTIL = "End a text when this string appears in it."
 COUNT = "Number of texts, separated by a line of dashes. [default: 1]"
-NOVEL = "Skip lines or paragraphs that are in the training text. Of other models, skip texts that copy 50 characters in a row."
+NOVEL = "Skip lines or paragraphs that are in the training text. With other models, skip texts that copy 50 characters "
+NOVEL += "in a row from it."
 TEMPERATURE = "Below 1 is more predictable, above 1 more varied; 0 is greedy. [default: 1]"
 TOP_K = "Draw from the K most likely characters only; 0 is off. [default: 0]"
 TOP_P = "Nucleus sampling: draw from the smallest set of characters with total probability P. [default: 1]"
-JSON = "Print a JSON object for each text, with its prime and bits per character."
+JSON = "Print a JSON object for each text, with its prompt and bits per character."
 INTERACTIVE = "Write together with the model, in the terminal; needs charrnn[write]."
 SUGGEST = "With --interactive: show the N most likely next characters, up to 9. [default: 0]"
 
