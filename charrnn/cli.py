@@ -75,7 +75,7 @@ app = typer.Typer(name="charrnn", context_settings=HELP, rich_markup_mode=None, 
 
 @app.callback(epilog="To begin: charrnn train FILE, then charrnn sample. More about a command: charrnn COMMAND --help")
 def _program(version: Annotated[bool, option("Print the version and exit.", names=VERSION)] = False) -> None:
-    """Train a character-level language model on any text, and write more of it."""
+    """Train a character-level language model on any text, and generate more of it."""
 
 
 for command in (train, sample, eval, report, info, export, forecast, cache):

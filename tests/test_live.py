@@ -393,7 +393,7 @@ def test_without_a_frame_there_are_plain_lines_or_none(terminal, clock, monkeypa
         assert not lines
     else:
         assert lines[0] == (
-            "  5%      5s  step 50  train 3.272  validation 3.372 bits per character  best  41,230 characters/s  1m35s left"
+            "  5%      5s  step 50  train 3.272  validation 3.372 (best) bits per character  41,230 characters/s  1m35s left"
         )
         assert (len(lines), lines[2]) == (3, "note: something")
 
@@ -536,9 +536,9 @@ def test_the_program_ends_with_a_record_and_what_to_type_next(tmp_path):
     end = lines.index("saved in runs/t")
     assert re.fullmatch(r"done after [\d.]+ epochs \(60 steps, \d+s\)", lines[end - 1])
     assert lines[end + 1 : end + 4] == [
-        "  charrnn sample -m runs/t  # write",
+        "  charrnn sample -m runs/t  # generate",
         "  charrnn eval TEXT -m runs/t  # score a text",
-        "  charrnn train --resume --steps 120 -o runs/t  # continue training",
+        "  charrnn train --resume --steps 120 -o runs/t  # continue",
     ]
     assert not screen.cursor.hidden
     assert not any(" left" in line for line in lines)
@@ -552,7 +552,7 @@ def test_ctrl_c_leaves_a_readable_record_and_says_where_it_is_saved(tmp_path):
     lines = [line.rstrip() for line in screen.display]
     end = lines.index("saved in runs/t")
     assert re.fullmatch(r"interrupted after [\d.]+ epochs \(\d+ steps, \d+s\)", lines[end - 1])
-    assert "  charrnn train --resume -o runs/t  # continue training" in lines[end + 1 :]
+    assert "  charrnn train --resume -o runs/t  # continue" in lines[end + 1 :]
     assert BRAILLE.search("\n".join(lines[:end]))
     assert not any(" left" in line for line in lines)
     assert not screen.cursor.hidden

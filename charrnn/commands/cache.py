@@ -9,8 +9,8 @@ from charrnn.commands.common import option
 def cache(clear: Annotated[bool, option("Delete all of it.", names="--clear")] = False) -> None:
     """Show or delete the cache of long texts.
 
-    Texts of more than 16 million characters are cached as character ids, so that they are decoded only once. The cache takes
-    at most 20 GB, and at most a tenth of the free disk space; the least recently used texts are deleted first.
+    Texts of more than 16 million characters are cached as character ids, so that each text is converted only once. The cache
+    takes at most 20 GB, and at most a tenth of the free disk space; the least recently used texts are deleted first.
 
     Examples:
     charrnn cache

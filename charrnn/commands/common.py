@@ -68,7 +68,7 @@ TEXTS = "Text files and folders of them; '-' or a pipe for standard input."
 
 ModelArgument = Annotated[Path | None, argument("[MODEL]", help=MODEL, complete=complete_model)]
 ModelOption = Annotated[Path | None, option(MODEL, "MODEL", names="-m --model", complete=complete_model, group="Input")]
-SameModelOption = Annotated[Path | None, option("The model, as an option.", "MODEL", names="-m --model", group="Input")]
+SameModelOption = Annotated[Path | None, option("Same as the argument MODEL.", "MODEL", names="-m --model", group="Input")]
 EncodingOption = Annotated[str, option("Encoding of the text. [default: utf-8]", "NAME", group="Input")]
 CellOption = Annotated[str, option("Kind of recurrent cell. [default: lstm]", "lstm|gru|rnn", group="Model")]
 SeedOption = Annotated[int, option("Random seed. [default: 0]", "N")]

@@ -27,7 +27,7 @@ COPIED = "Find passages of TEXT copied from a training text: give its file, or a
 HEATMAP = "Also print the text, each character coloured by its surprisal: -log2 of its probability."
 PER_LINE = "Also print the bits per character of each line."
 TOP = "Also print the N characters with the highest surprisal, and what the model expected. [default: 0]"
-WORST = "Also print the N lines or paragraphs with the most bits per character, if the model was trained by them. [default: 0]"
+WORST = "Also print the N worst lines or paragraphs, with a model that was trained by line or paragraph. [default: 0]"
 
 
 def eval(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FORMATS = ("onnx", "html")  # also the file name extensions
 TO = "`onnx` for other programs; `html` for a page that generates text in any browser. "
 TO += "[default: from the extension of --out, else onnx]"
-OUT = "The file to write. [default: model.onnx or model.html in the run's folder; a base model's in the current folder]"
+OUT = "The file to write. [default: model.onnx or model.html in the run's folder; for a base model, in the current folder]"
 ABOUT = "A sentence for the page about the text that the model was trained on."
 
 

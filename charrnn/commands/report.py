@@ -23,7 +23,8 @@ def report(
     out: Annotated[Path | None, option(OUT, "FILE", names="-o --out", group="Output")] = None,
     with_model: Annotated[bool, option(WITH_MODEL, names="--with-model")] = False,
 ) -> None:
-    """Write a report about a run, as one HTML file. It has curves, samples and a text coloured by surprisal.
+    """Write a report about a run, as one HTML file. It shows the loss curves, samples, and a text coloured by surprisal:
+    -log2 of the probability of each character.
 
     The file works offline. It colours the first 100,000 characters of the text.
 

@@ -47,7 +47,7 @@ LEARNING_RATE = "Peak learning rate of Adam; Muon's is four times as high. [defa
 THREADS = "CPU threads; they change the speed, not the result. [default: one for each core]"
 PRECISION = "Floating-point format. auto takes bfloat16 where the hardware is fast at it. [default: auto]"
 OUT = "The run's folder, for the model and its checkpoint. [default: runs/NAME, named after the text's file]"
-RESUME = "Continue the run in that folder, or the newest run. --for, --epochs and --steps count from its start."
+RESUME = "Continue the run in that folder, or the newest run. --for, --epochs and --steps are totals for the whole run."
 TENSORBOARD = "Also write logs for TensorBoard; needs charrnn[tensorboard]."
 
 
@@ -274,9 +274,9 @@ def _print_end(run: "Run", signal: int, idle: bool, quiet: bool) -> None:
     output.write_line(common.as_called(f"saved in {run.folder.path}{'' if terminal else advice}"))
     if not terminal:
         return
-    commands = [(resume, "continue training" + (", with the same text piped in" if piped else ""))]
+    commands = [(resume, "continue" + (", with the same text piped in" if piped else ""))]
     if run.step:
-        commands = [(f"sample -m {name}", "write"), (f"eval TEXT -m {name}", "score a text"), *commands]
+        commands = [(f"sample -m {name}", "generate"), (f"eval TEXT -m {name}", "score a text"), *commands]
     commands = [(common.as_called(f"  charrnn {command}"), what) for command, what in commands]
     width = max(len(command) for command, _ in commands)
     if width + len("  # score a text") > output.terminal_size()[0]:

@@ -151,7 +151,7 @@ class TrainingDisplay:
         now = self.now
         self._said = time.monotonic()
         figures = f"train {now.train_bits:.3f}" + (f"  validation {validation:.3f}" if validation is not None else "")
-        line = f"{now.fraction:4.0%}  {duration(now.seconds):>6}  step {step:,}  {figures} bits per character" + "  best" * best
+        line = f"{now.fraction:4.0%}  {duration(now.seconds):>6}  step {step:,}  {figures}{' (best)' * best} bits per character"
         if now.characters_per_second:
             line += f"  {now.characters_per_second:,.0f} characters/s"
         if now.fraction < 1 and now.seconds_left:
