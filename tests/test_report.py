@@ -102,7 +102,7 @@ def test_a_page_holds_what_a_report_is_to_show(long_page, book_run):
     model = load(book_run / "runs/book")
     bits = model.bits_per_character(LONG[:LIMIT])
     assert f"{bits:.3f} bits per character" in re.sub(r"bits per character ([\d.]+)", r"\1 bits per character", words, count=1)
-    assert f"Their mean is {bits:.3f} bits" in words
+    assert f"The mean is {bits:.3f} bits" in words
     last = json.loads((book_run / "runs/book/history.jsonl").read_text().splitlines()[-1])
     assert " ".join(last["sample"].split()) in words
     assert "expected calibration error" in long_page
@@ -240,7 +240,7 @@ def test_the_program_finds_the_validation_text_again_and_never_imports_torch(boo
     words = visible((book_run / "runs/book/report.html").read_text())
     held_out = json.loads((book_run / "runs/book/history.jsonl").read_text().splitlines()[-1])["validation_bits_per_character"]
     assert "On 3,000 characters of its validation text." in words
-    assert f"Their mean is {held_out:.3f} bits" in words
+    assert f"The mean is {held_out:.3f} bits" in words
 
 
 @pytest.mark.parametrize("options", [Options(records="line"), Options(validation="other.txt"), Options(validation=0.3)])
