@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 BEFORE, AFTER = 14, 6  # columns of context around a surprising character
 SHOWN = 200  # characters shown of a copied passage
 LONGEST_SAMPLE = 10_000_000  # most characters to compare with a training text
-COPIED = "Find passages of TEXT copied from a training text: give its file, or a run that was trained on it. Nothing is scored."
+COPIED = "Find passages that TEXT copies from TRAINING_TEXT: the training file, or a run that was trained on it. Nothing is scored."
 HEATMAP = "Also print the text, each character coloured by its surprisal: -log2 of its probability."
 PER_LINE = "Also print the bits per character of each line."
 TOP = "Also print the N characters with the highest surprisal, and what the model expected. [default: 0]"
-WORST = "Also print the N worst lines or paragraphs, with a model that was trained by line or paragraph. [default: 0]"
+WORST = "With a model trained by line or paragraph: also print the N worst of them. [default: 0]"
 
 
 def eval(
