@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 BEFORE, AFTER = 14, 6  # columns of context around a surprising character
 SHOWN = 200  # characters shown of a copied passage
 LONGEST_SAMPLE = 10_000_000  # most characters to compare with a training text
-COPIED = "Find passages that TEXT copies from TRAINING_TEXT: the training file, or a run that was trained on it. Nothing is scored."
+COPIED = "Find passages that TEXT copies from TRAINING_TEXT: the training file, or a run that was trained on it. "
+COPIED += "Nothing is scored."
 HEATMAP = "Also print the text, each character coloured by its surprisal: -log2 of its probability."
 PER_LINE = "Also print the bits per character of each line."
 TOP = "Also print the N characters with the highest surprisal, and what the model expected. [default: 0]"
