@@ -206,7 +206,7 @@ def test_a_name_that_is_none_is_answered_with_the_runs(book_run):
         named = ["boook"] if command[-1] == "--init-from" else ["-m", "boook"]
         errors = charrnn(*command, *named, cwd=book_run, status=2)[1]
         assert errors.startswith("error: boook does not exist; the runs under runs/: ")
-        assert "book" in errors.partition("holds")[2]
+        assert "book" in errors.partition("the runs under runs/: ")[2]
     errors = charrnn("sample", "-m", "runs", cwd=book_run, status=2)[1]
     assert errors.startswith("error: runs has no model: runs/model.safetensors does not exist; the runs under runs/: ")
     errors = charrnn("eval", "book", cwd=book_run, status=2)[1]
@@ -278,7 +278,7 @@ def test_a_text_that_has_changed_is_called_so_when_its_run_is_resumed(tmp_path):
     charrnn("train", "t.txt", "--steps", 1, "--hidden-size", 8, "-q", cwd=tmp_path)
     (tmp_path / "t.txt").write_text("the lamp is out " * 40)
     errors = charrnn("train", "--resume", cwd=tmp_path, status=2)[1]
-    assert f"trained on ({tmp_path}/t.txt has changed); to train on another, use --init-from" in errors
+    assert f"trained on ({tmp_path}/t.txt has changed); to fine-tune the model on this text: --init-from runs/t" in errors
 
 
 def test_decomposed_text_gets_a_hint(tmp_path):

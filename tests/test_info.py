@@ -159,6 +159,7 @@ def complete(shell, words, cwd):
     return out.decode().strip(), time.monotonic() - began
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete_commands_and_options_quickly(tmp_path, shell):
     times = []

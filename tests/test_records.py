@@ -435,7 +435,7 @@ def test_bad_input_gets_one_error_line(names_run, case):
 
 def test_what_only_records_have_is_refused_of_a_model_of_one_text(book_run):
     _, errors = charrnn("eval", "book.txt", "--worst", 3, "-m", "runs/book", cwd=book_run, status=2)
-    assert errors.startswith("error: --worst: runs/book/model.safetensors is not a model of lines or paragraphs")
+    assert errors == "error: --worst needs a model of lines or paragraphs; runs/book/model.safetensors is not one\n"
 
 
 @pytest.mark.parametrize("damage", ["missing", "shape", "kind", "start", "no kind"])

@@ -361,7 +361,7 @@ def test_a_tiny_text_is_learned_by_heart_and_the_run_ends_then(tmp_path):
     options = Options(seconds=60.0)
     run = Run.create([tmp_path / "text.txt"], options, tmp_path / "run")
     notes = run.notes
-    assert "memorised" in notes[0]
+    assert "memorises" in notes[0]
     list(run.events(options))
     assert run.counters.seconds < 50
     assert load(tmp_path / "run").sample("if you", len(text) - 6, greedy=True) == text[6:]
