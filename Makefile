@@ -13,7 +13,7 @@ test: .venv/tested  ## lint, types and the whole test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 test-lowest: .venv/lowest/installed  ## the command line's tests with the oldest versions that pyproject.toml allows
 	.venv/lowest/bin/python -m pytest tests/test_cli.py

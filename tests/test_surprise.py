@@ -292,7 +292,7 @@ def test_a_pipe_gets_digits_and_the_figures_stay_the_last_but_the_top(runs):
     out = charrnn("eval", "-", "-m", "text", "--heatmap", "--top", 2, cwd=runs, text=STRANGE)[0].decode()
     assert "\x1b" not in out
     assert plain in out
-    assert out.startswith("Below each character: its surprisal in whole bits")
+    assert out.startswith("The digit below each character is its surprisal in whole bits")
     assert out.splitlines()[2] == "ein Löwe, 三 lions↵"
     assert re.match(r"[ 1-9]+$", out.splitlines()[3])
     last = out.splitlines()[-1]
@@ -383,4 +383,4 @@ def test_a_reader_that_goes_is_no_error(runs):
     command = f"{sys.executable} -m charrnn eval long.txt -m text --heatmap | head -c 10; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=runs, capture_output=True, timeout=60)
     assert done.stderr == b""
-    assert done.stdout == b"Below each0\n"
+    assert done.stdout == b"The digit 0\n"
