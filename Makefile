@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+# --no-compile: Python compiles what is imported; to compile all of torch takes half a minute.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 
 .PHONY: train test test-lowest soak docs reference site clean
 

@@ -21,6 +21,11 @@ CORPORA = ROOT / "corpora"
 DATA = ROOT.parent / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items):
+    """First the tests that the other workers wait for, then the long ones, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("alone", "long")])
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """Several workers (pytest -n) share this machine; a test marked `alone`, which measures time, has it to itself."""

@@ -127,6 +127,7 @@ def parts(size):
 # The same result
 
 
+@pytest.mark.long
 def test_two_ranks_learn_as_one_process_does_and_either_goes_on_where_the_other_stopped(corpus, tmp_path, ranks):
     alone = dict(layers=2, hidden_size=64, batch_size=8, seq_length=32, precision="float32", dropout=0.0)
     both = ranks("train", corpus, "--steps", 100, *SIZES, "-o", "two", cwd=tmp_path)
@@ -208,6 +209,7 @@ def test_the_scores_of_all_ranks_add_up_to_that_of_the_text(length, unknown):
 # Death and silence
 
 
+@pytest.mark.long
 def test_torchrun_starts_the_ranks_anew_when_one_is_killed_and_the_run_ends(corpus, tmp_path, begin):
     elastic = ("-m", "torch.distributed.run", "--nproc-per-node", 2, "--max-restarts", 3)
     agent = begin((*elastic, "-m", "charrnn", "train", corpus, "--steps", 300, *SIZES, "-o", "run"), tmp_path)
@@ -222,6 +224,7 @@ def test_torchrun_starts_the_ranks_anew_when_one_is_killed_and_the_run_ends(corp
     assert steps[-1] == 300
 
 
+@pytest.mark.long
 def test_a_run_on_two_agents_goes_on_when_one_of_them_is_killed_and_another_comes(corpus, tmp_path, begin):
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -22,6 +22,7 @@ WHOLE = ("include: results", "include: regularization", "include: sizes", "end")
 COMMANDS = typer.main.get_command(app).commands
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", pages.PAGES, ids=NAMES)
 def test_a_page_shows_what_its_commands_print(tmp_path, page):
     session = pages.Session(tmp_path)
