@@ -41,6 +41,7 @@ soak: .venv/tested  ## kill runs, break files, unpack bombs; takes a quarter of 
 		> $$(.venv/lowest/bin/python -c 'import site; print(site.getsitepackages()[0])')/over.pth
 	$(BIN)/python -m pip --python .venv/lowest/bin/python install --disable-pip-version-check --quiet --ignore-installed \
 		--requirement constraints-lowest.txt
+	$(BIN)/python -m pip --python .venv/lowest/bin/python install --disable-pip-version-check --quiet --no-deps --editable .
 	@touch $@
 
 docs: .venv/tested  ## draw the pictures, run all commands of the README and of docs/ and write down what they print; takes minutes
