@@ -100,7 +100,7 @@ def results(heading: str) -> str:
 
 def sizes(_: str) -> str:
     """The table from which `choose` takes the sizes, with times for a machine of usual speed."""
-    lines = ["| time (below) | layers | units | batch size | sequence length | learning rate |", "| --- " * 6 + "|"]
+    lines = ["| time (less than) | layers | units | batch size | sequence length | learning rate |", "| --- " * 6 + "|"]
     for characters, *values in recipe.SIZES:
         seconds = characters / recipe.SPEED
         time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min" if seconds < math.inf else "more"
@@ -110,7 +110,7 @@ def sizes(_: str) -> str:
 
 def regularization(_: str) -> str:
     """What `choose` does against overfitting, as a table."""
-    lines = ["| epochs (below) | dropout | of recurrent weights | weight decay |", "| --- | --- | --- | --- |"]
+    lines = ["| epochs (fewer than) | dropout | of recurrent weights | weight decay |", "| --- | --- | --- | --- |"]
     for epochs, *values in recipe.REGULARIZATION:
         often = f"{epochs:g}" if epochs < math.inf else f"{recipe.MAX_EPOCHS} (maximum)"
         lines.append(f"| {often} | {' | '.join(f'{value:g}' for value in values)} |")
