@@ -22,8 +22,8 @@ DATA = ROOT.parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items):
-    """First the tests that the other workers wait for, then the long ones, so that no worker is left with one at the end."""
-    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("alone", "long")])
+    """Long tests come first, so that no worker is left with one at the end; then those that measure time come last."""
+    items.sort(key=lambda item: (item.get_closest_marker("alone") is not None, item.get_closest_marker("long") is None))
 
 
 @pytest.hookimpl(wrapper=True)
