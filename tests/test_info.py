@@ -120,7 +120,8 @@ def test_pandas_reads_a_history_in_one_line(book_run):
     assert history["validation_bits_per_character"].tolist() == pytest.approx(bits)
 
 
-def test_tensorboard_reads_figures_and_samples_and_resuming_adds_to_them(book_run, tmp_path):
+def test_tensorboard_reads_figures_and_samples_and_resuming_adds_to_them(book_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("charrnn.terminal.tensorboard.time.time", lambda: 1.8e9)  # both sessions begin in one second
     assert not list((book_run / "runs/book").glob("events*"))  # nobody asked for them there
     (tmp_path / "t.txt").write_text("<b>to be</b> or not to be, " * 200)
     charrnn("train", "t.txt", "--steps", 20, "--hidden-size", 8, "--tensorboard", "-q", "-o", "run", cwd=tmp_path)

@@ -26,7 +26,7 @@ class Board(AbstractContextManager["Board"]):
     """A context manager that writes the event file of a session. If writing fails, it warns once and stops writing."""
 
     def __init__(self, folder: Path, step: int):
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{step}"
         self._due = 0.0
         self._file = open(folder / name, "wb", buffering=0)  # noqa: SIM115
         self._records = RecordWriter(self._file)
