@@ -171,6 +171,11 @@ def test_shells_complete_commands_and_options_quickly(tmp_path, shell):
     assert min(times) < 1.0  # a tenth of a second where nothing else is at work
 
 
+@pytest.mark.parametrize("command", ["sample", "info", "export", "eval", "report"])
+def test_models_are_completed_after_m_in_every_command(command, tmp_path):
+    assert complete("bash", f"charrnn {command} -m eng", tmp_path)[0] == "english"
+
+
 def test_bash_completes_a_model_as_a_path(book_run, tmp_path):
     home = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "SHELL": "/bin/bash"}
     (tmp_path / "charrnn").write_text(f'#!/bin/sh\nexec {sys.executable} -m charrnn "$@"\n')

@@ -160,7 +160,7 @@ def test_ids_that_are_cut_under_a_command_are_one_line(cache, tmp_path):
     (tmp_path / "t.txt").write_text("some text, " * 1_000)
     corpus = read_corpus([tmp_path / "t.txt"])
     os.truncate(corpus.path, 500)
-    with pytest.raises(CharrnnError, match="was truncated while it was read; run the command again"):
+    with pytest.raises(CharrnnError, match="were truncated while they were read; run the command again"):
         corpus.text()
 
 

@@ -107,7 +107,7 @@ def test_ids_cut_short_under_a_training_end_it_with_what_was_saved(tmp_path, cac
     next(events)
     (kept,) = cache.iterdir()
     os.truncate(kept, 100)
-    with pytest.raises(CharrnnError, match=r"charrnn was truncated while it was read; run the command again"):
+    with pytest.raises(CharrnnError, match=r"charrnn were truncated while they were read; run the command again"):
         list(events)
     resumed = Run.resume(tmp_path / "run")
     assert any("was damaged and is rebuilt" in note for note in resumed.notes + resumed.dataset.text.notes)

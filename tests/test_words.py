@@ -88,23 +88,14 @@ def test_pages_use_plain_words(page):
     assert [found for found in find_banned(page.read_text()) if not (name in ABOUT_MEMORY and "heart" in found[1])] == []
 
 
-def test_the_program_prints_plain_words():
+@pytest.mark.parametrize("texts", [printed_strings, comments_and_docstrings])
+def test_the_program_uses_plain_words(texts):
     found = [
         (f"{path.relative_to(ROOT)}:{line}", word, instead)
         for path in CODE
-        for line, text in printed_strings(path)
+        for line, text in texts(path)
         for _, word, instead in find_banned(text)
-    ]
-    assert found == []
-
-
-def test_comments_and_docstrings_use_plain_words():
-    found = [
-        (f"{path.relative_to(ROOT)}:{line}", word, instead)
-        for path in CODE
-        for line, text in comments_and_docstrings(path)
-        for _, word, instead in find_banned(text)
-        if not word.startswith("stream")  # standard streams
+        if texts is printed_strings or not word.startswith("stream")  # standard streams
     ]
     assert found == []
 

@@ -68,7 +68,8 @@ TEXTS = "Text files and folders of them; '-' or a pipe for standard input."
 
 ModelArgument = Annotated[Path | None, argument("[MODEL]", help=MODEL, complete=complete_model)]
 ModelOption = Annotated[Path | None, option(MODEL, "MODEL", names="-m --model", complete=complete_model, group="Input")]
-SameModelOption = Annotated[Path | None, option("Same as the argument MODEL.", "MODEL", names="-m --model", group="Input")]
+SAME = "Same as the argument MODEL."
+SameModelOption = Annotated[Path | None, option(SAME, "MODEL", names="-m --model", complete=complete_model, group="Input")]
 EncodingOption = Annotated[str, option("Encoding of the text. [default: utf-8]", "NAME", group="Input")]
 CellOption = Annotated[str, option("Kind of recurrent cell. [default: lstm]", "lstm|gru|rnn", group="Model")]
 SeedOption = Annotated[int, option("Random seed. [default: 0]", "N")]
@@ -121,12 +122,14 @@ def require_sources(named: list[str] | None) -> list[str]:
 
     if not named and not is_piped():
         raise CharrnnError("no text: name files or folders, or pipe one in")
-    for name in named or []:
-        if not os.path.exists(name) and os.path.exists(" ".join(named or [])):
-            raise CharrnnError(f"{name} does not exist; did you mean {shlex.quote(' '.join(named or []))}?")
+    names = named or [STDIN]
+    joined = " ".join(names)
+    for name in names:
+        if not os.path.exists(name) and os.path.exists(joined):
+            raise CharrnnError(f"{name} does not exist; did you mean {shlex.quote(joined)}?")
         if re.match("https?://", name):
             raise CharrnnError(f"{name} is an address; download it first: curl -LO {shlex.quote(name)}")
-    return list(named or [STDIN])
+    return list(names)
 
 
 def require_texts(texts: list[str], model: Path | None, command: str) -> None:

@@ -187,7 +187,7 @@ class Stored:
         read = b"".join(pieces)
         if len(read) < end - begin:
             cure = "run the command again, `train` with --resume"
-            raise CharrnnError(f"the ids of the text in {cache_folder()} was truncated while it was read; {cure}", 1)
+            raise CharrnnError(f"the ids of the text in {cache_folder()} were truncated while they were read; {cure}", 1)
         return np.frombuffer(read, self.width)
 
     def __del__(self) -> None:

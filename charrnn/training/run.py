@@ -213,8 +213,9 @@ class Run:
             self.recipe = replace(self.recipe, max_epochs=0.0)
         self.origin = replace(self.origin, options=replace(self.origin.options, **length))
         last = self.history[-1] if self.history else None
-        per_epoch, earlier = self.batches.per_epoch, self.counters.seconds
-        return Schedule.of(options, self.recipe, self.dataset, per_epoch=per_epoch, earlier=earlier, last=last, same=same)
+        spent = self.counters.seconds
+        per_epoch = self.batches.per_epoch
+        return Schedule.of(options, self.recipe, self.dataset, per_epoch=per_epoch, earlier=spent, last=last, same=same)
 
     def _replan(self, schedule: Schedule) -> Iterator[Event]:
         """Restart with other sizes if the first seconds show that the speed test was far off."""
