@@ -2,6 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # --no-compile: Python compiles what is imported; to compile all of torch takes half a minute.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE  # else every process would compile torch anew
 
 .PHONY: train test test-lowest soak docs reference site clean
 
@@ -13,8 +14,7 @@ train: .venv/installed  ## train on the project's book for a minute and print a 
 test: .venv/tested  ## lint, types and the whole test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+	nice $(BIN)/mypy & $(BIN)/python -m pytest --numprocesses 3 --dist worksteal && wait $$!
 
 test-lowest: .venv/lowest/installed  ## the command line's tests with the oldest versions that pyproject.toml allows
 	.venv/lowest/bin/python -m pytest tests/test_cli.py
