@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small are quickest on one thread
+os.fsync = lambda descriptor: None  # no test turns the power off, and each training would wait a second for the disk
 # charrnn is on the PATH, as in an activated environment.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
@@ -22,8 +24,14 @@ DATA = ROOT.parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items):
-    """Long tests come first, so that no worker is left with one at the end; then those that measure time come last."""
-    items.sort(key=lambda item: (item.get_closest_marker("alone") is not None, item.get_closest_marker("long") is None))
+    """Long tests come first in the share of each worker (pytest -n), those that measure time come last of all."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if item not in long]
+    shares = [((len(long) + k) // workers, (len(items) + k) // workers) for k in range(workers)]  # as pytest-xdist splits them
+    firsts, others = iter(long), iter(rest)
+    items[:] = [item for n, size in shares for item in (*islice(firsts, n), *islice(others, size - n))]
 
 
 @pytest.hookimpl(wrapper=True)
