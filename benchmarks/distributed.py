@@ -5,7 +5,6 @@ efficiency of 8, 64 and 512 ranks. Takes about two minutes. `--step` and `--lear
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import os
@@ -17,10 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from engine import processor, table
 
-SIZES = {"hidden_size": 256, "batch_size": 32, "seq_length": 48}  # what charrnn takes for half a minute
+HIDDEN_SIZE, BATCH_SIZE, SEQ_LENGTH = 256, 32, 48  # what charrnn takes for half a minute
 STREAMS, WINDOW = 32, 64  # of each rank, on paper
 MICROSECONDS = 30  # that a message takes between machines, on paper
 SPEEDS = {"one core as here": None, "a rank of 2 TFLOP/s": 2e12, "a rank of 200 TFLOP/s": 2e14}  # FLOP/s
@@ -48,10 +48,20 @@ def learn(text: str, seconds: float, folder: str, streams: int) -> None:
         if isinstance(event, Progress):
             seen.append(event)
 
-    sizes = SIZES | {"batch_size": streams}
-    model = train(text, out=folder, seconds=seconds, layers=1, dropout=0.0, watch=watch, **sizes)
+    model = train(
+        text,
+        out=folder,
+        seconds=seconds,
+        layers=1,
+        hidden_size=HIDDEN_SIZE,
+        batch_size=streams,
+        seq_length=SEQ_LENGTH,
+        dropout=0.0,
+        watch=watch,
+    )
     if os.environ.get("RANK", "0") == "0":
-        last, bits = seen[-1], model.header.training.metrics.validation_bits_per_character
+        last, metrics = seen[-1], model.header.training.metrics
+        bits = None if metrics is None else metrics.validation_bits_per_character
         print(json.dumps({"characters": last.characters, "speed": last.characters_per_second, "bits": bits}))
 
 
@@ -73,25 +83,34 @@ def step(text: str, streams: int) -> None:
             took.append(time.perf_counter() - began)
         return statistics.median(took)
 
-    with join() as group, tempfile.TemporaryDirectory() as folder:
-        folder = group.broadcast(lambda: folder)
-        options = Options(steps=10**6, num_layers=1, dropout=0.0, **SIZES | {"batch_size": streams})
+    with join() as group, tempfile.TemporaryDirectory() as temporary:
+        folder = group.broadcast(lambda: temporary)
+        options = Options(
+            steps=10**6,
+            num_layers=1,
+            hidden_size=HIDDEN_SIZE,
+            batch_size=streams,
+            seq_length=SEQ_LENGTH,
+            dropout=0.0,
+            device="cpu",
+        )
         run = Run.create([text], options=options, out=Path(folder, "run"), group=group)
+        schedule = run._schedule(options)
         learner = run.learner
         keep_memory()
-        for _ in range(5):
-            run._learn(0.5)
-        whole = seconds(lambda: run._learn(0.5), 60)
-        quiet = learner.network.no_sync() if group.size > 1 else contextlib.nullcontext()
-        with quiet:
-            alone = seconds(lambda: run._learn(0.5), 60)
+        with run.machine.threads:
+            for _ in range(5):
+                run._learn(schedule)
+            whole = seconds(lambda: run._learn(schedule), 60)
+            with mock.patch.object(group, "average"):
+                alone = seconds(lambda: run._learn(schedule), 60)
             numbers = itertools.count(run.step)  # Muon finds a direction at every fourth of them
             rates = {"rate": 1e-5, "muon_rate": MUON_RATE * 1e-5}
             update = seconds(lambda: [learner.optimizer.step(next(numbers), **rates) for _ in range(4)], 15) / 4
-        count = sum(parameter.numel() for parameter in learner.model.parameters())
-        small, large = group.averaging_seconds(torch.zeros(1)), group.averaging_seconds(torch.zeros(count))
+        count = sum(parameter.numel() for parameter in learner.parameters)
+        large = group.averaging_seconds(torch.zeros(count))
         agree = seconds(lambda: run._synchronize(time.monotonic(), lambda: False), 60)
-        figures = dict(whole=whole, alone=alone, update=update, count=count, small=small, large=large, agree=agree)
+        figures = dict(whole=whole, alone=alone, update=update, count=count, large=large, agree=agree)
         if group.rank == 0:
             print(json.dumps(figures))
 
@@ -117,7 +136,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["time", "step"])
     parser.add_argument("--step", type=int)
     parser.add_argument("--learn")
-    parser.add_argument("--streams", type=int, default=32, help="in all")
+    parser.add_argument("--streams", type=int, default=BATCH_SIZE, help="in all")
     asked = parser.parse_args()
     if asked.step:
         step(asked.text, asked.step)
@@ -149,8 +168,8 @@ def compare(text: str, seconds: float, streams: int) -> None:
 
 def reckon(text: str) -> None:
     """Print the parts of a step, and the calculated efficiency of more ranks."""
-    one, half = (measured([sys.executable], 1, text, "--step", str(streams)) for streams in (32, 16))
-    two = measured(torchrun(), 1, text, "--step", "32")
+    one, half = (measured([sys.executable], 1, text, "--step", str(streams)) for streams in (BATCH_SIZE, BATCH_SIZE // 2))
+    two = measured(torchrun(), 1, text, "--step", str(BATCH_SIZE))
     count, learning = int(one["count"]), one["whole"] - one["update"]
     way, predicted = two["large"], half["whole"] + two["large"] + two["agree"]
     table(
@@ -167,7 +186,7 @@ def reckon(text: str) -> None:
             ["the step by the formula: one of 16 streams, averaging and agreeing", f"{1e3 * predicted:.2f}"],
         ],
     )
-    works = 6 * (count - 65 * SIZES["hidden_size"]) * SIZES["batch_size"] * SIZES["seq_length"] / learning
+    works = 6 * (count - 65 * HIDDEN_SIZE) * BATCH_SIZE * SEQ_LENGTH / learning
     rows = []
     for name, speed in SPEEDS.items():
         for hidden in (512, 1024, 2048):
