@@ -65,10 +65,10 @@ def run(*command: object, env: dict[str, str], one_core: bool = True) -> tuple[s
 
 
 def processor() -> str:
-    try:
-        return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
-    except (OSError, TypeError):
-        return platform.processor() or platform.machine()
+    """As in engine.py, whose import of torch would count as memory of every process that is started here."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text() if info.exists() else "")
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -128,21 +128,21 @@ def memory(folder: Path, size: int, env: dict[str, str]) -> None:
 def softmax(folder: Path, size: int, env: dict[str, str]) -> None:
     """Print characters per second in training, by vocabulary size."""
     from charrnn import train
-    from charrnn.training.events import Progress
+    from charrnn.training.events import Event, Progress
+
+    speeds: list[float] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Progress):
+            speeds.append(event.characters_per_second)
 
     print("| vocabulary | characters/s, 1 x 256 LSTM, all cores |\n| --- | --- |")
     for vocabulary in (65, 1_000, 5_000, 20_000):
         path, draw = folder / "text.txt", random.Random(0)
         letters = [chr(0x4E00 + k) for k in range(vocabulary)]
         path.write_text("".join(letters) * 5 + "".join(draw.choices(letters, k=100_000)), encoding="utf-8")
-        speeds = []
-        options = {"seconds": 8.0, "validation": 0.0, "hidden_size": 256, "layers": 1, "progress": False}
-        train(
-            path,
-            out=folder / f"run-{vocabulary}",
-            watch=lambda event, speeds=speeds: speeds.append(event.characters_per_second) if isinstance(event, Progress) else 0,
-            **options,
-        )
+        out = folder / f"run-{vocabulary}"
+        train(path, out=out, seconds=8.0, validation=0.0, layers=1, hidden_size=256, watch=watch, progress=False)
         print(f"| {vocabulary:,} | {speeds[-1]:,.0f} |", flush=True)
     print()
 

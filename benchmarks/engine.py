@@ -7,6 +7,7 @@ table is left out. Without onnx and onnxruntime, the row of ONNX Runtime is left
 """
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -46,7 +47,8 @@ def write_model(folder: Path, layers: int, hidden_size: int, cell: str = "lstm",
 
 def rates(contestants: dict[str, Callable[[int], None]], seconds: float = 0.2) -> dict[str, float]:
     """Characters per second of each contestant (a function that writes `n` characters): the median of interleaved rounds."""
-    lengths, seen = {}, {name: [] for name in contestants}
+    lengths: dict[str, int] = {}
+    seen: dict[str, list[float]] = {name: [] for name in contestants}
     for name, write in contestants.items():
         n, spent = 50, 0.0
         while spent < seconds / 4:
@@ -224,7 +226,9 @@ def start(folder: Path) -> None:
         spent = []
         for _ in range(11):
             began = time.perf_counter()
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            assert process.stdin is not None
+            assert process.stdout is not None
             if text is not None:
                 process.stdin.write(text)
             process.stdin.close()
@@ -270,7 +274,7 @@ def one_pass(model: Model, text: str) -> float:
     for before, now in zip([model.start, *ids], ids, strict=False):
         logits = state.step([before])[0].astype(np.float64)
         nats += float(np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[now])
-    return nats / len(ids) / np.log(2) - np.log2(1 - ESCAPE)
+    return nats / len(ids) / math.log(2) - math.log2(1 - ESCAPE)
 
 
 def processor() -> str:

@@ -10,7 +10,6 @@ the characters trained on until then, the seconds taken.
 
 import argparse
 import math
-import sys
 import tempfile
 import textwrap
 import time
@@ -18,9 +17,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from charrnn import train
 from charrnn.training import device
+from charrnn.training.recipe import choose
 
 ROOT = Path(__file__).parent.parent
 
@@ -63,19 +64,17 @@ def main() -> None:
     parser.add_argument("--for", dest="seconds", type=float, default=60.0)
     parser.add_argument("--set", action="append", default=None)
     asked = parser.parse_args()
-    choose = device.choose
     with tempfile.TemporaryDirectory() as name:
         known = texts(asked.data, Path(name))
         for text in asked.texts.split(","):
             for number, trial in enumerate(asked.set or [""]):
                 changes = {key: float(value) for key, value in (part.split("=") for part in trial.split(",") if part)}
-                device.choose = changed(choose, changes)
                 base = None if asked.base == "-" else asked.base
                 began = time.monotonic()
                 out = Path(name) / f"{Path(text).stem}-{number}"
-                model = train(
-                    **known.get(text, {"corpus": text}), seconds=asked.seconds, out=out, init_from=base, progress=False
-                )
+                corpus = known.get(text, {"corpus": text})
+                with mock.patch.object(device, "choose", changed(choose, changes)):
+                    model = train(**corpus, seconds=asked.seconds, out=out, init_from=base, progress=False)
                 metrics = model.header.training.metrics
                 assert metrics is not None
                 nats = metrics.bits * math.log(2)
@@ -84,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 TEXT = ROOT / "corpora" / "the-lamp.txt"
@@ -28,7 +29,8 @@ TRAININGS = {  # words of `charrnn train`; enough steps that the start of the pr
     "2 x 256, a minute": f"--steps 60 {SIZES.format(2, 256, 64)}",
 }
 COMMANDS = {"eval": "eval text.txt", "sample": "sample -n 5000"}
-COMPANIES = {  # busy loops beside it, how many of it run at once, the words before it
+SILENT: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+COMPANIES: dict[str, tuple[int, int, list[str]]] = {  # busy loops beside it, how many of it run at once, the words before it
     "alone": (0, 1, []),
     "1 busy loop": (1, 1, []),
     "2 busy loops": (2, 1, []),
@@ -72,9 +74,6 @@ def measure(checkout: Path, words: list[str], company: str, folder: Path) -> flo
                     running.remove(process)
             time.sleep(0.005)
     return statistics.mean(took)
-
-
-SILENT = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 def main() -> None:

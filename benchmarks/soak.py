@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +95,15 @@ def at_random(chance: random.Random, pid: int, length: float, _: Path) -> None:
 def after_a_save(chance: random.Random, pid: int, length: float, folder: Path) -> None:
     """Wait until 0 to 100 ms after a state file has replaced another."""
 
-    def saves() -> int:
+    def last_save() -> int:
         path = folder / run_folder.STATE
         return path.stat().st_mtime_ns if path.exists() else 0
 
+    def has_saved(since: int) -> bool:
+        return last_save() != since
+
     for _ in range(chance.randint(1, 3)):
-        before = saves()
-        wait(pid, length, lambda before=before: saves() != before)
+        wait(pid, length, partial(has_saved, last_save()))
     wait(pid, chance.random() * 0.1)
 
 
@@ -184,7 +187,7 @@ def interrupt_on_terminals(wanted: int, seed: int) -> str:
             pid = process.pid
             os.close(theirs)
             screen = b""
-            wait(pid, 60, lambda pid=pid: catches_signals(pid))
+            wait(pid, 60, partial(catches_signals, pid))
             awaited = k // len(commands) % 2 == 1  # that a bar is drawn; then the signal comes after that
             ends = time.monotonic() + (15 if awaited else chance.random() * 5)
             while time.monotonic() < ends and not has_ended(pid):
@@ -253,14 +256,14 @@ def write_one_output(wanted: int, seed: int) -> str:
     return f"{wanted} rounds of three, {ended} ended by a signal; each file whole, nothing left beside it"
 
 
-def misname_outputs(wanted: int, _: int) -> str:
+def misname_outputs(wanted: int, seed: int) -> str:
     """Name as outputs what no output may replace, and what it is written through: all is as it was."""
     refused = through = 0
     for _ in range(wanted):
         with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(temporary):
             folder = test_outputs.make_files(Path(temporary))
             cases = [(words, 2) for words in test_outputs.READ.values()]
-            for name, (command, ending, _) in test_outputs.OUTPUTS.items():
+            for name, (command, ending, *_) in test_outputs.OUTPUTS.items():
                 place = folder / f"targets of {name}"
                 place.mkdir()
                 targets = test_outputs.make_targets(folder, place, ending)

@@ -71,7 +71,8 @@ class Block:
     def shorter(self, command: str) -> str:
         """The command that the test runs in place of `command`."""
         for pair in self.values("shorter"):
-            command = command.replace(*pair.split(" => "))
+            before, after = pair.split(" => ")
+            command = command.replace(before, after)
         return command
 
     def agrees(self, shown: str, printed: str) -> bool:

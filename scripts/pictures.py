@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,7 +91,7 @@ def draw_heatmap() -> str:
     return draw("heatmap", command, Text.from_ansi(printed).split())
 
 
-def draw(name: str, title: str, lines: list[Text]) -> str:
+def draw(name: str, title: str, lines: Iterable[Text]) -> str:
     """A terminal's lines as an SVG."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), color_system="truecolor", no_color=False)
     for line in lines:
