@@ -23,16 +23,19 @@ soak: .venv/tested  ## kill runs, break files, unpack bombs; takes a quarter of 
 	$(BIN)/python benchmarks/soak.py
 
 # torch comes first and not quietly, so that pip shows how far it is.
-.venv/installed: pyproject.toml constraints.txt
+.venv/torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(INSTALL) --constraint constraints.txt $$($(BIN)/python scripts/torch_index.py) torch
+	@touch $@
+
+.venv/installed: .venv/torch pyproject.toml
 	$(INSTALL) --constraint constraints.txt --quiet --editable '.[plot,write]'
 	@touch $@
 
-.venv/tested: .venv/installed
+.venv/tested: .venv/torch pyproject.toml
 	$(INSTALL) --constraint constraints.txt --quiet --editable '.[test]'
-	@touch $@
+	@touch .venv/installed $@
 
 # Lies over .venv, whose torch and test tools it uses.
 .venv/lowest/installed: .venv/tested constraints-lowest.txt
