@@ -99,7 +99,7 @@ def test_fine_tuning_takes_a_small_rate_and_few_epochs_where_the_base_knows_the_
 
 def test_a_base_that_may_be_worth_less_than_training_from_scratch_is_doubted():
     sizes = Config(89, num_layers=2, hidden_size=384, embedding_size=32, residual=True)
-    facts = Facts(characters=20_000, vocabulary_size=89, base=sizes, base_bits=2.4, speed=30_000)
+    facts = Facts(characters=20_000, vocabulary_size=89, base=sizes, base_bits=7.0, speed=30_000)
 
     def doubts(options, **changes):
         return [note for note in choose(options, replace(facts, **changes))[1] if "without --init-from" in note]
@@ -109,6 +109,7 @@ def test_a_base_that_may_be_worth_less_than_training_from_scratch_is_doubted():
     assert doubts(minute, characters=1_000_000) == [
         "only about 0.3 epochs of a 2 x 384 model fit in this time; allow more, or try without --init-from"
     ]
+    assert doubts(minute, characters=1_000_000, base_bits=2.4) == []
     assert doubts(Options(steps=10), characters=1_000_000) == []
     assert "few of this text's characters" in doubts(Options(steps=10), base_bits=math.inf)[0]
     assert doubts(minute, base=None, base_bits=math.inf, characters=1_000_000) == []

@@ -43,8 +43,8 @@ REGULARIZATION = (
     (math.inf, 0.5, 0.15, 0.1),
 )
 FINE_TUNING = (0.1, 0.1, 0.1)  # the same three when fine-tuning for at least FEW_EPOCHS
-FEW_EPOCHS = 1.5
-MIN_FINE_TUNING_RATE = 0.05  # smallest learning rate of fine-tuning, as a fraction of that from scratch; the largest is 1
+FEW_EPOCHS = 4
+MIN_FINE_TUNING_RATE = 0.02  # smallest learning rate of fine-tuning, as a fraction of that from scratch; the largest is 1
 MAX_EPOCHS = 25  # most epochs of a run for a time: more would overfit in spite of the regularization
 BATCH_CHARACTERS = 2_000  # in a batch of records
 BATCH_LOGITS = 100_000_000  # most logits per step: with more than 20,000 characters in the vocabulary, batches are smaller
@@ -73,15 +73,16 @@ class Facts:
         """The learning rate of fine-tuning, as a fraction of the learning rate from scratch.
 
         A large rate makes the base model forget what it has learned, a small rate learns little of the new text. So the rate
-        grows with the length of the text and with its bits per character under the base model.
+        grows with the length of the text and with its bits per character under the base model. Records take a larger rate,
+        since a base model of continuous text has not learned where they start and end.
 
-        >>> sizes = Config(89, num_layers=2, hidden_size=384, embedding_size=32)
-        >>> facts = Facts(characters=100_000, vocabulary_size=89, base=sizes, base_bits=2.5)
-        >>> facts.rate, round(replace(facts, characters=20_000).rate, 2), replace(facts, base_bits=5).rate
-        (0.3, 0.1, 1.0)
+        >>> sizes = Config(89, num_layers=2, hidden_size=256, embedding_size=32)
+        >>> facts = Facts(characters=100_000, vocabulary_size=89, base=sizes, base_bits=3)
+        >>> facts.rate, round(replace(facts, characters=25_000).rate, 3), replace(facts, records=1_000).rate
+        (0.14, 0.07, 0.56)
         """
-        taught: float = 0.3 * (self.characters / 1e5) ** (2 / 3) * 3 ** (self.base_bits - 2.5)
-        return max(MIN_FINE_TUNING_RATE, min(1.0, taught))
+        taught: float = 0.14 * math.sqrt(self.characters / 1e5) * 2 ** (self.base_bits - 3)
+        return max(MIN_FINE_TUNING_RATE, min(1.0, taught * (4 if self.records else 1)))
 
     @property
     def mean_length(self) -> float:
@@ -217,7 +218,7 @@ def _note_on_base(options: Options, facts: Facts, epochs: float) -> list[str]:
         return []
     if math.isinf(facts.base_bits):
         return ["the model to fine-tune has few of this text's characters; try without --init-from as well"]
-    if options.seconds is None or epochs >= FEW_EPOCHS:
+    if options.seconds is None or epochs >= FEW_EPOCHS or facts.rate < 1:  # the base model predicts the text well
         return []
     sizes = f"{facts.base.num_layers} x {facts.base.hidden_size}"
     return [f"only about {epochs:.1g} epochs of a {sizes} model fit in this time; allow more, or try without --init-from"]
