@@ -80,7 +80,8 @@ def test_fine_tuning_takes_a_small_rate_and_few_epochs_where_the_base_knows_the_
     sizes = Config(89, num_layers=2, hidden_size=384, embedding_size=32, residual=True)
     facts = Facts(characters=20_000, vocabulary_size=89, base=sizes)
     minute = Options(seconds=60.0)
-    scratch, _ = choose(minute, facts)  # of a base that knows nothing of the text
+    scratch, _ = choose(minute, replace(facts, base=None))
+    unknown, _ = choose(minute, facts)  # of a base that knows nothing of the text
     tuned, notes = choose(minute, replace(facts, base_bits=2.4))
     assert tuned.learning_rate <= scratch.learning_rate / 5
     assert 0 < tuned.max_epochs < scratch.max_epochs
@@ -88,7 +89,7 @@ def test_fine_tuning_takes_a_small_rate_and_few_epochs_where_the_base_knows_the_
     assert notes == [f"stops after {tuned.max_epochs:g} epochs to avoid overfitting (change with --epochs)"]
     longer, _ = choose(minute, replace(facts, base_bits=2.4, characters=5_000_000))
     stranger, _ = choose(minute, replace(facts, base_bits=3.5))
-    assert tuned.learning_rate < stranger.learning_rate < scratch.learning_rate
+    assert tuned.learning_rate < stranger.learning_rate < unknown.learning_rate < scratch.learning_rate
     assert longer.learning_rate > tuned.learning_rate
     assert longer.dropout == longer.recurrent_dropout == longer.weight_decay == 0
     asked, _ = choose(Options(seconds=60.0, learning_rate=0.3, dropout=0.4), replace(facts, base_bits=2.4))
@@ -119,7 +120,7 @@ def test_the_learning_rate_of_fine_tuning_follows_from_what_the_base_makes_of_th
     texts = {
         "known": (tmp_path / "base.txt").read_text(),
         "strange": "zyx wvu tsr\n" * 500,
-        "greek": "αβγδ εζηθ\n" * 500,  # of which the base knows only line breaks and spaces
+        "greek": "αβγδ εζηθ\n" * 600,  # of which the base knows only line breaks and spaces
     }
     rates = []
     for name, text in texts.items():
@@ -127,7 +128,7 @@ def test_the_learning_rate_of_fine_tuning_follows_from_what_the_base_makes_of_th
         run = Run.create([tmp_path / f"{name}.txt"], options_of(steps=1), tmp_path / name, tmp_path / "base")
         assert run.dataset.is_known(base.vocabulary) == (name != "greek")
         rates.append(run.plan.facts.rate)
-    assert rates[0] < rates[1] <= rates[2] == 1
+    assert rates[0] < rates[1] <= rates[2] <= 1
 
 
 # Half precision

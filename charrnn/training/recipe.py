@@ -81,7 +81,9 @@ class Facts:
         >>> facts.rate, round(replace(facts, characters=25_000).rate, 3), replace(facts, records=1_000).rate
         (0.14, 0.07, 0.56)
         """
-        taught: float = 0.14 * math.sqrt(self.characters / 1e5) * 2 ** (self.base_bits - 3)
+        if self.base is None:
+            return 1.0
+        taught: float = 0.14 * math.sqrt(self.characters / 1e5) * 2 ** (min(self.base_bits, 6.0) - 3)
         return max(MIN_FINE_TUNING_RATE, min(1.0, taught * (4 if self.records else 1)))
 
     @property
@@ -218,7 +220,7 @@ def _note_on_base(options: Options, facts: Facts, epochs: float) -> list[str]:
         return []
     if math.isinf(facts.base_bits):
         return ["the model to fine-tune has few of this text's characters; try without --init-from as well"]
-    if options.seconds is None or epochs >= FEW_EPOCHS or facts.rate < 1:  # the base model predicts the text well
+    if options.seconds is None or epochs >= FEW_EPOCHS or facts.base_bits < 5:
         return []
     sizes = f"{facts.base.num_layers} x {facts.base.hidden_size}"
     return [f"only about {epochs:.1g} epochs of a {sizes} model fit in this time; allow more, or try without --init-from"]
