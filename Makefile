@@ -14,7 +14,8 @@ train: .venv/installed  ## train on the project's book for a minute and print a 
 test: .venv/tested  ## lint, types and the whole test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	nice $(BIN)/mypy & $(BIN)/python -m pytest --numprocesses 3 --dist worksteal && wait $$!
+	nice $(BIN)/mypy & $(BIN)/python -m pytest --numprocesses 3 --dist worksteal && \
+		{ wait $$! || { echo "mypy has found errors; it says them above" >&2; exit 1; }; }
 
 test-lowest: .venv/lowest/installed  ## the command line's tests with the oldest versions that pyproject.toml allows
 	.venv/lowest/bin/python -m pytest tests/test_cli.py
