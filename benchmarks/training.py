@@ -34,9 +34,10 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from charrnn.commands.train import keep_memory
 from charrnn.errors import CharrnnError
 from charrnn.network.optimizer import EVERY, ITERATIONS
-from charrnn.options import Options, Recipe
+from charrnn.options import Options, Recipe, require
 from charrnn.text.reading import read_corpus
 from charrnn.training import device
+from charrnn.training.data import HELD_OUT
 from charrnn.training.learner import CLIP
 from charrnn.training.recipe import Facts, choose
 from charrnn.training.run import Run
@@ -56,10 +57,15 @@ KINDS = (  # of the profiler's events, told by their names or by those that they
 
 
 def sizes(text: str, precision: str, batch_size: int | None) -> Recipe:
-    """The sizes that charrnn chooses for a minute on a million characters."""
+    """The sizes that charrnn chooses for a minute on a million characters. Raises: CharrnnError if `text` is too short."""
     options = Options(seconds=60.0, precision=precision, batch_size=batch_size)
-    vocabulary_size = len(read_corpus([text]).vocabulary())
-    return choose(options, Facts(characters=1_000_000, vocabulary_size=vocabulary_size, precision=precision))[0]
+    corpus = read_corpus([text])
+    facts = Facts(characters=1_000_000, vocabulary_size=len(corpus.vocabulary()), precision=precision)
+    recipe = choose(options, facts)[0]
+    window = f"{recipe.batch_size} x {recipe.seq_length} characters"
+    fits = recipe.batch_size * (recipe.seq_length + 1) <= (1 - HELD_OUT) * len(corpus)
+    require(fits, f"{text} has {len(corpus):,} characters, too few for a batch of {window}; use a longer text")
+    return recipe
 
 
 @contextmanager
