@@ -12,6 +12,8 @@ import collections
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 from finetune import changed
@@ -21,8 +23,16 @@ from charrnn.checkpoint import read_model, write
 from charrnn.headers import model_to_json
 from charrnn.run_folder import BASES
 from charrnn.training import device
+from charrnn.training.recipe import choose
 
-SETTINGS = {"layers": 2, "hidden_size": 256, "batch_size": 256, "seq_length": 128, "dropout": 0.1, "learning_rate": 0.0125}
+SETTINGS: dict[str, Any] = {
+    "layers": 2,
+    "hidden_size": 256,
+    "batch_size": 256,
+    "seq_length": 128,
+    "dropout": 0.1,
+    "learning_rate": 0.0125,
+}
 REGULARIZATION = {"recurrent_dropout": 0.0, "weight_decay": 0.03}  # lighter than is chosen for this many epochs
 EPOCHS = 16
 HELD_OUT = 0.02  # of the end of each book
@@ -61,12 +71,12 @@ def write_text(books: Path, folder: Path) -> None:
 
 def learn(folder: Path, where: str, resume: bool) -> None:
     """Train the model, or resume its training."""
-    device.choose = changed(device.choose, REGULARIZATION)
-    if resume:
-        train(out=folder / "run", resume=True, device=where)
-    else:
-        text, held_out = folder / "train.txt", folder / "held-out.txt"
-        train(text, validation=held_out, epochs=EPOCHS, precision="float32", device=where, out=folder / "run", **SETTINGS)
+    with mock.patch.object(device, "choose", changed(choose, REGULARIZATION)):
+        if resume:
+            train(out=folder / "run", resume=True, device=where)
+        else:
+            text, held_out = folder / "train.txt", folder / "held-out.txt"
+            train(text, validation=held_out, epochs=EPOCHS, precision="float32", device=where, out=folder / "run", **SETTINGS)
 
 
 def pack(folder: Path) -> None:
