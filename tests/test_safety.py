@@ -92,7 +92,6 @@ class Kill(BaseException):
 @pytest.mark.parametrize("validation", [0.1, 0.0])
 @pytest.mark.parametrize("when", ["before a file takes its place", "after a file has taken its place"])
 def test_a_kill_between_any_two_writes_changes_nothing(corpus, tmp_path, monkeypatch, when, validation):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     options = options_of(steps=5, validation=validation, learning_rate=0.2, **SMALL)
     folder, replace = tmp_path / "run", os.replace
     calls, fatal = 0, -1
