@@ -139,7 +139,8 @@ def test_a_machine_of_many_cores_takes_the_shards_that_are_quickest_there(corpus
     speeds = {2: 1e5, 4: 1.8e5, 8: 3e5, 16: 2e5}
     asked = []
 
-    def measure(machine, precision, logits, shards):
+    def measure(machine, precision, logits, shards, batch_size):
+        assert batch_size == 32
         asked.append(shards)
         return speeds[shards]
 
@@ -149,6 +150,20 @@ def test_a_machine_of_many_cores_takes_the_shards_that_are_quickest_there(corpus
     assert run.recipe.shards == 8
     assert run.plan.facts.speed == 3e5
     run.folder.unlock()
+
+
+@pytest.mark.parametrize(("where", "shape"), [("cpu", (48, 32)), ("meta", (48, 200))])
+def test_a_gpu_is_measured_with_the_batch_size_of_the_run(monkeypatch, where, shape):
+    asked = []
+
+    def measure(model, shape, **_):
+        asked.append(shape)
+        return [1.0] * 5
+
+    monkeypatch.setattr(device, "measure_window", measure)
+    speed = device.measure_speed(device.Machine(where), "float32", logits=60, batch_size=200)
+    assert asked == [shape]
+    assert speed == shape[0] * shape[1]
 
 
 def test_threads_do_each_item_once_in_order_with_kernels_of_one_thread_and_give_torch_back_its_own(monkeypatch):

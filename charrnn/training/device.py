@@ -79,13 +79,18 @@ def can_run_bfloat16(cell: str, device: str) -> bool:
     return True
 
 
-def measure_speed(machine: Machine, precision: str, logits: int, shards: int = 2) -> float:
-    """Measure how many characters per second the REFERENCE network trains on, with `logits` outputs and `shards` shards."""
+def measure_speed(machine: Machine, precision: str, logits: int, shards: int = 2, batch_size: int | None = None) -> float:
+    """Measure how many characters per second the REFERENCE network trains on, with `logits` outputs and `shards` shards.
+
+    A GPU is measured with `batch_size`, since its steps take about the same time whatever the batch size.
+    """
     model = CharRNN(Config(min(logits, MAX_LOGITS), *REFERENCE)).to(machine.device)
-    shards = shards if machine.device == "cpu" else 1
+    T, B = WINDOW
+    if machine.device != "cpu":
+        shards, B = 1, batch_size or B
     with machine.threads:
-        took = measure_window(model, WINDOW, threads=machine.threads, shards=shards, dtype=getattr(torch, precision))
-    return WINDOW[0] * WINDOW[1] / statistics.median(took[1:]) / max(1, logits / MAX_LOGITS)
+        took = measure_window(model, (T, B), threads=machine.threads, shards=shards, dtype=getattr(torch, precision))
+    return T * B / statistics.median(took[1:]) / max(1, logits / MAX_LOGITS)
 
 
 def measure_base(base: Model, dataset: Dataset) -> float:
@@ -119,7 +124,8 @@ class Plan:
     def _measure(self) -> None:
         threads = self.machine.threads.count if self.machine.device == "cpu" else 1
         counts = [shards for shards in (2, 4, 8, 16) if shards <= max(2, threads)]
-        own = [measure_speed(self.machine, self.facts.precision, self.facts.logits or 1, shards) for shards in counts]
+        batch_size = self.options.batch_size
+        own = [measure_speed(self.machine, self.facts.precision, self.facts.logits or 1, n, batch_size) for n in counts]
         speeds = [sum(speeds) for speeds in zip(*self.machine.group.all_gather(own), strict=False)]
         best = max(range(len(counts)), key=speeds.__getitem__)
         self.facts = replace(self.facts, speed=speeds[best], columns=WINDOW[1] // counts[best])
