@@ -71,12 +71,13 @@ def write_text(books: Path, folder: Path) -> None:
 
 def learn(folder: Path, where: str, resume: bool) -> None:
     """Train the model, or resume its training."""
+    out = folder / "run"
     with mock.patch.object(device, "choose", changed(choose, REGULARIZATION)):
         if resume:
-            train(out=folder / "run", resume=True, device=where)
+            train(out=out, resume=True, device=where)
         else:
             text, held_out = folder / "train.txt", folder / "held-out.txt"
-            train(text, validation=held_out, epochs=EPOCHS, precision="float32", device=where, out=folder / "run", **SETTINGS)
+            train(text, validation=held_out, epochs=EPOCHS, precision="float32", device=where, out=out, **SETTINGS)
 
 
 def pack(folder: Path) -> None:
