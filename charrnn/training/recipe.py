@@ -119,8 +119,8 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     elif hidden_size < MUON_FROM:
         learning_rate = 0.02 / math.sqrt(num_layers)
     learning_rate *= facts.rate
-    if facts.base_bits < math.inf:
-        dropout, recurrent_dropout, weight_decay = FINE_TUNING if epochs >= FEW_EPOCHS and not memorize else (0.0, 0.0, 0.0)
+    if facts.base_bits < math.inf and epochs >= FEW_EPOCHS and not memorize:
+        dropout, recurrent_dropout, weight_decay = FINE_TUNING
     large = num_layers > 0 and hidden_size >= 128
     recipe = Recipe(
         cell=options.cell,
