@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # `info` imports this module and starts faster without it
     from charrnn.inference.model import Model
 
 HELD_OUT = 0.1  # default fraction of the text held out for validation
-SMALL = 200_000  # characters; for shorter texts a note suggests a base model
+SMALL = 2_000_000  # characters; for shorter texts a note suggests a base model
 MIN_KNOWN = 0.98  # fraction of the text's characters that a suggested base model must have in its vocabulary
 TINY = 1_000  # characters; shorter texts are memorized, since a held-out tenth would be too short to measure anything
 MAX_VALIDATED = 250_000  # most characters scored per validation
@@ -121,7 +121,7 @@ def suggest_base(text: Corpus, options: Options) -> list[str]:
     for name in list_bases():
         known = read_model(BASES / f"{name}.safetensors")[1].vocabulary
         if sum(counts[k] for k, character in enumerate(text.alphabet) if character in known) >= MIN_KNOWN * len(text):
-            return [f"for a text this short, fine-tuning usually gives a better model: --init-from {name}"]
+            return [f"for a text of this length, fine-tuning usually gives a better model: --init-from {name}"]
     return []
 
 
