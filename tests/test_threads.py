@@ -164,6 +164,7 @@ def test_a_gpu_is_measured_with_the_batch_size_of_the_run(monkeypatch, where, sh
     speed = device.measure_speed(device.Machine(where), "float32", logits=60, batch_size=200)
     assert asked == [shape]
     assert speed == shape[0] * shape[1]
+    assert device.pick_precision("auto", cell="lstm", device="cuda") == "float32"
 
 
 def test_threads_do_each_item_once_in_order_with_kernels_of_one_thread_and_give_torch_back_its_own(monkeypatch):

@@ -47,7 +47,8 @@ def info(named: ModelArgument = None, model: SameModelOption = None, as_json: Js
         return
     file = f"{size:,} bytes, format {header.format}, written by charrnn {header.version}"
     rows = {"model": str(path), "file": file} | _rows(header, written, parameters=parameters)
-    rows |= {"repeat": as_called(begin or "unknown"), "continue": as_called(resume or str(obstacle))}
+    if folder is not None or begin is not None:
+        rows |= {"repeat": as_called(begin or "unknown"), "continue": as_called(resume or str(obstacle))}
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
         print(f"{name:<{width}}{make_visible(value, keep='')}")

@@ -22,13 +22,14 @@ from charrnn.text.records import RecordText, find_records, hash_records
 from charrnn.text.vocabulary import Ids, Vocabulary
 from charrnn.training.batches import fit_windows
 from charrnn.training.distributed import ALONE, Group
+from charrnn.training.recipe import with_sizes_of
 
 if TYPE_CHECKING:  # `info` imports this module and starts faster without it
     from charrnn.inference.model import Model
 
 HELD_OUT = 0.1  # default fraction of the text held out for validation
 SMALL = 2_000_000  # characters; for shorter texts a note suggests a base model
-MIN_KNOWN = 0.98  # fraction of the text's characters that a suggested base model must have in its vocabulary
+MIN_KNOWN = 0.9  # fraction of the text's characters that a suggested base model must have in its vocabulary
 TINY = 1_000  # characters; shorter texts are memorized, since a held-out tenth would be too short to measure anything
 MAX_VALIDATED = 250_000  # most characters scored per validation
 MIN_VALIDATED = 20_000  # fewest characters scored per validation, if the text is that long
@@ -90,8 +91,9 @@ class Dataset:
 
 def load_dataset(sources: Sources, options: Options, base: "Model | None", watch: Watch | None, group: Group) -> Dataset:
     """Read the texts of a new run. The vocabulary extends that of the `base` model, if there is one. Raises: CharrnnError."""
-    if base is not None and options.records is None:  # a line-by-line base stays one
-        options = replace(options, records=base.records)
+    if base is not None:
+        options = with_sizes_of(base.header.config, options)
+        options = replace(options, records=options.records or base.records)  # a line-by-line base stays one
     text = read_texts(sources, options=options, watch=watch, group=group)
     group.require_same({"the text": text.corpus_hash})
     if text.validation and not len(text.held_out):

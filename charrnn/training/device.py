@@ -59,10 +59,13 @@ def pick_device(name: str, group: Group = ALONE) -> str:
 
 
 def pick_precision(asked: str, cell: str, device: str, group: Group = ALONE) -> str:
-    """The precision of matrix products: "auto" is bfloat16 if all ranks support it natively. Raises: CharrnnError."""
+    """The precision of matrix products: "auto" is bfloat16 on CPUs that all support it natively. Raises: CharrnnError.
+
+    On a GPU, the casts to bfloat16 take longer than they save at the sizes that are chosen here.
+    """
     if asked == "bfloat16" and not can_run_bfloat16(cell, device):
         raise CharrnnError(f"--precision bfloat16: this processor can't run {cell} cells in it; use float32 or auto")
-    native = has_bfloat16() if device == "cpu" else device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    native = device == "cpu" and has_bfloat16()
     if all(group.all_gather(asked != "auto" or native)):
         return "bfloat16" if asked == "auto" else asked
     return "float32"

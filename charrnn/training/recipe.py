@@ -99,7 +99,7 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     Raises: CharrnnError if a size differs from the base model's or the network exceeds the memory.
     """
     if facts.base is not None:
-        options = _with_sizes_of(facts.base, options)
+        options = with_sizes_of(facts.base, options)
     affordable = _affordable_characters(options, facts)
     # One layer would overfit over many epochs.
     many_epochs = affordable >= MIN_EPOCHS_FOR_TWO_LAYERS * facts.characters
@@ -146,6 +146,16 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     return recipe, more + notes + _note_on_base(options, facts, epochs)
 
 
+def with_sizes_of(base: Config, options: Options) -> Options:
+    """The options with the sizes of the base model. Raises: CharrnnError if they ask for other sizes."""
+    sizes: Json = {name: getattr(base, name) for name in ("cell", "num_layers", "hidden_size", "embedding_size")}
+    for name, has in sizes.items():
+        asked = getattr(options, name)
+        if asked not in (None, has) and (name != "cell" or asked != "lstm"):
+            raise CharrnnError(f"{flag_of(name)} {asked}: the model to fine-tune has {has}; leave {flag_of(name)} out")
+    return replace(options, **sizes | {"hidden_size": max(base.hidden_size, 1)})
+
+
 def relative_work(num_layers: int, hidden_size: int) -> float:
     """Work per character, as a multiple of the REFERENCE network's."""
     return max(num_layers - 0.5, 0.5) / 0.5 * (hidden_size / 256) ** 2 if num_layers else 0.1
@@ -166,16 +176,6 @@ def count_shards(recipe: Recipe, length: float, columns: int = COLUMNS) -> int:
 
 def _default(asked: T | None, default: T) -> T:
     return default if asked is None else asked
-
-
-def _with_sizes_of(base: Config, options: Options) -> Options:
-    """The options with the sizes of the base model. Raises: CharrnnError if they ask for other sizes."""
-    sizes: Json = {name: getattr(base, name) for name in ("cell", "num_layers", "hidden_size", "embedding_size")}
-    for name, has in sizes.items():
-        asked = getattr(options, name)
-        if asked not in (None, has) and (name != "cell" or asked != "lstm"):
-            raise CharrnnError(f"{flag_of(name)} {asked}: the model to fine-tune has {has}")
-    return replace(options, **sizes | {"hidden_size": max(base.hidden_size, 1)})
 
 
 def _affordable_characters(options: Options, facts: Facts) -> float:
