@@ -467,7 +467,11 @@ BAD = {
     "broken state": (["train", "--resume", "-o", "broken"], 2, "broken/state.safetensors is not a charrnn file"),
     "missing beginning": (["train", "t.txt", "--init-from", "gone"], 2, "gone does not exist"),
     "beginning that is text": (["train", "t.txt", "--init-from", "t.txt"], 2, "t.txt is a text, not a model"),
-    "beginning of another size": (["train", "h.txt", "--init-from", "used", "--hidden-size", "9"], 2, "has 4; leave --hidden-size out"),
+    "beginning of another size": (
+        ["train", "h.txt", "--init-from", "used", "--hidden-size", "9"],
+        2,
+        "leave --hidden-size out",
+    ),
     "folder without a model": (["sample", "-m", "folder"], 2, "folder/model.safetensors does not exist"),
     "model that is cut": (["sample", "-m", "cut.safetensors"], 2, "not a charrnn file"),
     "model that is a device": (["sample", "-m", "/dev/null"], 2, "not a regular file"),
