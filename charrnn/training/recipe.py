@@ -43,7 +43,7 @@ REGULARIZATION = (
     (math.inf, 0.5, 0.15, 0.1),
 )
 FINE_TUNING = (0.1, 0.1, 0.1)  # the same three when fine-tuning for at least FEW_EPOCHS
-FEW_EPOCHS = 4
+FEW_EPOCHS = 4  # fewer are regularized as from scratch
 MIN_FINE_TUNING_RATE = 0.02  # smallest learning rate of fine-tuning, as a fraction of that from scratch; the largest is 1
 MAX_EPOCHS = 25  # most epochs of a run for a time: more would overfit in spite of the regularization
 BATCH_CHARACTERS = 2_000  # in a batch of records
