@@ -44,6 +44,12 @@ REGULARIZATION = (
 )
 FINE_TUNING = (0.1, 0.1, 0.1)  # the same three when fine-tuning for at least FEW_EPOCHS
 FEW_EPOCHS = 4  # fewer are regularized as from scratch
+# A base model's first layer alone learns more than the whole model, since it is faster, if a text costs the base model at least
+# STRANGE bits per character and the whole model would train on fewer than FEW_EPOCHS and on fewer characters than this.
+STRANGE = 4.0
+FEW_CHARACTERS = 350_000
+FEW_IN_SHORT_RECORDS = 1_700_000  # of fewer than SHORT_RECORD characters on average
+SHORT_RECORD = 20
 MIN_FINE_TUNING_RATE = 0.02  # smallest learning rate of fine-tuning, as a fraction of that from scratch; the largest is 1
 MAX_EPOCHS = 25  # most epochs of a run for a time: more would overfit in spite of the regularization
 BATCH_CHARACTERS = 2_000  # in a batch of records
@@ -74,14 +80,15 @@ class Facts:
 
         A large rate makes the base model forget what it has learned, a small rate learns little of the new text. So the rate
         grows with the length of the text and with its bits per character under the base model. Records take a larger rate,
-        since a base model of continuous text has not learned where they start and end.
+        since a base model of continuous text has not learned where they start and end. A base model that has few of the text's
+        characters has nothing to forget.
 
         >>> sizes = Config(89, num_layers=2, hidden_size=256, embedding_size=32)
         >>> facts = Facts(characters=100_000, vocabulary_size=89, base=sizes, base_bits=3)
         >>> facts.rate, round(replace(facts, characters=25_000).rate, 3), replace(facts, records=1_000).rate
         (0.14, 0.07, 0.56)
         """
-        if self.base is None:
+        if self.base is None or math.isinf(self.base_bits):
             return 1.0
         taught: float = 0.14 * math.sqrt(self.characters / 1e5) * 2 ** (min(self.base_bits, 6.0) - 3)
         return max(MIN_FINE_TUNING_RATE, min(1.0, taught * (4 if self.records else 1)))
@@ -98,9 +105,10 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     Returns: the recipe, and notes for the user.
     Raises: CharrnnError if a size differs from the base model's or the network exceeds the memory.
     """
-    if facts.base is not None:
-        options = with_sizes_of(facts.base, options)
     affordable = _affordable_characters(options, facts)
+    notes: list[str] = []
+    if facts.base is not None:
+        options, notes = _fit_base(facts.base, options, facts, affordable)
     # One layer would overfit over many epochs.
     many_epochs = affordable >= MIN_EPOCHS_FOR_TWO_LAYERS * facts.characters
     _, layers, units, batch_size, seq_length, learning_rate = next(
@@ -109,9 +117,9 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     num_layers = _default(options.num_layers, layers)
     widest = next(most for characters, most in MAX_HIDDEN_SIZE if facts.characters < characters)
     hidden_size = _default(options.hidden_size, min(widest, units))
-    batch_size, seq_length, notes = _fit_batches(options, facts, batch_size, seq_length)
+    batch_size, seq_length, refused = _fit_batches(options, facts, batch_size, seq_length)
     work = relative_work(num_layers, hidden_size)
-    epochs, max_epochs, more = _plan_epochs(options, facts, affordable if options.seconds is None else affordable / work)
+    epochs, max_epochs, stop = _plan_epochs(options, facts, affordable if options.seconds is None else affordable / work)
     memorize = options.validation == 0.0
     _, dropout, recurrent_dropout, weight_decay = next(row for row in REGULARIZATION if epochs < row[0] or memorize)
     if not num_layers:
@@ -143,17 +151,41 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     length = facts.mean_length if facts.records else recipe.seq_length
     recipe = replace(recipe, shards=count_shards(recipe, length, facts.columns))
     _require_memory(recipe, facts)
-    return recipe, more + notes + _note_on_base(options, facts, epochs)
+    return recipe, stop + refused + notes
 
 
 def with_sizes_of(base: Config, options: Options) -> Options:
-    """The options with the sizes of the base model. Raises: CharrnnError if they ask for other sizes."""
+    """The options with the sizes of the base model, of which they may ask for the first layers only.
+
+    Raises: CharrnnError if they ask for other sizes.
+    """
+    if options.num_layers is not None and 0 < options.num_layers < base.num_layers:
+        base = replace(base, num_layers=options.num_layers)
     sizes: Json = {name: getattr(base, name) for name in ("cell", "num_layers", "hidden_size", "embedding_size")}
     for name, has in sizes.items():
         asked = getattr(options, name)
         if asked not in (None, has) and (name != "cell" or asked != "lstm"):
             raise CharrnnError(f"{flag_of(name)} {asked}: the model to fine-tune has {has}; leave {flag_of(name)} out")
     return replace(options, **sizes | {"hidden_size": max(base.hidden_size, 1)})
+
+
+def _fit_base(base: Config, options: Options, facts: Facts, affordable: float) -> tuple[Options, list[str]]:
+    """Take over the sizes of the base model, or of its first layer if the time is short for this text.
+
+    Returns: the options, and notes for the user.
+    """
+    few = FEW_IN_SHORT_RECORDS if facts.records and facts.mean_length < SHORT_RECORD else FEW_CHARACTERS
+    characters = affordable / relative_work(base.num_layers, base.hidden_size)
+    hurried = options.seconds is not None and characters < min(few, FEW_EPOCHS * facts.characters)
+    notes = []
+    if math.isinf(facts.base_bits):
+        notes.append("the model to fine-tune has few of this text's characters; only its recurrent layers are used")
+        if hurried:
+            notes.append("in so short a time, training without --init-from may give a better model")
+    if hurried and facts.base_bits >= STRANGE and options.num_layers is None and base.num_layers > 1:
+        base = replace(base, num_layers=1)
+        notes.append("fine-tunes only the first layer: the time is short for so different a text (change with --layers)")
+    return with_sizes_of(base, options), notes
 
 
 def relative_work(num_layers: int, hidden_size: int) -> float:
@@ -212,18 +244,6 @@ def _plan_epochs(options: Options, facts: Facts, characters: float) -> tuple[flo
     most = round(MAX_EPOCHS * max(facts.rate, 1 / 3))
     note = f"stops after {most} epochs to avoid overfitting (change with --epochs)"
     return min(epochs, most), most, [note] if epochs > most else []
-
-
-def _note_on_base(options: Options, facts: Facts, epochs: float) -> list[str]:
-    """A note for the user if training from scratch may give a better model than this base."""
-    if facts.base is None:
-        return []
-    if math.isinf(facts.base_bits):
-        return ["the model to fine-tune has few of this text's characters; try without --init-from as well"]
-    if options.seconds is None or epochs >= FEW_EPOCHS or facts.base_bits < 5:
-        return []
-    sizes = f"{facts.base.num_layers} x {facts.base.hidden_size}"
-    return [f"only about {epochs:.1g} epochs of a {sizes} model fit in this time; allow more, or try without --init-from"]
 
 
 def _require_memory(recipe: Recipe, facts: Facts) -> None:
