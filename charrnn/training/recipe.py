@@ -47,7 +47,7 @@ FEW_EPOCHS = 4  # fewer are regularized as from scratch
 # A base model's first layer alone learns more than the whole model, since it is faster, if a text costs the base model at least
 # STRANGE bits per character and the whole model would train on fewer than FEW_EPOCHS and on fewer characters than this.
 STRANGE = 4.0
-FEW_CHARACTERS = 350_000
+FEW_CHARACTERS = 250_000
 FEW_IN_SHORT_RECORDS = 1_700_000  # of fewer than SHORT_RECORD characters on average
 SHORT_RECORD = 20
 MIN_FINE_TUNING_RATE = 0.02  # smallest learning rate of fine-tuning, as a fraction of that from scratch; the largest is 1
@@ -184,7 +184,8 @@ def _fit_base(base: Config, options: Options, facts: Facts, affordable: float) -
             notes.append("in so short a time, training without --init-from may give a better model")
     if hurried and facts.base_bits >= STRANGE and options.num_layers is None and base.num_layers > 1:
         base = replace(base, num_layers=1)
-        notes.append("fine-tunes only the first layer: the time is short for so different a text (change with --layers)")
+        unlike = "the text is unlike the model's and the time is short"
+        notes.append(f"{unlike}: fine-tunes only the first layer (change with --layers)")
     return with_sizes_of(base, options), notes
 
 
