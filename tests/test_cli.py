@@ -1,5 +1,6 @@
 """The real program: output, pipes, start-up, and errors for bad input."""
 
+import gc
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from conftest import CORPORA, ROOT, charrnn
 
 from charrnn import __version__
 from charrnn.cli import app
+from charrnn.commands import common
 from charrnn.text.visible import SINGLE_SIGNS, make_visible
 
 PROGRAM = [sys.executable, "-m", "charrnn"]
@@ -216,6 +218,17 @@ def test_a_name_that_is_none_is_answered_with_the_runs(book_run):
     assert errors.startswith("error: runs has no model: runs/model.safetensors does not exist; the runs under runs/: ")
     errors = charrnn("eval", "book", cwd=book_run, status=2)[1]
     assert errors == "error: book is a model, not a text; did you mean: charrnn eval TEXT -m book\n"
+
+
+def test_torch_is_imported_without_garbage_collection_which_then_goes_on(monkeypatch):
+    calls = []
+    monkeypatch.setattr(gc, "disable", lambda: calls.append(gc.isenabled()))
+    common.load_torch()
+    assert calls == [True]
+    assert gc.isenabled()
+    monkeypatch.undo()
+    common.load_torch()
+    assert gc.isenabled()
 
 
 def test_training_prints_plain_lines_where_there_is_no_terminal(tmp_path):

@@ -182,6 +182,7 @@ def keep_memory() -> None:
 
 def _open_run(request: Request, group: distributed.Group, quiet: bool) -> "Run":
     """Create or resume the run, and print its description."""
+    common.load_torch()
     from charrnn.training.run import Run
 
     options, out, init_from, force = request.options, request.out, request.init_from, request.force
