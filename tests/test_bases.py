@@ -113,8 +113,8 @@ def test_in_a_short_time_only_the_first_layer_learns_a_text_that_is_strange_to_t
 
     def layers(seconds, facts, asked=None, **changes):
         recipe, notes = choose(Options(seconds=seconds, num_layers=asked), replace(facts, **changes))
-        said = "the text is unlike the model's and the time is short: fine-tunes only the first layer (change with --layers)"
-        assert (said in notes) == (recipe.num_layers == 1 < facts.base.num_layers)
+        said = "unlike the model's and the time is short: only the model's first layer is used (change with --layers)"
+        assert (f"this text is {said}" in notes) == (recipe.num_layers == 1 < facts.base.num_layers)
         return recipe.num_layers
 
     assert [layers(seconds, program) for seconds in (10, 18, 20, 60)] == [1, 1, 2, 2]

@@ -220,14 +220,12 @@ def test_a_name_that_is_none_is_answered_with_the_runs(book_run):
     assert errors == "error: book is a model, not a text; did you mean: charrnn eval TEXT -m book\n"
 
 
-def test_torch_is_imported_without_garbage_collection_which_then_goes_on(monkeypatch):
-    calls = []
-    monkeypatch.setattr(gc, "disable", lambda: calls.append(gc.isenabled()))
-    common.load_torch()
-    assert calls == [True]
+def test_torch_is_imported_without_garbage_collection_which_then_goes_on():
+    with common.import_quickly():
+        assert not gc.isenabled()
     assert gc.isenabled()
-    monkeypatch.undo()
-    common.load_torch()
+    with pytest.raises(ImportError), common.import_quickly():
+        raise ImportError
     assert gc.isenabled()
 
 

@@ -97,12 +97,14 @@ class Signals:
         self.signal = number
 
 
-def load_torch() -> None:
-    """Import torch, with garbage collection off: it would take a tenth of the time, and find next to nothing."""
+@contextlib.contextmanager
+def import_quickly() -> Iterator[None]:
+    """Import torch with garbage collection off: it would take a tenth of the time and find next to nothing."""
     gc.disable()
-    import torch  # noqa: F401
-
-    gc.enable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def is_piped() -> bool:

@@ -84,17 +84,15 @@ def forecast(
         chosen = settings != Settings() or target is not None or columns is not None or out is not None
         require(not chosen, "--model brings its own columns and settings; leave out the options that set them, and --out")
         kept = find_forecast(model)
-        common.load_torch()
-        from charrnn.forecast.forecaster import Forecaster
-
+        with common.import_quickly():
+            from charrnn.forecast.forecaster import Forecaster
         network = Forecaster.load(kept)
         target, inputs = network.header.target, network.header.columns
     with common.say_waiting([table or STDIN]):
         series = read_series(table or STDIN, target=target, columns=inputs, reverse=reverse, encoding=encoding)
     if model is None:
-        common.load_torch()
-        from charrnn.forecast.forecaster import Forecaster
-
+        with common.import_quickly():
+            from charrnn.forecast.forecaster import Forecaster
         network = Forecaster.create(series, settings)
     if not quiet:
         common.print_notes(series.notes)

@@ -40,7 +40,7 @@ HIDDEN_SIZE = "Units in each layer. Twice as many take four times the work. [def
 EMBEDDING = "Size of the character embedding; 0 feeds one-hot vectors. [default: 32]"
 DROPOUT = "Dropout rate. Small texts need more. [default: chosen]"
 INIT_FROM = "Fine-tune this model: a run's name or folder, a model file, or `english`, the base model. "
-INIT_FROM += "Its cell and sizes are kept; --layers 1 takes only its first layer. Characters that it lacks are added."
+INIT_FROM += "Its cell and sizes are kept; with --layers 1, only its first layer is used. Characters that it lacks are added."
 SEQ_LENGTH = "Sequence length: gradients flow back through N characters. [default: chosen]"
 BATCH_SIZE = "Sequences in a batch. [default: chosen]"
 LEARNING_RATE = "Peak learning rate of Adam; Muon's is four times as high. [default: chosen]"
@@ -182,8 +182,8 @@ def keep_memory() -> None:
 
 def _open_run(request: Request, group: distributed.Group, quiet: bool) -> "Run":
     """Create or resume the run, and print its description."""
-    common.load_torch()
-    from charrnn.training.run import Run
+    with common.import_quickly():
+        from charrnn.training.run import Run
 
     options, out, init_from, force = request.options, request.out, request.init_from, request.force
     with group.raise_together(), frame.WorkDisplay(quiet=quiet) as reading:

@@ -184,8 +184,8 @@ def _fit_base(base: Config, options: Options, facts: Facts, affordable: float) -
             notes.append("in so short a time, training without --init-from may give a better model")
     if hurried and facts.base_bits >= STRANGE and options.num_layers is None and base.num_layers > 1:
         base = replace(base, num_layers=1)
-        unlike = "the text is unlike the model's and the time is short"
-        notes.append(f"{unlike}: fine-tunes only the first layer (change with --layers)")
+        unlike = "this text is unlike the model's and the time is short"
+        notes.append(f"{unlike}: only the model's first layer is used (change with --layers)")
     return with_sizes_of(base, options), notes
 
 
