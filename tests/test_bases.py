@@ -130,6 +130,19 @@ def test_in_a_short_time_only_the_first_layer_learns_a_text_that_is_strange_to_t
     assert "without --init-from" in " ".join(choose(Options(seconds=10.0), replace(program, base_bits=math.inf))[1])
 
 
+def test_of_a_base_that_knows_little_of_the_text_the_first_layer_alone_can_be_taken(tmp_path, base):
+    (tmp_path / "t.txt").write_text("αβγδ εζηθ\n" * 500)
+    run = Run.create([tmp_path / "t.txt"], options_of(steps=2, num_layers=1), tmp_path / "run", init_from=tmp_path / "base")
+    tensors, _ = read_model(tmp_path / "base" / MODEL)
+    weights = run.learner.weights()
+    assert "layers.1.weight_hh_l0" not in weights
+    np.testing.assert_array_equal(weights["layers.0.weight_hh_l0"], tensors["layers.0.weight_hh_l0"])
+    list(run.events(run.origin.options))
+    resumed = Run.resume(tmp_path / "run")
+    assert resumed.recipe.num_layers == 1
+    list(resumed.events(options_of(steps=4)))
+
+
 def test_fewer_layers_take_the_first_ones_of_the_base(tmp_path, base):
     run = Run.create([tmp_path / "base.txt"], options_of(steps=2, num_layers=1), tmp_path / "run", init_from=tmp_path / "base")
     tensors, _ = read_model(tmp_path / "base" / MODEL)

@@ -189,14 +189,16 @@ class Learner:
 
         A new character's embedding is drawn from the distribution of the others, its output weights are their mean, its bias
         follows its frequency. If the model lacks most of the text's characters, only its recurrent layers are used.
+        If it has more layers than this network, the first ones are used.
         """
         own = self.model.state_dict()
+        tensors = {name: tensor for name, tensor in tensors.items() if name in own}
         places = self.dataset.vocabulary.encode(base.characters)  # new ids of the base model's characters
         share = self.dataset.counts / max(self.dataset.counts.sum(), 1)
         if not self.dataset.is_known(base):
             tensors = {name: tensor for name, tensor in tensors.items() if tensor.shape == tuple(own[name].shape)}
-        for name in own.keys() & tensors.keys():
-            found = torch.from_numpy(np.array(tensors[name]))
+        for name, tensor in tensors.items():
+            found = torch.from_numpy(np.array(tensor))
             for axis, size in enumerate(own[name].shape):
                 if found.shape[axis] != size:  # an axis over the vocabulary
                     found = _spread(found, axis, size, torch.from_numpy(places).long(), noisy=name == "embedding.weight")
