@@ -124,6 +124,8 @@ def test_in_a_short_time_only_the_first_layer_learns_a_text_that_is_strange_to_t
     assert [layers(10, program, base_bits=bits) for bits in (2.3, 3.9, 4.0, math.inf)] == [2, 2, 1, 1]
     assert layers(10, program, characters=30_000) == 2
     assert layers(10, program, asked=2) == 2
+    scratch, _ = choose(Options(seconds=10.0, num_layers=1, hidden_size=256), replace(program, base=None, characters=70_000))
+    assert choose(Options(seconds=10.0), replace(program, characters=70_000))[0].learning_rate == scratch.learning_rate
     assert layers(10, replace(program, base=replace(base, num_layers=1))) == 1
     assert layers(10, replace(program, base=replace(base, num_layers=0))) == 0
     assert choose(Options(epochs=1), names)[0].num_layers == 2

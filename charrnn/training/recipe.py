@@ -126,7 +126,8 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
         learning_rate = 0.05  # without hidden layers the loss is convex
     elif hidden_size < MUON_FROM:
         learning_rate = 0.02 / math.sqrt(num_layers)
-    learning_rate *= facts.rate
+    cut = facts.base is not None and num_layers < facts.base.num_layers  # of a strange text it then has nothing to forget
+    learning_rate *= 1.0 if cut and facts.base_bits >= STRANGE else facts.rate
     if facts.base_bits < math.inf and epochs >= FEW_EPOCHS and not memorize:
         dropout, recurrent_dropout, weight_decay = FINE_TUNING
     large = num_layers > 0 and hidden_size >= 128
