@@ -66,6 +66,18 @@ def run_process(words, cwd, piped, env):
     return done.returncode, done.stdout, done.stderr
 
 
+def start(command, cwd):
+    """Start a process that Ctrl-C reaches, as on a terminal: a shell's '&' has it ignored. Its stderr is a pipe of text."""
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
 def run_within(words, cwd, piped, env):
     """(exit status, stdout, stderr) of the program within this process, which is left as it was."""
     from charrnn.cli import main

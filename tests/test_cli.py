@@ -13,7 +13,7 @@ import unicodedata
 
 import pytest
 import typer
-from conftest import CORPORA, ROOT, charrnn
+from conftest import CORPORA, ROOT, charrnn, start
 
 from charrnn import __version__
 from charrnn.cli import app
@@ -342,14 +342,7 @@ def test_an_input_that_does_not_come_is_not_waited_for_in_silence(book_run, tmp_
 def test_a_signal_saves_and_says_where(tmp_path, number, status):
     (tmp_path / "t.txt").write_text("the quick brown fox jumps over the lazy dog. " * 400)
     command = [*PROGRAM, "train", "t.txt", "--steps", "1000000", "--hidden-size", "16"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's '&' has it ignored
-    )
+    process = start(command, tmp_path)
     assert process.stderr.readline() == "loading PyTorch, reading t.txt\n"
     assert process.stderr.readline().startswith("runs/t: ")
     time.sleep(1)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import CORPORA, DATA, charrnn
+from conftest import CORPORA, DATA, charrnn, start
 
 from charrnn import checkpoint, cli
 from charrnn.errors import CharrnnError
@@ -605,14 +605,7 @@ def test_ctrl_c_ends_it_at_once_and_keeps_nothing(tmp_path):
     hasty = "import time; clock = time.monotonic; time.monotonic = lambda: 20 * clock(); "  # a line is due after ten seconds
     hasty += "from charrnn.__main__ import main; main()"
     command = [sys.executable, "-c", hasty, "forecast", str(TIDE), "--steps", "1000000", "-o", "kept"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = start(command, tmp_path)
     assert process.stderr.readline().startswith("learning: ")
     process.send_signal(signal.SIGINT)
     assert all(line.startswith("learning: ") for line in process.communicate(timeout=20)[1].splitlines())
