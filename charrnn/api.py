@@ -158,7 +158,8 @@ def train(
     - `device`: "auto", "cpu", "cuda" or "mps"
     - `precision`: "auto", "float32" or "bfloat16"
     - `threads`: number of CPU threads; it changes the speed, not the result
-    - `init_from`: the model to fine-tune: a Model, its path, or the name of a base model ("english")
+    - `init_from`: the model to fine-tune: a Model, its path, or the name of a base model ("english"); with `layers=1`,
+      only its first layer is used
 
     The run:
 
