@@ -24,7 +24,7 @@ ARROWS = {  # each room and the rooms that it imports; no other arrows are allow
     "training": "checkpoint errors headers inference network options run_folder text version",
     "forecast": "checkpoint errors headers network options text",
     "export": "checkpoint errors headers inference network text version",
-    "terminal": "errors headers text training",
+    "terminal": "errors headers inference text training",
     "interactive": "errors inference text",
     "report": "export headers inference options terminal text training version",
     "commands": "checkpoint errors export forecast headers inference interactive options report run_folder terminal text "

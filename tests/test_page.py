@@ -378,8 +378,10 @@ def test_keys_alone_do_everything(opened):
 )
 def test_surprise_colours_what_is_typed_by_its_bits(opened, characters, kind, text):
     document, model = page_of(characters, **kind)
-    details = Details(model, build_corpus(text))
-    model.score(text, observe=details.observe)
+    details = Details(model.vocabulary)
+    for piece in model.pieces(text):
+        details.add(piece)
+    details.finish()
     tab = opened(document)
     tab.check("#write-surprise")
     tab.locator("#write-text").press_sequentially(text)

@@ -20,7 +20,7 @@ from charrnn.checkpoint import write
 from charrnn.errors import CharrnnError
 from charrnn.headers import Metrics, Origin, Training, model_to_json, to_json
 from charrnn.inference.model import Model
-from charrnn.inference.surprisal import Details, select_scored_text
+from charrnn.inference.surprisal import Details
 from charrnn.options import Options, Recipe
 from charrnn.report.charts import choose_ticks, draw_curves, draw_reliability
 from charrnn.report.page import LIMIT, find_validation_text, render_page
@@ -365,17 +365,18 @@ def guesses_of(tip):
 )
 def test_the_page_shows_each_characters_bits_and_guesses(opened, model, text):
     tab = opened(page_of(model, text))
-    reading = select_scored_text(model, build_corpus(text))
-    details = Details(model, reading)
-    model.score(reading, observe=details.observe)
-    ids, p = details.expected
+    details = Details(model.vocabulary)
+    for piece in model.pieces(text):
+        details.add(piece)
+    details.finish()
+    ids, p = details.guesses, details.probabilities
     names = {" ": "space", "\n": "line break"}
     if model.vocabulary.unknown is not None:
         names["\ufffd"] = "any other"
     spans, tip = tab.locator("#text span"), tab.locator("#tip")
-    assert spans.count() == len(reading)
-    assert tab.locator("#text").text_content() == reading.text().replace("\n", "↵\n")
-    for place in [*range(6), len(reading) - 1]:
+    assert spans.count() == len(details.text)
+    assert tab.locator("#text").text_content() == details.text.replace("\n", "↵\n")
+    for place in [*range(6), len(details.text) - 1]:
         spans.nth(place).hover()
         assert f"{details.surprisals[place]:.0f}" in {
             f"{float(tip.locator('span').inner_text().split()[0]) + d:.0f}" for d in (-0.06, 0.06)

@@ -166,7 +166,7 @@ def test_per_line_gives_each_line_its_bits(inside, text_run):
     assert [line["characters"] for line in lines] == [8, 17, 1, 4]
     total = sum(line["bits_per_character"] * line["characters"] for line in lines)
     assert total == pytest.approx(figures["bits_per_character"] * len(text), abs=1e-2)
-    assert figures == json.loads(inside(text_run, ["eval", "--json"], text=text)[0])
+    assert figures == pytest.approx(json.loads(inside(text_run, ["eval", "--json"], text=text)[0]), rel=1e-6)
     plain = inside(text_run, ["eval", "--per-line"], text=text)[0].splitlines()
     assert plain[1] == f"{lines[1]['bits_per_character']:7.4f} The lamp is lit."
     assert plain[4] == ""
@@ -177,6 +177,7 @@ def test_per_line_of_a_model_of_lines_gives_each_record_its_bits(inside, lines_r
     out = inside(lines_run, ["eval", "--per-line", "--worst", 2, "--json"], text="anna\n\nqqq\neve\n")[0]
     figures = json.loads(out)
     assert [line["text"] for line in figures["per_line"]] == ["anna", "qqq", "eve"]
+    assert [line["line"] for line in figures["per_line"]] == [1, 3, 4]  # of the file
     worst = figures["worst"][0]
     assert worst["line"] == "qqq"
     assert worst["bits"] == pytest.approx(4 * figures["per_line"][1]["bits_per_character"], abs=1e-2)

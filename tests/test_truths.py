@@ -112,8 +112,11 @@ LOGITS = np.log(np.array([0.5, 0.25, 0.15, 0.07, 0.03]))
 def draws(sampler, n=20_000, logits=LOGITS):
     noise = sampler.noise(np.random.default_rng(1), (n, len(logits)))
     ids = np.empty(n, np.intp)
-    sampler.draw(np.tile(logits.astype(np.float32), (n, 1)), noise, ids)
-    return np.bincount(ids, minlength=len(logits))
+    logits = np.tile(logits.astype(np.float32), (n, 1))
+    for process in sampler.processors:
+        process(np.empty((0, n), np.intp), logits)
+    sampler.draw(logits, noise, ids)
+    return np.bincount(ids, minlength=logits.shape[1])
 
 
 def test_at_temperature_one_the_frequencies_are_the_softmax():

@@ -98,6 +98,18 @@ class Signals:
 
 
 @contextlib.contextmanager
+def end_by_ctrl_c() -> Iterator[None]:
+    """Make Ctrl-C end the program with status 130 after everything written is printed."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, lambda number, _: leave(128 + number))  # a reader may take what is left, or never
+        raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
 def import_quickly() -> Iterator[None]:
     """Import torch with garbage collection off: it would take a tenth of the time and find next to nothing."""
     gc.disable()

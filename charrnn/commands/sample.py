@@ -1,14 +1,10 @@
 """`charrnn sample`."""
 
-import contextlib
-import json
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice, repeat
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +13,7 @@ import typer
 from charrnn.commands.common import (
     ModelArgument,
     SameModelOption,
+    end_by_ctrl_c,
     is_piped,
     load_model,
     option,
@@ -24,18 +21,16 @@ from charrnn.commands.common import (
     require_extra,
     say_waiting,
 )
-from charrnn.errors import CharrnnError, leave
-from charrnn.terminal import frame, output
+from charrnn.errors import CharrnnError
+from charrnn.terminal import frame, output, samples
 
 if TYPE_CHECKING:
-    from charrnn.inference.model import Model, Sample
+    from charrnn.inference.accept import AcceptanceRule
+    from charrnn.inference.model import Model
     from charrnn.inference.sampler import Sampler
 
-    Write = Callable[[list[str]], list[Sample]]
-
-TRIES = 20  # with --novel: most texts to write for each one asked for
-TOGETHER = 64  # most texts of a batch
-MOST_AT_ONCE = 4_000_000  # most characters of a batch
+BATCH = 64  # most texts of a batch
+MAX_BATCH_CHARACTERS = 4_000_000
 PRIME = "The prompt: a text to continue. It is printed first. You can also pipe it in."
 PRIME_LINES = "Continue each line of this file; '-' for standard input."
 LENGTH = "Characters to generate. With a model trained by line or paragraph: the maximum for each line or paragraph. "
@@ -80,9 +75,11 @@ def sample(
     """
     from numpy.random import SeedSequence
 
+    from charrnn.inference.accept import draw
     from charrnn.inference.sampler import Sampler
     from charrnn.options import require
 
+    several = {"--count": count > 1, "--prime-lines": prime_lines is not None, "--novel": novel, "--json": as_json}
     primes_given = [prime is not None, prime_file is not None, prime_lines is not None]
     require(sum(primes_given) <= 1, "--prime, --prime-file and --prime-lines can't be combined")
     require(length is None or length >= -1, f"--length must be -1 (no end) or more, not {length}")
@@ -91,37 +88,39 @@ def sample(
     require(seed is None or seed >= 0, f"--seed must be 0 or more, not {seed}")
     require(0 <= suggest <= 9, f"--suggest must be between 0 and 9, not {suggest}")
     require(interactive or not suggest, "--suggest needs --interactive")
-    whole = {"--count": count > 1, "--prime-lines": prime_lines is not None, "--novel": novel, "--json": as_json}
     if interactive:
-        for name, given in ({"--length": length is not None, "--until": until} | whole).items():
-            require(not given, f"{name} and --interactive can't be combined: you end the text yourself")
+        given = {"--length": length is not None, "--until": until is not None} | several
+        _exclude(given, "--interactive", "you end the text yourself")
         require_extra("prompt_toolkit", "--interactive", "write")
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, greedy=greedy)
     loaded = _load_named(named, model)
     primes = _read_primes(loaded, prime, prime_file, prime_lines)
     require(not loaded.records or until is None, f"--until: leave it out; {loaded.path} ends each {loaded.records} itself")
-    if length == -1:  # a line-by-line model ends its lines; other models generate without end
-        whole |= {"--novel": novel and not loaded.records, "--json": as_json and not loaded.records}
-        for name, given in whole.items():
-            require(not given, f"{name} and --length -1 can't be combined: the text never ends")
+    if length == -1:
+        ends = {"--novel", "--json"} if loaded.records else set()  # a line-by-line model ends its lines
+        _exclude({name: on for name, on in several.items() if name not in ends}, "--length -1", "the text never ends")
     if interactive:
         _write_together(loaded, primes[0], sampler=sampler, seed=seed, suggest=suggest)
-    elif not loaded.records and not any(whole.values()):
-        with _ended_by_ctrl_c():
-            _print_as_written(loaded, primes[0], 500 if length is None else length, sampler=sampler, seed=seed, until=until)
-    else:
-        most = length if length not in (None, -1) else 1000 if loaded.records else 500
-        write = partial(loaded.write, length=most, sampler=sampler, seed=SeedSequence(seed), until=until or "")
+        return
+    most = length if length not in (None, -1) else 1000 if loaded.records else 500
+    with end_by_ctrl_c():
+        if not loaded.records and not any(several.values()):
+            _stream(loaded, primes[0], None if length == -1 else most, sampler=sampler, seed=seed, until=until)
+            return
+        write = partial(loaded.write, length=most, sampler=sampler, seed=SeedSequence(seed), until=until or ())
+        batch = max(1, min(BATCH, loaded.max_batch, MAX_BATCH_CHARACTERS // max(most, 1)))
         asked = repeat(primes[0]) if length == -1 else primes
-        novelty = _Novelty(loaded) if novel else None
-        together = max(1, min(TOGETHER, loaded.most_together, MOST_AT_ONCE // max(most, 1)))
-        samples = _write_samples(write, asked, count, together)
-        if novelty:
-            samples = _write_novel_samples(write, asked, count, together, novelty)
-        with _ended_by_ctrl_c():
-            printed = _print_samples(loaded, samples, as_json=as_json)
-        if novelty:
-            novelty.report(printed, len(primes) * count)
+        rule = _find_rule(loaded) if novel else None
+        printed = samples.print_samples(draw(write, asked, count, batch, rule), loaded.records, as_json=as_json)
+        if rule is not None:
+            samples.print_rejected(rule, loaded.records, printed, asked=len(primes) * count)
+
+
+def _exclude(given: dict[str, bool], option: str, why: str) -> None:
+    """Raise CharrnnError if an option is given that can't be combined with `option`."""
+    for name, is_given in given.items():
+        if is_given:
+            raise CharrnnError(f"{name} and {option} can't be combined: {why}")
 
 
 def _load_named(named: Path | None, model: Path | None) -> "Model":
@@ -144,6 +143,7 @@ def _load_named(named: Path | None, model: Path | None) -> "Model":
 def _read_primes(model: "Model", prime: str | None, file: Path | None, lines: Path | None) -> list[str]:
     """The primes, with a warning if some of their characters are not in the model's vocabulary."""
     from charrnn.text.records import SEPARATORS
+    from charrnn.text.vocabulary import hint_at_form
 
     primes = [_read_prime(prime, file if lines is None else lines, model.newlines)]
     if lines is not None:
@@ -151,7 +151,7 @@ def _read_primes(model: "Model", prime: str | None, file: Path | None, lines: Pa
     if unknown := model.unknown("".join(primes)):
         fate = "skipped in the prime" if model.vocabulary.unknown is None else "read as its unknown symbol"
         output.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
-        print_notes(model.hint_at_form("".join(primes)))
+        print_notes(hint_at_form(model.vocabulary, "".join(primes)))
     if model.records:
         primes = [prime.removesuffix(SEPARATORS[model.records]) for prime in primes]  # the last line break of a pipe
     return primes
@@ -173,113 +173,29 @@ def _read_prime(prime: str | None, file: Path | None, newlines: str) -> str:
     return ""
 
 
-def _print_as_written(model: "Model", prime: str, length: int, sampler: "Sampler", seed: int | None, until: str | None) -> None:
-    """Print one text as it is written, up to `until`. A length of -1 never ends."""
+def _stream(model: "Model", prime: str, length: int | None, sampler: "Sampler", seed: int | None, until: str | None) -> None:
+    """Print one text as it is written."""
     writer = output.TextWriter()
     writer.write(prime)
-    end = ""  # the last characters, to search for `until`
     try:
-        for (character,) in model.generate(prime, None if length == -1 else length, sampler=sampler, seed=seed):
+        for (character,) in model.generate(prime, length, sampler=sampler, seed=seed, until=until or ()):
             writer.write(character)
-            if until is not None:
-                end = (end + character)[-len(until) :]
-                if end == until:
-                    break
     finally:
         if sys.stdout.isatty():
             writer.write("\n")
 
 
-@contextlib.contextmanager
-def _ended_by_ctrl_c() -> Iterator[None]:
-    """Make Ctrl-C end the program with status 130 after everything written is printed."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, lambda number, _: leave(128 + number))  # a reader may take what is left, or never
-        raise typer.Exit(130) from None
+def _find_rule(model: "Model") -> "AcceptanceRule":
+    """The rule of --novel. Reads the training text again, unless the model is one of lines or paragraphs."""
+    from charrnn.inference.accept import require_new_record, require_no_copy
 
+    if model.records:
+        return require_new_record(model)
+    from charrnn.training.data import reread_texts
 
-def _write_samples(write: "Write", primes: Iterable[str], count: int, together: int) -> "Iterator[Sample]":
-    """Write `count` texts after each of `primes`, in batches of `together`."""
-    left = (prime for prime in primes for _ in range(count))
-    while batch := list(islice(left, together)):
-        yield from write(batch)
-
-
-def _write_novel_samples(
-    write: "Write", primes: Iterable[str], count: int, together: int, novelty: "_Novelty"
-) -> "Iterator[Sample]":
-    """Write `count` novel texts after each of `primes`, or as many as there are among TRIES * `count` texts."""
-    for prime in primes:
-        missing, tries, size = count, TRIES * count, min(count, together)
-        while missing and tries:
-            samples = write([prime] * min(size, tries))
-            tries -= len(samples)
-            size = min(2 * size, together)
-            for sample, novel in zip(samples, novelty.test(samples), strict=True):
-                if novel and missing:
-                    yield sample
-                novelty.copied += bool(missing and not novel)
-                missing -= bool(missing and novel)
-
-
-def _print_samples(model: "Model", samples: "Iterable[Sample]", as_json: bool) -> int:
-    """Print the samples as they come. Returns: their number."""
-    from charrnn.text.records import SEPARATORS
-
-    writer = output.TextWriter()
-    printed = 0
-    for printed, sample in enumerate(samples, 1):
-        text = sample.prime + sample.text
-        if as_json:
-            writer.write(json.dumps(vars(sample)) + "\n")
-        elif model.records:
-            writer.write(("" if printed == 1 else SEPARATORS[model.records][1:]) + text + "\n")
-        else:
-            writer.write(("" if printed == 1 else "\n" + "-" * 20 + "\n") + text)
-    if sys.stdout.isatty() and not (as_json or model.records):
-        writer.write("\n")
-    return printed
-
-
-class _Novelty:
-    """Tells novel texts from copies of training text; `copied` counts the copies."""
-
-    def __init__(self, model: "Model"):
-        self.model = model
-        self.copied = 0
-        if model.records is None:
-            from charrnn.training.data import reread_texts
-
-            cure = "to compare a sample with another text: charrnn eval --copied TRAINING_TEXT SAMPLE"
-            with frame.WorkDisplay() as reading:
-                self.training = reread_texts(model, cure, watch=reading.progress).training
-
-    def test(self, samples: "list[Sample]") -> list[bool]:
-        """Whether each of `samples` is novel."""
-        from charrnn.text.copying import CopyFinder
-
-        if self.model.records:
-            return [self.model.is_novel(sample.prime + sample.text) for sample in samples]
-        found = CopyFinder([sample.text for sample in samples], self.training).copied()
-        return [not characters.any() for characters in found]
-
-    def report(self, printed: int, asked: int) -> None:
-        """Print how many texts were skipped, and whether too few are left."""
-        from charrnn.text.copying import PASSAGE
-
-        one = self.copied == 1
-        kind = (self.model.records or "text") + "s" * (not one)
-        fate = f"{'copies' if one else 'copy'} {PASSAGE} characters or more in a row from the training text"
-        if self.model.records:
-            fate = f"{'is' if one else 'are'} in the training file"
-        output.write_line(f"skipped {self.copied:,} {kind} that {fate}")
-        if printed < asked:
-            found = f"found {printed:,} of {asked:,} in {TRIES * asked:,} tries"
-            output.write_line(f"warning: {found}; the model mostly repeats its training text")
+    cure = "to compare a sample with another text: charrnn eval --copied TRAINING_TEXT SAMPLE"
+    with frame.WorkDisplay() as reading:
+        return require_no_copy(reread_texts(model, cure, watch=reading.progress).training)
 
 
 def _write_together(model: "Model", prime: str, sampler: "Sampler", seed: int | None, suggest: int) -> None:
@@ -287,7 +203,6 @@ def _write_together(model: "Model", prime: str, sampler: "Sampler", seed: int | 
     from charrnn.interactive.cowriter import READ_AT_ONCE, CoWriter
     from charrnn.interactive.screen import Interactive
 
-    stdout = output.TextWriter()
     writer = CoWriter(model, sampler=sampler, seed=seed)
     session = Interactive(writer, prime, suggest=suggest, notes=[str(model.path)])
     with frame.WorkDisplay("reading the prime", "characters", scale=1) as reading:
@@ -297,19 +212,6 @@ def _write_together(model: "Model", prime: str, sampler: "Sampler", seed: int | 
     try:
         number = session.run()
     finally:
-        _print_session(session.page.text, stdout)
+        output.print_or_show(session.page.text)
     if number:
         raise typer.Exit(128 + number)
-
-
-def _print_session(text: str, stdout: output.TextWriter) -> None:
-    """Print the text of a session; on the terminal if standard output can't be written."""
-    try:
-        stdout.write(text + "\n" * sys.stdout.isatty())
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        for line in text.split("\n"):
-            output.write_line(line)
-        raise CharrnnError(f"standard output can't be written: {error.strerror or error}; the text is above", 1) from None

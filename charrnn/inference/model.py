@@ -4,13 +4,11 @@ Shapes: B batch size, V vocabulary size.
 """
 
 import math
-import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -18,16 +16,19 @@ from charrnn import checkpoint, run_folder
 from charrnn.checkpoint import Tensors
 from charrnn.errors import CharrnnError
 from charrnn.headers import ModelHeader
+from charrnn.inference.generate import Step, generate
+from charrnn.inference.logits import Ban, Processor
 from charrnn.inference.sampler import Sampler
-from charrnn.inference.score import Observe, RecordBlocks, Score, TextBlocks, escape_costs, score, surprisals
+from charrnn.inference.score import Piece, RecordBlocks, Score, TextBlocks, Watch, escape_costs, pieces, score, surprisals
+from charrnn.inference.stopping import Criterion, StopString
 from charrnn.network.engine import Network, Stepper
 from charrnn.text.corpus import Corpus
-from charrnn.text.records import SEPARATORS, find_records, hash_records, join, split
+from charrnn.text.reading import build_corpus
+from charrnn.text.records import SEPARATORS, find_records, find_spans, hash_records, join, split, unify_breaks
 from charrnn.text.vocabulary import Vocabulary, code_points, text_of
 
 Array = np.ndarray
 Seed = int | np.random.SeedSequence | None
-NOISE = 1 << 18  # random numbers drawn at a time
 MAX_BATCH_NUMBERS = 1 << 22  # states and logits of all texts of a batch, in float32 numbers
 
 
@@ -38,6 +39,7 @@ class Sample:
     prime: str
     text: str  # without the prime and, for a line-by-line model, without the separator
     bits_per_character: float | None  # of `text`, as `Model.score` counts them; None if it is empty
+    why: str  # it ended: "length", "until", or "line" or "paragraph", at whose end it is
 
 
 class Model:
@@ -71,19 +73,14 @@ class Model:
         return path.stem if path.parent == run_folder.BASES else str(path)
 
     @property
-    def most_together(self) -> int:
+    def max_batch(self) -> int:
         """The largest batch of texts to generate at once in little memory."""
         config = self.header.config
         return max(1, MAX_BATCH_NUMBERS // (len(self.vocabulary) + 16 * config.num_layers * config.hidden_size))
 
     def unknown(self, text: str) -> str:
         """The characters of `text` that are not in the vocabulary, each once."""
-        return "".join(dict.fromkeys(text[k] for k in np.flatnonzero(self._is_unknown(text))))
-
-    def _is_unknown(self, text: str) -> np.ndarray:
-        ids = self.vocabulary.encode(text)
-        outside: np.ndarray = (ids < 0) | (ids == self.vocabulary.unknown)
-        return outside
+        return "".join(dict.fromkeys(text[k] for k in np.flatnonzero(self.vocabulary.is_unknown(text))))
 
     @property
     def newlines(self) -> str:
@@ -92,60 +89,69 @@ class Model:
         kept = self.vocabulary.encode("\r")[0] >= 0 and (origin is None or origin.options.newlines == "keep")
         return "keep" if kept else "universal"
 
-    def hint_at_form(self, text: str) -> list[str]:
-        """A note for the user if most unknown characters of `text` would be known in another Unicode normal form."""
-        unknown = self._is_unknown(text).sum()
-        forms: dict[Literal["NFC", "NFD"], str] = {"NFC": "composed", "NFD": "decomposed"} if unknown else {}
-        for form, known in forms.items():
-            if 2 * self._is_unknown(unicodedata.normalize(form, text)).sum() < unknown:
-                cure = f"convert the text: uconv -x any-{form.lower()}"
-                return [f"the model was trained on {known} characters (Unicode's {form}); {cure}"]
-        return []
-
     def generate(
-        self, prime: str = "", length: int | None = 500, sampler: Sampler | None = None, seed: Seed = None, count: int = 1
+        self,
+        prime: str = "",
+        length: int | None = 500,
+        sampler: Sampler | None = None,
+        seed: Seed = None,
+        count: int = 1,
+        until: str | Sequence[str] = (),
     ) -> Iterator[list[str]]:
         """Generate `count` texts at once, character by character.
 
-        The network first reads `prime`, without its unknown characters. Without a prime it starts as after a line break (or
-        after the most frequent character, if the vocabulary has no line break). A `length` of None never ends. Text k depends
-        only on the seed and on k, not on `count` (except when rounding decides between two nearly equal characters).
+        The network first reads its start character (a line break or, without one, the most frequent character), then `prime`,
+        without its unknown characters. A `length` of None never ends. A text ends earlier at one of the strings `until`, a
+        line-by-line model's at the end of the line. Text k depends only on the seed and on k, not on `count` (except when
+        rounding decides between two nearly equal characters).
 
-        Yields: `length` times, a list of the next character of each text.
+        Yields: a list of the next character of each text; "" for a text that has ended.
         Raises: CharrnnError for a negative length or a `count` below 1.
 
         >>> for [character] in load("runs/the-lamp").generate("NELL:", length=200):  # doctest: +SKIP
         ...     print(character, end="", flush=True)
         """
         characters = self.vocabulary.characters
-        for ids, _ in self._draw([prime] * count, length, sampler=sampler, seed=seed):
-            yield [characters[i] for i in ids.tolist()]
+        running = [True] * count
+        for step in self._steps([prime] * count, length, sampler=sampler, seed=seed, until=until):
+            yield [characters[i] if on else "" for i, on in zip(step.ids.tolist(), running, strict=True)]
+            running = [not reason for reason in step.why]
 
-    def _draw(
-        self, primes: Sequence[str], length: int | None, sampler: Sampler | None, seed: Seed
-    ) -> Iterator[tuple[Array, Array]]:
-        """Draw the next character of each text. Yields: ids (B,) and logits (B, V), both overwritten by the next step."""
+    def _steps(
+        self,
+        primes: Sequence[str],
+        length: int | None,
+        sampler: Sampler | None = None,
+        seed: Seed = None,
+        until: str | Sequence[str] = (),
+    ) -> Iterator[Step]:
+        """Generate ids after each of `primes`, see `generate` and `write`."""
         sampler = sampler or Sampler()
-        B, V = len(primes), len(self.vocabulary)
-        if B < 1 or (length is not None and length < 0):
-            raise CharrnnError(f"can't write {B} texts of {length} characters")
+        if not primes or (length is not None and length < 0):
+            raise CharrnnError(f"can't write {len(primes)} texts of {length} characters")
         seeds = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-        generators = [np.random.default_rng(child) for child in seeds.spawn(B)]
-        state = self._read(primes)
-        block = max(1, min(64, NOISE // (B * V)))  # steps
-        noise = np.empty((block, B, V), np.float32)
-        for n in count() if length is None else range(length):
-            if n % block == 0:
-                for k, generator in enumerate(generators):
-                    noise[:, k] = sampler.noise(generator, (block, V))
-            if n:
-                state.advance()
-            logits = state.logits
-            if self.vocabulary.unknown is not None:
-                logits = logits.copy()
-                logits[:, self.vocabulary.unknown] = -np.inf  # the symbol is not a character to write
-            sampler.draw(logits, noise[n % block], state.ids)
-            yield state.ids, state.logits
+        generators = [np.random.default_rng(child) for child in seeds.spawn(len(primes))]
+        return generate(
+            self._read(primes),
+            sampler=sampler,
+            noise=sampler.steps(generators, len(self.vocabulary)),
+            processors=[*self.processors, *sampler.processors],
+            criteria=self._criteria(primes, [until] if isinstance(until, str) else until),
+            length=length,
+        )
+
+    @property
+    def processors(self) -> list[Processor]:
+        """The logits processors that every text of this model needs."""
+        return [] if self.vocabulary.unknown is None else [Ban((self.vocabulary.unknown,))]  # it is no character to write
+
+    def _criteria(self, primes: Sequence[str], until: Sequence[str]) -> list[Criterion]:
+        """What ends a text: its record's separator, or one of the strings `until`."""
+        if self.records:
+            before = [self.vocabulary.encode(prime) for prime in primes]
+            return [StopString(self.vocabulary.encode(SEPARATORS[self.records]), self.records, before)]
+        nothing = np.empty(0, np.int32)  # a match must not begin in the prime
+        return [StopString(self.vocabulary.encode(end), "until", [nothing] * len(primes)) for end in until if end]
 
     def _read(self, primes: Sequence[str]) -> Stepper:
         """Run the network over each of `primes`. Returns: its state, as one batch."""
@@ -153,8 +159,7 @@ class Model:
         for k, prime in enumerate(primes):
             if not k or prime != primes[k - 1]:
                 one = self.network.initial_state(1)
-                ids = self.vocabulary.encode_known(prime).tolist()
-                for i in ids if ids and not self.records else [self.start, *ids]:
+                for i in [self.start, *self.vocabulary.encode_known(prime).tolist()]:
                     one.step([i])
             state.logits[k] = one.logits[0]
             for part, read in zip(chain.from_iterable(state), chain.from_iterable(one), strict=True):
@@ -167,9 +172,9 @@ class Model:
         length: int = 500,
         sampler: Sampler | None = None,
         seed: Seed = None,
-        until: str = "",
+        until: str | Sequence[str] = (),
     ) -> list[Sample]:
-        """Write a text after each of `primes`: `length` characters, or fewer if the text reaches `until`.
+        """Write a text after each of `primes`: `length` characters, or fewer if it reaches one of the strings `until`.
 
         A line-by-line model stops at the end of the line. Text k depends only on its prime, the seed and k, as in `generate`.
         Raises: CharrnnError for a negative length, no primes, or a prime with the end of a record.
@@ -178,29 +183,24 @@ class Model:
         for prime in primes if self.records else ():
             if separator in prime or prime.startswith("\n"):
                 raise CharrnnError(f"the prime {prime!r} is not the beginning of one {self.records}")
-        end = self.vocabulary.encode(separator or until)[:, None]  # (E, 1)
-        last = np.full((len(end), len(primes)), -1)  # (E, B) last characters of each text
-        if len(separator) > 1:  # the prime may end with the separator's first character
-            last[-1] = [self.vocabulary.encode(prime[-1:] or " ")[0] for prime in primes]
-        lengths, running = np.full(len(primes), length), np.ones(len(primes), bool)
-        nats = np.zeros(len(primes))
-        drawn = np.empty((max(length, 0), len(primes)), np.int32)
-        for n, (ids, logits) in enumerate(self._draw(primes, length, sampler=sampler, seed=seed), 1):
-            drawn[n - 1] = ids
-            nats += np.where(running, surprisals(logits, ids)[0], 0.0)
-            if len(end):
-                last = np.concatenate([last[1:], ids[None]])
-                ended = running & (last == end).all(axis=0)
-                lengths[ended] = n
-                running &= ~ended
-                if not running.any():
-                    break
+        B = len(primes)
+        running = np.ones(B, bool)
+        lengths = np.zeros(B, np.int64)
+        nats = np.zeros(B)
+        drawn = np.empty((max(length, 0), B), np.int32)
+        why = ["length"] * B
+        for n, step in enumerate(self._steps(primes, length, sampler=sampler, seed=seed, until=until)):
+            drawn[n] = step.ids
+            nats += np.where(running, surprisals(step.logits, step.ids)[0], 0.0)
+            lengths += running
+            why = step.why
+            running = np.array([not reason for reason in why])
         codes = code_points(self.vocabulary.characters)
         bits = (nats / np.maximum(lengths, 1) + escape_costs(self.vocabulary)[0]) / math.log(2)
         samples = []
         for k, prime in enumerate(primes):
             text = (prime + text_of(codes[drawn[: lengths[k], k]])).removesuffix(separator)[len(prime) :]
-            samples.append(Sample(prime, text, bits_per_character=float(bits[k]) if lengths[k] else None))
+            samples.append(Sample(prime, text, bits_per_character=float(bits[k]) if lengths[k] else None, why=why[k]))
         return samples
 
     def sample(
@@ -260,43 +260,49 @@ class Model:
         place = bisect_left(range(len(hashes)), own, key=lambda k: hashes[k].tobytes())
         return place == len(hashes) or hashes[place].tobytes() != own
 
-    def preview(self, seed: int) -> str:
-        """A short sample, to show while training."""
-        if self.records is None:
-            return self.sample(length=160, temperature=0.8, seed=seed)
-        records = self.write_records(length=160, sampler=Sampler(temperature=0.8), seed=seed, together=5)
-        return SEPARATORS[self.records].join(islice(records, 5))
-
-    def score(
-        self, text: str | Corpus, watch: Callable[[int, int], None] | None = None, observe: Observe | None = None
-    ) -> Score:
+    def score(self, text: str | Corpus, watch: Watch | None = None) -> Score:
         """Score every character of `text`: bits per character, perplexity, accuracy, number of unknown characters.
 
-        A line-by-line model scores each line on its own, and skips text that is in no record (such as empty lines).
-        `watch(done, total)` is called with the numbers of characters, `observe` with each known character (see
-        `inference.score.Observe`).
+        A line-by-line model scores each line on its own, and skips text that is in no record (such as empty lines). Longer
+        texts are read in parallel parts. `watch(done, total)` is called with the numbers of characters.
 
         Raises: CharrnnError if there is nothing to score.
         """
-        if not len(text):
-            raise CharrnnError("nothing to score: the text is empty")
+        corpus = self._prepare(text)
         vocabulary = self.vocabulary
         blocks: TextBlocks | RecordBlocks
         if self.records:
-            ids = vocabulary.encode(self.whole(text))
+            ids = vocabulary.encode(join(split(corpus.text(), self.records)[0], self.records))
             blocks = RecordBlocks(find_records(ids, kind=self.records, line_break=self.start))
         else:
-            known = vocabulary.encode_known(text) if isinstance(text, str) else text.encoded(vocabulary)
-            blocks = TextBlocks(known, start=self.start, unknown=len(text) - len(known))
-        return score(self.network, blocks, vocabulary=vocabulary, watch=watch, observe=observe)
+            known = corpus.encoded(vocabulary)
+            blocks = TextBlocks(known, start=self.start, unknown=len(corpus) - len(known))
+        return score(self.network, blocks, vocabulary=vocabulary, watch=watch)
 
-    def whole(self, text: str | Corpus) -> str:
-        """The records of `text`, each with its separator, as one text. Raises: CharrnnError if there are none."""
-        assert self.records is not None
-        records, _ = split(text if isinstance(text, str) else text.text(), self.records)
-        if not records:
-            raise CharrnnError(f"nothing to score: the text has no {self.records}s")
-        return join(records, self.records)
+    def pieces(self, text: str | Corpus, watch: Watch | None = None) -> Iterator[Piece]:
+        """Read `text` in one pass and yield it in order, in pieces with the bits, ids and logits of each character.
+
+        Of a line-by-line model, each piece is a line. What follows a character never changes its bits.
+
+        Yields: `inference.score.Piece`.
+        Raises: CharrnnError if there is nothing to score.
+
+        >>> for piece in load("english").pieces("The lamp is lit."):  # doctest: +SKIP
+        ...     print(list(zip(piece.text, piece.bits)))
+        """
+        corpus = self._prepare(text)
+        return pieces(self.network, corpus, self.vocabulary, start=self.start, kind=self.records, watch=watch)
+
+    def _prepare(self, text: str | Corpus) -> Corpus:
+        """The text to score. Raises: CharrnnError if there is nothing to score."""
+        if not len(text):
+            raise CharrnnError("nothing to score: the text is empty")
+        corpus = build_corpus(text) if isinstance(text, str) else text
+        if self.records:
+            corpus = unify_breaks(corpus)
+            if not find_spans(corpus.text(), self.records):
+                raise CharrnnError(f"nothing to score: the text has no {self.records}s")
+        return corpus
 
     def bits_per_character(self, text: str) -> float:
         """The cross-entropy of `text` in bits per character: the lower, the better the model predicts it.
@@ -314,3 +320,11 @@ def load(path: str | Path | None = None) -> Model:
     found = run_folder.find_model(path)
     tensors, header = checkpoint.read_model(found)
     return Model(tensors, header, path=found)
+
+
+def preview(model: Model, seed: int) -> str:
+    """A short sample, to show while training."""
+    if model.records is None:
+        return model.sample(length=160, temperature=0.8, seed=seed)
+    records = model.write_records(length=160, sampler=Sampler(temperature=0.8), seed=seed, together=5)
+    return SEPARATORS[model.records].join(islice(records, 5))

@@ -1,13 +1,16 @@
-"""Draw the next character from logits. Shapes: B batch size, V vocabulary size."""
+"""The options of sampling, and the draw of the next character. Shapes: B batch size, V vocabulary size."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from charrnn.errors import CharrnnError
+from charrnn.inference.logits import Processor, TopK, TopP
 
 Array = np.ndarray
+NOISE = 1 << 18  # random numbers drawn at a time
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,16 @@ class Sampler:
         if not 0 < self.top_p <= 1:
             raise CharrnnError(f"top-p must be above 0 and at most 1, not {self.top_p}")
 
+    @property
+    def processors(self) -> list[Processor]:
+        """The logits processors of these options, in the order in which they apply."""
+        processors: list[Processor] = []
+        if self.top_k:
+            processors.append(TopK(self.top_k))
+        if self.top_p < 1 and self.temperature:
+            processors.append(TopP(self.top_p, self.temperature))
+        return processors
+
     def noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Gumbel noise times the temperature, for `draw`. Splitting the noise into several calls gives the same numbers."""
         if self.greedy or self.temperature == 0:
@@ -35,33 +48,25 @@ class Sampler:
         np.log(noise, noise)
         return np.multiply(noise, np.float32(-min(self.temperature, 1e30)), noise)  # finite, yet larger than any logits
 
+    def steps(self, generators: Sequence[np.random.Generator], V: int, block: int = 64) -> Iterator[Array]:
+        """Yield the noise (B, V) of each step, text k from generator k. It is drawn for up to `block` steps at a time."""
+        B = len(generators)
+        noise = np.empty((max(1, min(block, NOISE // (B * V))), B, V), np.float32)
+        while True:
+            for k, generator in enumerate(generators):
+                noise[:, k] = self.noise(generator, (len(noise), V))
+            yield from noise
+
     def draw(self, logits: Array, noise: Array, ids: Array) -> None:
         """Draw `ids` (B,) from `logits` (B, V) by the Gumbel-max trick (Maddison et al. 2014); overwrites `noise` (B, V)."""
-        np.add(self._mask(logits), noise, noise)
+        np.add(logits, noise, noise)
         noise.argmax(1, ids)  # three times as fast as np.argmax with keywords
 
     def probabilities(self, logits: Array) -> Array:
-        """The probability of each character to be drawn, (V,) float64, given `logits` (V,)."""
+        """The probability of each character to be drawn, (V,) float64, given `logits` (V,) after the processors."""
         if self.greedy or self.temperature == 0:
             likeliest: Array = np.eye(len(logits))[logits.argmax()]
             return likeliest
-        logits = self._mask(logits[None])[0]
         p: Array = np.exp((logits.astype(np.float64) - logits.max()) / max(self.temperature, 1e-290))
         p /= p.sum()
         return p
-
-    def _mask(self, logits: Array) -> Array:
-        """`logits` (B, V) with minus infinity for the characters that top_k and top_p exclude."""
-        if not self.top_k and self.top_p == 1:
-            return logits
-        order = np.argsort(-logits, axis=1, kind="stable")  # ties: the first in the vocabulary
-        best = np.take_along_axis(logits, order, axis=1).astype(np.float64)
-        if self.top_k:
-            best[:, self.top_k :] = -np.inf
-        if self.top_p < 1 and self.temperature:
-            p = np.exp((best - best[:, :1]) / max(self.temperature, 1e-290))  # never 0 / 0
-            before = np.cumsum(p, axis=1) - p
-            best[before >= self.top_p * p.sum(axis=1, keepdims=True)] = -np.inf
-        kept = np.empty_like(logits)
-        np.put_along_axis(kept, order, best.astype(np.float32), axis=1)
-        return kept

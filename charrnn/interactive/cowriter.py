@@ -9,6 +9,7 @@ from itertools import chain
 
 import numpy as np
 
+from charrnn.inference.generate import generate
 from charrnn.inference.model import Model
 from charrnn.inference.sampler import Sampler
 from charrnn.text.records import SEPARATORS
@@ -101,29 +102,42 @@ class CoWriter:
         """The `count` likeliest characters after `text`, likeliest first, with their probabilities of being drawn."""
         # A greedy sampler would give 0 or 1; show the model's probabilities instead.
         sampler = Sampler() if self.sampler.greedy or not self.sampler.temperature else self.sampler
-        p = sampler.probabilities(self._logits(text))
+        logits = self.reader.read(text)[None].copy()
+        drawn = np.empty((0, 1), np.intp)
+        for process in [*self.model.processors, *sampler.processors]:
+            process(drawn, logits)
+        p = sampler.probabilities(logits[0])
         best = np.argsort(-p, kind="stable")[:count]
         return [(self.model.vocabulary.characters[i], float(p[i])) for i in best if p[i] > 0]
 
     def _write(self, text: str, most: int, has_ended: Callable[[str], bool]) -> str:
         """Write up to `most` characters after `text`; stop when `has_ended` or at the end of a record."""
-        ids = np.zeros(1, np.intp)
-        start = len(text)
+        engine = _Continuation(self.reader, text)
         separator = self.reader.separator
-        while len(text) < start + most:
-            logits = self._logits(text)[None]
-            self.sampler.draw(logits, self.sampler.noise(self._generator, logits.shape), ids)
-            text += self.model.vocabulary.characters[ids[0]]
-            if has_ended(text[start:]) or (separator is not None and text.endswith(separator)):
+        processors = [*self.model.processors, *self.sampler.processors]
+        noise = self.sampler.steps([self._generator], len(self.model.vocabulary), block=1)
+        written = ""
+        for step in generate(engine, self.sampler, noise=noise, processors=processors, length=most):
+            written += self.model.vocabulary.characters[step.ids[0]]
+            if has_ended(written) or (separator is not None and (text + written).endswith(separator)):
                 break
-        return text[start:]
+        return written
 
-    def _logits(self, text: str) -> np.ndarray:
-        """A copy of the logits (V,) after `text`, with minus infinity for the symbol for unknown characters."""
-        logits = self.reader.read(text).copy()
-        if self.model.vocabulary.unknown is not None:
-            logits[self.model.vocabulary.unknown] = -np.inf
-        return logits
+
+class _Continuation:
+    """The engine that continues `text` in the loop of `generate`; B is 1."""
+
+    def __init__(self, reader: Reader, text: str):
+        self.reader = reader
+        self.text = text
+        self.ids = np.zeros(1, np.intp)
+
+    @property
+    def logits(self) -> np.ndarray:
+        return self.reader.read(self.text)[None]
+
+    def advance(self) -> None:
+        self.text += self.reader.model.vocabulary.characters[self.ids[0]]
 
 
 class Past:

@@ -5,10 +5,8 @@ import zlib
 
 import numpy as np
 
-from charrnn.inference.model import Model
 from charrnn.inference.surprisal import Details
 from charrnn.terminal.heatmap import LEVELS
-from charrnn.text.corpus import Corpus
 from charrnn.text.visible import make_visible
 from charrnn.text.vocabulary import Vocabulary
 
@@ -20,20 +18,20 @@ CONTEXT = 6  # the planes are sorted by this many preceding characters
 NAMES = {" ": "space", "\n": "line break", "\t": "tab", "\r": "carriage return", "\xa0": "hard space"}
 
 
-def pack_to_fit(model: Model, text: Corpus, details: Details) -> tuple[str, int, Facts]:
+def pack_to_fit(vocabulary: Vocabulary, details: Details) -> tuple[str, int, Facts]:
     """Pack as much of the text, from its beginning, as fits into PACKED letters.
 
     Returns: the base64 letters, the number of characters packed, and facts for the page's script.
     """
-    n = len(text)
+    n = len(details.text)
     while True:
-        packed, facts = _pack(model, text.text(0, n), details)
+        packed, facts = _pack(vocabulary, details.text[:n], details)
         if len(packed) <= PACKED:
             return packed, n, facts
         n = int(n * 0.95 * PACKED / len(packed))
 
 
-def _pack(model: Model, text: str, details: Details) -> tuple[str, Facts]:
+def _pack(vocabulary: Vocabulary, text: str, details: Details) -> tuple[str, Facts]:
     """Pack `text` (N characters) with the surprisal and K guesses of each character, as base64 of compressed bytes.
 
     All numbers are bytes: characters as indices in `signs` (0: none), surprisals as 40 times their square root, probabilities
@@ -43,12 +41,12 @@ def _pack(model: Model, text: str, details: Details) -> tuple[str, Facts]:
     0, since the surprisal gives it.
     """
     N = len(text)
-    ids, probabilities = (part[:N] for part in details.expected)
-    alphabet, known = _alphabet(model.vocabulary, text, np.concatenate([details.ids[:N], ids.ravel()]))
+    ids, probabilities = details.guesses[:N], details.probabilities[:N]
+    alphabet, known = _alphabet(vocabulary, text, np.concatenate([details.ids[:N], ids.ravel()]))
     numbers = {character: i for i, character in enumerate(alphabet, 1)}
     width = (len(alphabet).bit_length() + 7) // 8
     characters = np.array([numbers[character] for character in text])
-    table = np.array([numbers.get(character, 0) for character in model.vocabulary.characters] + [0])  # the last is for id -1
+    table = np.array([numbers.get(character, 0) for character in vocabulary.characters])
     guesses = table[ids]  # (N, K)
     bits = np.minimum(details.surprisals[:N], 40.6)
     chances = np.where(guesses == characters[:, None], 0, probabilities)
@@ -58,8 +56,8 @@ def _pack(model: Model, text: str, details: Details) -> tuple[str, Facts]:
     planes += [_bytes_of(np.round(40 * np.sqrt(bits[order])), 1), _bytes_of(np.round(100 * np.sqrt(chances[order].T)), 1)]
     compressor = zlib.compressobj(9, memLevel=6)
     data = compressor.compress(b"".join(planes)) + compressor.flush()
-    unknown = model.vocabulary.unknown
-    symbol = {} if unknown is None else {model.vocabulary.characters[unknown]: "any other"}
+    unknown = vocabulary.unknown
+    symbol = {} if unknown is None else {vocabulary.characters[unknown]: "any other"}
     return base64.b64encode(data).decode(), {
         "characters": N,
         "guesses": guesses.shape[1],

@@ -17,8 +17,8 @@ import numpy as np
 from charrnn.export.html import fill_page
 from charrnn.headers import Metrics, to_json
 from charrnn.inference.model import Model
-from charrnn.inference.score import Observe, Score
-from charrnn.inference.surprisal import Details, Surprise, Top, select_scored_text
+from charrnn.inference.score import Score, Totals
+from charrnn.inference.surprisal import Details, Surprise, Top
 from charrnn.options import require
 from charrnn.report.charts import draw_curves, draw_reliability, shorten
 from charrnn.report.packing import NAMES, pack_to_fit
@@ -26,12 +26,11 @@ from charrnn.terminal.heatmap import LEVELS, ink, magma, percent
 from charrnn.terminal.output import duration
 from charrnn.text.corpus import Corpus
 from charrnn.text.reading import Watch, build_corpus
-from charrnn.text.records import SEPARATORS
+from charrnn.text.records import SEPARATORS, join, split
 from charrnn.text.visible import LINE_SIGNS, SINGLE_SIGNS, make_visible
 from charrnn.training.data import reread_texts
 from charrnn.version import __version__
 
-Array = np.ndarray
 Value = str | float | bool  # in a table of the configuration
 
 LIMIT = 100_000  # most characters scored and coloured
@@ -64,26 +63,24 @@ def render_page(
 
     With the `box` of `export.html`, the page has the model to write with.
     """
-    text = select_scored_text(model, corpus)
-    given = len(text)
-    if given > LIMIT:
-        beginning = text.text(0, LIMIT)
-        separator = SEPARATORS[model.records] if model.records else ""
-        end = beginning.rfind(separator)
-        text = build_corpus(beginning[: end + len(separator)] if end > 0 else beginning)  # only whole records
-    details = Details(model, text)
-    top = Top(model, text, SURPRISES)
-    scored = model.score(text, watch=watch, observe=partial(_tell, (details.observe, top.observe)))
-    packed, coloured, facts = pack_to_fit(model, text, details)
-    about = f"{len(text):,} characters" if len(text) == given else f"the first {len(text):,} of {given:,} characters"
-    values = _render_head(model, scored) | {
+    text, given = _select(model, corpus)
+    details = Details(model.vocabulary)
+    top = Top(model.vocabulary, text, SURPRISES)
+    totals = Totals(model.vocabulary, model.records)
+    for piece in model.pieces(text, watch):
+        details.add(piece)
+        top.add(piece)
+        totals.add(piece)
+    details.finish()
+    N = len(details.text)
+    packed, coloured, facts = pack_to_fit(model.vocabulary, details)
+    about = f"{N:,} characters" if given <= N else f"the first {N:,} of {given:,} characters"
+    values = _render_head(model, totals.finish()) | {
         "title": escape((model.path.parent.resolve().name if model.path is not None else "") or "a model"),
         "version": escape(__version__),
         "about": escape(f"On {about} of {name}."),
-        "cut": ""
-        if coloured == len(text)
-        else f" Only the first {coloured:,} characters are coloured, to keep the file small.",
-        "surprises": "".join(_render_surprise(surprise, model, coloured) for surprise in top.found()),
+        "cut": "" if coloured == N else f" Only the first {coloured:,} characters are coloured, to keep the file small.",
+        "surprises": "".join(_render_surprise(surprise, model, coloured) for surprise in top.finish()),
         "network": _render_configuration("Model", _list_network(model)),
         "training": _render_configuration("Training", _list_training(model, history)),
         "facts": json.dumps(facts, ensure_ascii=True).replace("<", "\\u003c"),
@@ -106,9 +103,13 @@ def render_page(
     return fill_page(template, values)
 
 
-def _tell(observers: Sequence[Observe], *block: Array) -> None:
-    for observe in observers:
-        observe(*block)
+def _select(model: Model, corpus: Corpus) -> tuple[Corpus, int]:
+    """Returns: the text to colour, of about LIMIT characters, for records whole ones; the characters that could be."""
+    if not model.records:
+        return (build_corpus(corpus.text(0, LIMIT)) if len(corpus) > LIMIT else corpus), len(corpus)
+    whole = join(split(corpus.text(), model.records)[0], model.records)  # so that places are those in the coloured text
+    end = whole.rfind(SEPARATORS[model.records], 0, LIMIT) + len(SEPARATORS[model.records])
+    return build_corpus(whole if len(whole) <= LIMIT else whole[:end] if end > 1 else whole[:LIMIT]), len(whole)
 
 
 def _render_colours(paper: str, first: float, last: float) -> str:

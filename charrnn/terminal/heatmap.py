@@ -5,13 +5,14 @@
 
 import functools
 import itertools
-import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from charrnn.inference.score import Piece
+from charrnn.terminal.output import JsonObject
 from charrnn.text.visible import LINE_SIGNS, make_visible
 
 RESET = "\x1b[0m"
@@ -40,7 +41,7 @@ def show_character(character: str) -> tuple[str, int]:
 class Heatmap:
     """Draws a text with `write`, line by line, wrapped at the width of the terminal, with a legend.
 
-    `draw` takes the next piece of text and its surprisals; `finish` ends the text.
+    `add` takes the next piece of the text, `draw` any text with its surprisals; `finish` ends the text.
     """
 
     def __init__(self, write: Callable[[str], object], colours: list[str] | None, width: int | None = None):
@@ -50,6 +51,9 @@ class Heatmap:
         self.lines = 0
         self._cells: list[Cell] = []  # of the current line
         self._used = 0  # columns of the current line
+
+    def add(self, piece: Piece) -> None:
+        self.draw(piece.text, piece.bits)
 
     def draw(self, text: str, bits: Bits) -> None:
         if not self.lines and not self._cells:
@@ -95,19 +99,16 @@ class Heatmap:
 
 
 class JsonHeatmap:
-    """Writes the first member of a JSON object, `heatmap`: [character, bits] pairs. The caller writes the rest."""
+    """Writes [character, bits] pairs as the member `heatmap` of a JSON object."""
 
-    def __init__(self, write: Callable[[str], object]):
-        self.write = write
-        self._begun = False
+    def __init__(self, json_object: JsonObject):
+        self.object = json_object
 
-    def draw(self, text: str, bits: Bits) -> None:
-        pairs = json.dumps(list(zip(text, np.asarray(bits, float).round(4).tolist(), strict=True)))
-        self.write((", " if self._begun else '{"heatmap": [') + pairs[1:-1])
-        self._begun = True
+    def add(self, piece: Piece) -> None:
+        self.object.extend("heatmap", zip(piece.text, piece.bits.tolist(), strict=True))
 
     def finish(self) -> None:
-        self.write("], ")
+        self.object.close_list()
 
 
 def _paint(cells: Iterable[Cell], colours: list[str]) -> str:

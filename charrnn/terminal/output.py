@@ -5,15 +5,17 @@ Rich is imported only by functions that draw, since the program starts faster wi
 
 import contextlib
 import io
+import json
 import math
 import os
 import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+from charrnn.errors import CharrnnError
 from charrnn.text.visible import make_visible
 
 FLUSH_EVERY = 0.02  # seconds between two flushes of a `TextWriter`
@@ -38,6 +40,51 @@ class TextWriter:
         if (now := time.monotonic()) - self._flushed > FLUSH_EVERY:
             self._file.flush()
             self._flushed = now
+
+
+class JsonObject:
+    """Writes one JSON object to standard output, member by member. A long list is written in parts, as they come."""
+
+    def __init__(self) -> None:
+        self._begin = "{"  # what comes before the next member, or the next item of a list
+        self._list = ""  # name of the list that is being written
+
+    def put(self, members: Mapping[str, Any]) -> None:
+        for name, value in members.items():
+            self._write(f"{json.dumps(name)}: {json.dumps(value)}")
+
+    def extend(self, name: str, items: Iterable[Any]) -> None:
+        """Append `items` to the list with this name, the last member so far."""
+        if self._list != name:
+            self._write(f"{json.dumps(name)}: [")
+            self._list, self._begin = name, ""
+        if written := json.dumps(list(items))[1:-1]:
+            self._write(written)
+
+    def close_list(self) -> None:
+        """End the list that was written last."""
+        sys.stdout.write("]")
+        self._begin = ", "
+
+    def close(self) -> None:
+        print("}")
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(self._begin + text)
+        self._begin = ", "
+
+
+def print_or_show(text: str) -> None:
+    """Print `text` to standard output; to the terminal if standard output can't be written. Raises: CharrnnError then."""
+    try:
+        TextWriter().write(text + "\n" * sys.stdout.isatty())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        for line in text.split("\n"):
+            write_line(line)
+        raise CharrnnError(f"standard output can't be written: {error.strerror or error}; the text is above", 1) from None
 
 
 def escape_unprintable() -> None:
@@ -113,6 +160,12 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     for name, *cells in rows:
         aligned = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
         print("  ".join([f"{name:<{widths[0]}}", *aligned]))
+
+
+def print_figures(figures: Mapping[str, float]) -> None:
+    """Print named figures as a table."""
+    numbers = {name: f"{value:,}" if isinstance(value, int) else f"{value:,.4f}" for name, value in figures.items()}
+    print_table([(name.replace("_", " "), number) for name, number in numbers.items()])
 
 
 def print_forecast(figures: Mapping[str, Any], rows_scored: str) -> None:

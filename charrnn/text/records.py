@@ -6,15 +6,18 @@ The first input of a record is a line break, its last target the separator. Shap
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from charrnn.text.corpus import Corpus
+from charrnn.text.reading import build_corpus
 from charrnn.text.vocabulary import Ids
 
 SEPARATORS = {"line": "\n", "paragraph": "\n\n"}  # the end of a record of each kind
 LONGEST = 1_000  # default maximum length of a record, in characters
+BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")  # between two paragraphs
 HASH_BYTES = 5  # bytes of a record's hash: with 40 bits, a new text matches one of n records in n of 2^40 cases
 
 
@@ -48,18 +51,45 @@ def find_records(ids: Ids, kind: str, line_break: int) -> RecordText:
     return RecordText(ids, kind=kind, line_break=line_break, starts=starts[filled], stops=stops[filled])
 
 
+def unify_breaks(text: Corpus) -> Corpus:
+    """The same text, with line ends of two characters (CRLF) as single line breaks, as `split` reads them."""
+    if "\r" not in text.alphabet:
+        return text
+    return build_corpus(text.text().replace("\r\n", "\n"))
+
+
 def split(text: str, kind: str) -> tuple[list[str], list[str]]:
     """Split `text` into records, without separators and without blank records. Returns: the records, and notes."""
     notes = []
     if "\r\n" in text:
         text = text.replace("\r\n", "\n")
         notes.append("its line ends of two characters (CRLF) are read as single line breaks")
-    text = text.strip("\n") if kind == "paragraph" else text.removesuffix("\n")
-    pieces = text.split("\n") if kind == "line" else re.split(r"\n(?:[ \t]*\n)+", text)
+    pieces = [piece for _, piece in _cut(text, kind)]
     records = [piece for piece in pieces if piece.strip()]
     if kind == "line" and len(records) < len(pieces):
         notes.append(f"skipped {len(pieces) - len(records):,} of its {len(pieces):,} lines, which are empty")
     return records, notes
+
+
+def find_spans(text: str, kind: str) -> list[tuple[int, int]]:
+    """Start and stop of each record that `split` finds in `text`, which has no CRLF."""
+    return [(start, start + len(piece)) for start, piece in _cut(text, kind) if piece.strip()]
+
+
+def _cut(text: str, kind: str) -> Iterator[tuple[int, str]]:
+    """Cut `text` at its separators. Yields: the position of each piece, and the piece."""
+    if kind == "line":
+        start = 0
+        for piece in text.removesuffix("\n").split("\n"):
+            yield start, piece
+            start += len(piece) + 1
+        return
+    start = len(text) - len(text.lstrip("\n"))
+    stop = len(text.rstrip("\n"))
+    for gap in BLANK_LINES.finditer(text, start, stop):
+        yield start, text[start : gap.start()]
+        start = gap.end()
+    yield start, text[start:stop]
 
 
 def join(records: Iterable[str], kind: str) -> str:

@@ -1,5 +1,8 @@
 """The vocabulary: characters and their ids."""
 
+import unicodedata
+from typing import Literal
+
 import numpy as np
 
 Ids = np.ndarray  # int32; -1 is a character outside the vocabulary
@@ -51,3 +54,20 @@ class Vocabulary:
         """The ids of the characters, (n,) int32, without unknown ones."""
         ids = self.encode(text)
         return ids[ids >= 0]
+
+    def is_unknown(self, text: str) -> np.ndarray:
+        """Which characters of `text` are unknown, (N,) bool."""
+        ids = self.encode(text)
+        outside: np.ndarray = (ids < 0) | (ids == self.unknown)
+        return outside
+
+
+def hint_at_form(vocabulary: Vocabulary, text: str) -> list[str]:
+    """A note for the user if most unknown characters of `text` would be known in another Unicode normal form."""
+    unknown = vocabulary.is_unknown(text).sum()
+    forms: dict[Literal["NFC", "NFD"], str] = {"NFC": "composed", "NFD": "decomposed"} if unknown else {}
+    for form, name in forms.items():
+        if 2 * vocabulary.is_unknown(unicodedata.normalize(form, text)).sum() < unknown:
+            cure = f"convert the text: uconv -x any-{form.lower()}"
+            return [f"the model was trained on {name} characters (Unicode's {form}); {cure}"]
+    return []

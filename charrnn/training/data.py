@@ -19,7 +19,7 @@ from charrnn.text import id_cache, records
 from charrnn.text.corpus import PIECE, Corpus, Sliced, SourceFile, count_ids
 from charrnn.text.reading import ARCHIVES, STDIN, Watch, build_corpus, read_corpus
 from charrnn.text.records import RecordText, find_records, hash_records
-from charrnn.text.vocabulary import Ids, Vocabulary
+from charrnn.text.vocabulary import Ids, Vocabulary, hint_at_form
 from charrnn.training.batches import fit_windows
 from charrnn.training.distributed import ALONE, Group
 from charrnn.training.recipe import with_sizes_of
@@ -108,7 +108,7 @@ def load_dataset(sources: Sources, options: Options, base: "Model | None", watch
         if added:
             what = "1 character" if len(added) == 1 else f"{len(added):,} characters"
             text.notes.append(f"added {what} to the vocabulary of {base.name}: {added[:40]!r}")
-            text.notes.extend(base.hint_at_form(text.training.text(0, PIECE)))
+            text.notes.extend(hint_at_form(base.vocabulary, text.training.text(0, PIECE)))
     dataset = Dataset(text, kind=options.records, vocabulary=vocabulary, start=start)
     require(len(dataset.ids) > 1, f"the training text has {len(dataset.ids)} character; at least 2 are needed")
     return dataset

@@ -16,7 +16,7 @@ import numpy as np
 
 from charrnn.checkpoint import RECORD_HASHES, Tensors, damaged, is_sound, read_model, read_state
 from charrnn.headers import Counters, Json, Metrics, ModelHeader, Origin, StateHeader, Training
-from charrnn.inference.model import Model, load
+from charrnn.inference.model import Model, load, preview
 from charrnn.options import Options, Recipe
 from charrnn.run_folder import STATE, RunFolder, require_unused
 from charrnn.text.reading import Watch
@@ -269,7 +269,7 @@ class Run:
     def _write_sample(self) -> str:
         """Sample a line from the network. Raises: DivergedError."""
         weights = self._weights()
-        return self.group.broadcast(lambda: Model(weights, self.header).preview(self.step))
+        return self.group.broadcast(lambda: preview(Model(weights, self.header), self.step))
 
     def _metrics(self, schedule: Schedule, bits: float | None) -> Metrics:
         """The metrics at this step; `bits` is the validation loss in bits per character."""
