@@ -27,7 +27,7 @@ from charrnn.options import Options
 from charrnn.report.page import find_validation_text
 from charrnn.text.decoding import Decoder
 from charrnn.text.reading import build_corpus, read_corpus, read_text
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import Vocabulary, hint_at_form
 from charrnn.training.batches import AHEAD, SHORT_TEXT, Windows, fit_windows
 from charrnn.training.run import Run
 
@@ -144,7 +144,7 @@ def test_text_in_another_normal_form_gets_a_hint(learned, form):
     vocabulary = Vocabulary("".join(map(chr, range(10, 127))) if form is None else unicodedata.normalize(form, text))
     model = untrained(ModelHeader(config=softmax_alone(vocabulary), vocabulary=vocabulary.characters, start="\n"))
     for other in ("NFC", "NFD"):
-        notes = model.hint_at_form(unicodedata.normalize(other, text + "한국어 ☃"))
+        notes = hint_at_form(vocabulary, unicodedata.normalize(other, text + "한국어 ☃"))
         assert [note[-3:] for note in notes] == ([form.lower()] if form not in (None, other) else [])
 
 
@@ -226,7 +226,7 @@ def test_windows_are_cut_to_what_fits(n, asked, fits):
 def test_each_step_is_scored_once_and_stretches_come_in_order(length, streams, stretch, monkeypatch):
     monkeypatch.setattr("charrnn.inference.score.SEQUENCES", streams)
     monkeypatch.setattr("charrnn.inference.score.STRETCH", stretch)
-    blocks = list(TextBlocks(np.arange(length), 0).cut(64 * streams))
+    blocks = list(TextBlocks(np.arange(length), 0, quick=True).cut(64 * streams))
     assert all(block.places.shape[0] <= 64 and block.places.shape[1] == streams for block in blocks)
     assert all((block.targets == np.maximum(block.places, 0)).all() for block in blocks)
     scored = np.concatenate([block.places[block.counts] for block in blocks])

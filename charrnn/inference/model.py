@@ -112,10 +112,14 @@ class Model:
         ...     print(character, end="", flush=True)
         """
         characters = self.vocabulary.characters
-        running = [True] * count
+        ended: list[int] = []
         for step in self._steps([prime] * count, length, sampler=sampler, seed=seed, until=until):
-            yield [characters[i] if on else "" for i, on in zip(step.ids.tolist(), running, strict=True)]
-            running = [not reason for reason in step.why]
+            drawn = [characters[i] for i in step.ids.tolist()]
+            for k in ended:
+                drawn[k] = ""
+            yield drawn
+            if any(step.why):
+                ended = [k for k, reason in enumerate(step.why) if reason]
 
     def _steps(
         self,

@@ -86,7 +86,7 @@ class Dataset:
             return RecordBlocks(found[group.rank :: group.size])
         known = self.validation_ids[self.validation_ids >= 0]
         unknown = len(self.validation_ids) - len(known) if group.rank == 0 else 0
-        return TextBlocks(known, start, unknown=unknown, part=group.part)
+        return TextBlocks(known, start, unknown=unknown, quick=True, part=group.part)
 
 
 def load_dataset(sources: Sources, options: Options, base: "Model | None", watch: Watch | None, group: Group) -> Dataset:
