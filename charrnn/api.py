@@ -5,17 +5,15 @@ import functools
 import numbers
 import os
 import re
-import signal
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from types import FrameType, NoneType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, get_args, get_type_hints
+from types import NoneType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args, get_type_hints
 
-from charrnn.errors import CharrnnError
+from charrnn.errors import CharrnnError, Signals
 from charrnn.inference import model
 from charrnn.inference.model import Model
 
@@ -182,9 +180,9 @@ def train(
     from charrnn.training.distributed import join
     from charrnn.training.run import Run
 
-    with Interrupt() as early:  # an interrupted import of torch can't be repeated
+    with _catch_ctrl_c() as early:  # an interrupted import of torch can't be repeated
         import_module("charrnn.training.learner")
-    if early.came:
+    if early.number:
         raise KeyboardInterrupt
     base = init_from.path if isinstance(init_from, Model) else init_from
     folder = None if out is None else Path(out).expanduser()
@@ -208,42 +206,28 @@ def _follow(run: "Run", options: "Options", quiet: bool, watch: "Callable[[Event
 
     if options.seconds is options.epochs is options.steps is None:
         options = run.origin.options  # the length of the run as it was started
-    with LineDisplay(quiet, run.history) as display, Interrupt() as interrupt:
+    with LineDisplay(quiet, run.history) as display, _catch_ctrl_c() as interrupt:
         for note in run.notes:
             display.note(to_python(note))
-        with contextlib.closing(run.events(options, stop=lambda: interrupt.came)) as events:
+        with contextlib.closing(run.events(options, stop=lambda: bool(interrupt.number))) as events:
             for event in events:
                 display.show(event)
                 if watch is not None:
                     watch(event)
-        stopped = any(run.group.all_gather(interrupt.came))
+        stopped = any(run.group.all_gather(bool(interrupt.number)))
         if stopped and not run.step:
             raise KeyboardInterrupt
         folder = str(run.folder.path)
         display.say(f"saved in {folder}" + f"; to continue: charrnn.train(out={folder!r}, resume=True)" * stopped)
 
 
-class Interrupt:
-    """Inside a `with` block, Ctrl-C (or a notebook's interrupt) sets `came`; a second one raises KeyboardInterrupt."""
+def _catch_ctrl_c() -> Signals:
+    """Remember Ctrl-C, or a notebook's interrupt; a second one raises KeyboardInterrupt."""
 
-    came = False
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
 
-    def __enter__(self) -> Self:
-        handler = signal.getsignal(signal.SIGINT)
-        in_main = threading.current_thread() is threading.main_thread()  # only the main thread may handle signals
-        self._before = handler if in_main and callable(handler) else None
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._remember)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _remember(self, number: int, _: FrameType | None) -> None:
-        if self.came:
-            raise KeyboardInterrupt
-        self.came = True
+    return Signals(["SIGINT"], second=interrupt)
 
 
 def _choose_options(asked: dict[str, Any]) -> "Options":

@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn, Self
 
 
 class CharrnnError(Exception):
@@ -28,7 +31,38 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+class Signals:
+    """Inside a `with` block, remembers Ctrl-C and the like, so that the work can be saved and ended.
+
+    `names` are the signals. `second` is called with the number of each one after the first; None ignores them.
+    """
+
+    number = 0  # of the last signal; 0: none has come
+
+    def __init__(self, names: Sequence[str], second: Callable[[int], object] | None):
+        self.names = names
+        self.second = second
+        self._before: dict[int, Any] = {}  # the handlers outside of the block
+
+    def __enter__(self) -> Self:
+        in_main = threading.current_thread() is threading.main_thread()  # only the main thread may handle signals
+        for name in self.names if in_main else ():
+            number = getattr(signal, name, None)  # not every system has all
+            if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _: FrameType | None) -> None:
+        if self.number and self.second is not None:
+            self.second(number)
+        self.number = number
+
+
 def shorten(names: Sequence[str], most: int = 3) -> str:
     """List at most so many names: "a, b, c and 5 more"."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -15,6 +15,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 KEYS = {"num_layers": "layers", "embedding_size": "embedding"}  # fields that have another name in files and flags
 UNITS = {"d|days?": 86400, "h|hrs?|hours?": 3600, "m|mins?|minutes?": 60, "s|secs?|seconds?": 1}  # in seconds
+NUMBER = r"(\d+\.?\d*|\.\d+)"
 LONGEST = 10**12  # longest run, in seconds, epochs or steps
 LIMITS = {  # smallest and largest value of each integer option
     "num_layers": (0, 64),
@@ -129,15 +130,11 @@ def flag_of(name: str) -> str:
 
 def parse_duration(text: str) -> float:
     """Convert a duration such as "90", "90s", "1h30m" or "0.5 hours" to seconds. Raises: CharrnnError."""
-    parts = "".join(rf"(?:([\d.]+)\s*(?:{unit})[\s,]*)?" for unit in UNITS)
-    match = re.fullmatch(rf"([\d.]+)|{parts}", text.strip().lower())
-    try:
-        numbers = (
-            [float(part or 0) for part in match.groups()] if match and text.strip() else []
-        )  # empty: zip raises ValueError
-        seconds = sum(number * unit for number, unit in zip(numbers, (1, *UNITS.values()), strict=True))
-    except ValueError:
-        raise CharrnnError(f"--for must be a time such as 30s, 5m or 1h30m, not {text!r}") from None
+    parts = "".join(rf"(?:{NUMBER}\s*(?:{unit})[\s,]*)?" for unit in UNITS)
+    match = re.fullmatch(rf"{NUMBER}|{parts}", text.strip().lower())
+    if match is None or not text.strip():
+        raise CharrnnError(f"--for must be a time such as 30s, 5m or 1h30m, not {text!r}")
+    seconds = sum(float(number or 0) * unit for number, unit in zip(match.groups(), (1, *UNITS.values()), strict=True))
     if not 0 < seconds <= 3650 * 86400:
         raise CharrnnError(f"--for must be above 0 and at most ten years, not {text!r}")
     return seconds

@@ -92,6 +92,15 @@ class RunFolder:
             os.close(self._descriptor)
         self._descriptor = -1
 
+    def discard(self) -> None:
+        """Unlock a folder that was just claimed, and remove it if it is empty."""
+        self.unlock()
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+        return type(self), (self.path,)  # a copy in another process has no lock
+
     def require_there(self) -> None:
         """Raise CharrnnError (status 1) if the locked folder has been deleted or moved."""
         with contextlib.suppress(OSError):
@@ -121,12 +130,9 @@ class RunFolder:
         write_atomically(self.path / HISTORY, lines.encode())
 
     def save_manifest(self, corpus_hash: str, files: Sequence[SourceFile]) -> None:
-        """Write the list of source files. Raises: CharrnnError (status 1) if it can't be written; then unlocks the folder."""
+        """Write the list of source files. Raises: CharrnnError (status 1) if it can't be written."""
         manifest = {"fingerprint": corpus_hash, "files": [vars(file) for file in files]}
-        with contextlib.ExitStack() as failing:
-            failing.callback(self.unlock)
-            write_atomically(self.path / CORPUS, json.dumps(manifest, indent=1).encode())
-            failing.pop_all()
+        write_atomically(self.path / CORPUS, json.dumps(manifest, indent=1).encode())
 
 
 def is_same(path: Path, source: str | Path | int) -> bool:

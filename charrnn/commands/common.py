@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,26 +74,6 @@ EncodingOption = Annotated[str, option("Encoding of the text. [default: utf-8]",
 CellOption = Annotated[str, option("Kind of recurrent cell. [default: lstm]", "lstm|gru|rnn", group="Model")]
 SeedOption = Annotated[int, option("Random seed. [default: 0]", "N")]
 JsonFlag = Annotated[bool, option("Print one JSON object.", names="--json", group="Output")]
-
-
-class Signals:
-    """Remembers Ctrl-C, SIGTERM and SIGHUP for the training loop, which then saves and ends.
-
-    A second signal ends the program at once, unless `again`: torchrun may send a signal to its ranks a second time.
-    """
-
-    def __init__(self, again: bool = False) -> None:
-        self.signal = 0
-        self.again = again
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._remember)
-
-    def _remember(self, number: int, _: FrameType | None) -> None:
-        if self.signal and not self.again:
-            leave(128 + number)
-        self.signal = number
 
 
 @contextlib.contextmanager

@@ -6,15 +6,15 @@ import glob
 import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from charrnn.commands import common
-from charrnn.commands.common import CellOption, SeedOption, Signals, argument, option
-from charrnn.errors import CharrnnError, leave
+from charrnn.commands.common import CellOption, SeedOption, argument, option
+from charrnn.errors import CharrnnError, Signals, leave
 from charrnn.terminal import frame, output
 from charrnn.training import distributed
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from charrnn.training.run import Run
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of the C library's malloc.h
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 STARTED = time.monotonic() - 0.1  # the start of the process: interpreter and imports have taken about 0.1 s
 
 ENCODING = "Encoding of the text; `bytes` makes each byte a character. [default: utf-8]"
@@ -104,26 +105,45 @@ def train(
     seconds = parse_duration(for_) if for_ is not None else None
     if seconds is epochs is steps is None and not resume:
         seconds = 300.0
-    records = "line" if by_line else "paragraph" if by_paragraph else None
-    begin = Options(seconds=seconds, epochs=epochs, steps=steps, device=device, threads=threads)
-    options = replace(begin, cell=cell, precision=precision, encoding=encoding, newlines=newlines, records=records)
-    options = replace(options, num_layers=layers, hidden_size=hidden_size, embedding_size=embedding, seq_length=seq_length)
-    options = replace(options, batch_size=batch_size, seed=seed, max_vocabulary=max_vocabulary)
-    options = replace(options, dropout=dropout, learning_rate=learning_rate, validation=held_out)
+    options = Options(
+        seconds=seconds,
+        epochs=epochs,
+        steps=steps,
+        cell=cell,
+        num_layers=layers,
+        hidden_size=hidden_size,
+        embedding_size=embedding,
+        seq_length=seq_length,
+        batch_size=batch_size,
+        dropout=dropout,
+        learning_rate=learning_rate,
+        validation=held_out,
+        seed=seed,
+        device=device,
+        precision=precision,
+        encoding=encoding,
+        newlines=newlines,
+        max_vocabulary=max_vocabulary,
+        records="line" if by_line else "paragraph" if by_paragraph else None,
+        threads=threads,
+    )
     sources = list(corpus or []) if resume else common.require_sources(corpus)
     if resume:
-        same = (options, init_from, force) == (begin, None, False)
+        kept = Options(seconds=seconds, epochs=epochs, steps=steps, device=device, threads=threads)
+        same = (options, init_from, force) == (kept, None, False)
         require(same, "--resume keeps the run's own options; only --for, --epochs, --steps, --device and --threads can change")
     common.require_texts(sources, None, "train")
     if tensorboard:
         common.require_extra("tensorboard", "--tensorboard", "tensorboard")
     if init_from is not None:
         find_model(init_from)  # report a mistake before torch is imported
-    request = Request(options, sources, out=out, init_from=init_from, resume=resume, force=force)
     if not quiet and distributed.is_main():
-        output.write_line(f"loading PyTorch, reading {_name_sources(request)}")
+        output.write_line(f"loading PyTorch, reading {_name_sources(sources, out=out, resume=resume)}")
     with distributed.join(_abandon) as group:
-        _train(request, group, quiet=quiet or group.rank > 0, tensorboard=tensorboard and group.rank == 0)
+        quiet = quiet or group.rank > 0
+        keep_memory()
+        run = _open_run(sources, options, out, init_from=init_from, resume=resume, force=force, group=group, quiet=quiet)
+        _train(run, options, quiet=quiet, tensorboard=tensorboard and group.rank == 0)
 
 
 def _abandon(message: str) -> None:
@@ -132,41 +152,28 @@ def _abandon(message: str) -> None:
     leave(1)
 
 
-@dataclass(frozen=True)
-class Request:
-    """The run that the command line asks for."""
-
-    options: "Options"
-    sources: list[str]
-    out: Path | None
-    init_from: Path | None
-    resume: bool
-    force: bool
-
-
-def _train(request: Request, group: distributed.Group, quiet: bool, tensorboard: bool) -> None:
+def _train(run: "Run", options: "Options", quiet: bool, tensorboard: bool) -> None:
     """Train as one rank of a group. Rank 0 shows the progress, on the terminal and in TensorBoard files if asked for."""
     from charrnn.terminal.live import TrainingDisplay
 
     if tensorboard:
         from charrnn.terminal.tensorboard import Board
-    keep_memory()
-    run = _open_run(request, group, quiet)
-    options = request.options
     if options.seconds is options.epochs is options.steps is None:
         options = run.origin.options  # the length of the run as it was started
     begun = run.step
-    interrupted = Signals(again=group.size > 1 or distributed.find_job() is not None)
+    again = run.group.size > 1 or distributed.find_job() is not None  # torchrun may send its ranks a signal a second time
     display = TrainingDisplay(quiet, run.history)
-    with display, Board(run.folder.path, run.step) if tensorboard else contextlib.nullcontext() as board:
-        for event in run.events(options, started=STARTED, stop=lambda: interrupted.signal != 0):
-            if board is not None:
-                board.add(event)
-            with contextlib.suppress(OSError):  # go on if the terminal is gone
-                display.show(event)
-    signal = max(group.all_gather(interrupted.signal))
-    if not quiet or (signal and group.rank == 0):
-        _print_end(run, signal=signal, idle=run.step == begun, quiet=quiet)
+    board = Board(run.folder.path, run.step) if tensorboard else None
+    with Signals(SIGNALS, second=None if again else lambda number: leave(128 + number)) as interrupted:
+        with display, board or contextlib.nullcontext():
+            for event in run.events(options, started=STARTED, stop=lambda: interrupted.number != 0):
+                if board is not None:
+                    board.add(event)
+                with contextlib.suppress(OSError):  # go on if the terminal is gone
+                    display.show(event)
+        signal = max(run.group.all_gather(interrupted.number))
+        if not quiet or (signal and run.group.rank == 0):
+            _print_end(run, signal=signal, idle=run.step == begun, quiet=quiet)
     if signal:
         raise typer.Exit(128 + signal)
 
@@ -180,59 +187,62 @@ def keep_memory() -> None:
         mallopt(M_ARENA_MAX, 1)  # threads' own arenas would give their memory back all the same
 
 
-def _open_run(request: Request, group: distributed.Group, quiet: bool) -> "Run":
+def _open_run(
+    sources: list[str],
+    options: "Options",
+    out: Path | None,
+    init_from: Path | None,
+    resume: bool,
+    force: bool,
+    group: distributed.Group,
+    quiet: bool,
+) -> "Run":
     """Create or resume the run, and print its description."""
     with common.import_quickly():
         from charrnn.training.run import Run
 
-    options, out, init_from, force = request.options, request.out, request.init_from, request.force
     with group.raise_together(), frame.WorkDisplay(quiet=quiet) as reading:
-        group.require_same(asdict(options) | {"--resume": request.resume, "--force": force, "--init-from": init_from})
-        begun = group.broadcast(lambda: _find_begun(request))
+        group.require_same(asdict(options) | {"--resume": resume, "--force": force, "--init-from": init_from})
+        begun = group.broadcast(lambda: _find_begun(sources, out, resume))
+        watch = reading.progress
         if begun is not None:
-            run = Run.resume(
-                begun, request.sources, device=options.device, threads=options.threads, watch=reading.progress, group=group
-            )
-            if not request.resume:
+            run = Run.resume(begun, sources, device=options.device, threads=options.threads, watch=watch, group=group)
+            if not resume:
                 run.notes.insert(0, f"this job continues from step {run.step:,} of {begun}")
         else:
-            run = Run.create(
-                request.sources, options, out=out, init_from=init_from, force=force, watch=reading.progress, group=group
-            )
+            run = Run.create(sources, options, out=out, init_from=init_from, force=force, watch=watch, group=group)
     if not quiet:
-        for said in (*(f"note: {note}" for note in run.notes), *_describe(run, options)):
-            output.write_wrapped(said)
+        for line in (*(f"note: {note}" for note in run.notes), *_describe(run, options)):
+            output.write_wrapped(line)
     return run
 
 
-def _name_sources(request: Request) -> str:
+def _name_sources(sources: list[str], out: Path | None, resume: bool) -> str:
     """Describe what is being read."""
     from charrnn.text.reading import show_source
 
-    if request.resume:
-        return f"the run in {request.out}" if request.out is not None else "the newest run"
-    names = [show_source(source) for source in request.sources]
+    if resume:
+        return f"the run in {out}" if out is not None else "the newest run"
+    names = [show_source(source) for source in sources]
     return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 
-def _find_begun(request: Request) -> Path | None:
+def _find_begun(sources: list[str], out: Path | None, resume: bool) -> Path | None:
     """The folder of the run to resume, if there is one.
 
-    With `--resume`: `out`, or the newest run of the named corpus, or the newest of all. Without it: the run that this job of
-    torchrun started before its ranks were restarted. Raises: CharrnnError if `--resume` finds none.
+    With `resume`: `out`, or the newest run of the named corpus, or the newest of all. Without it: the run that this job of
+    torchrun started before its ranks were restarted. Raises: CharrnnError if `resume` finds none.
     """
     from charrnn.checkpoint import read_state
     from charrnn.run_folder import STATE, find_resumable
     from charrnn.training.data import name_run
 
-    name = name_run(request.sources) if request.sources else ""
-    if request.resume:
-        if request.out is not None:
-            return request.out
-        return find_resumable(name)
+    name = name_run(sources) if sources else ""
+    if resume:
+        return out if out is not None else find_resumable(name)
     if not distributed.is_job_restarted():
         return None
-    for folder in [request.out] if request.out is not None else Path("runs").glob(f"{glob.escape(name)}*"):
+    for folder in [out] if out is not None else Path("runs").glob(f"{glob.escape(name)}*"):
         with contextlib.suppress(CharrnnError):
             if read_state(folder / STATE)[1].job == distributed.find_job():
                 return folder

@@ -74,7 +74,7 @@ class TrainingDisplay:
         self._frame: Frame | None = None
         self._drawn = self._resized = -math.inf
         self._said = time.monotonic()  # time of the last line
-        self._end = ""  # the line about the end of the run
+        self.end = ""  # the line about the end of the run
         self._size = (0, 0)
         self._curve: tuple[tuple[int, ...], list[Text]] = ((), [])  # a cached drawing and its key
         self._unicode = True
@@ -89,8 +89,8 @@ class TrainingDisplay:
         if self._frame:
             self._frame.close()
             self._frame.print(self.summary(self._frame.size()[0]))
-        if self._end and not self.quiet:
-            write_line(self._end)
+        if self.end and not self.quiet:
+            write_line(self.end)
 
     def show(self, event: Event) -> None:
         if isinstance(event, Validation):
@@ -108,7 +108,7 @@ class TrainingDisplay:
         elif isinstance(event, End):
             before, after = WHY[event.why]
             done = f"{count_epochs(event.epochs)} ({event.step:,} steps, {duration(event.seconds)})"
-            self._end = f"{before} {done}{after}"
+            self.end = f"{before} {done}{after}"
         else:
             self.now = event
             if self._frame:

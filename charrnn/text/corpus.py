@@ -1,7 +1,6 @@
 """Texts as ids: a `Corpus` is a text of any length. Shapes: N characters, V vocabulary size."""
 
 import copy
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,15 +70,14 @@ class Corpus:
         """Line and column, counted from 1, of each position in `places`."""
         line_break = self.alphabet.find("\n")
         where: dict[int, tuple[int, int]] = {}
-        line, start = 1, 0  # line at the start of the block, and that line's first position
-        for begin in range(0, len(self) if places else 0, PIECE):
-            breaks = begin + np.flatnonzero(self[begin : begin + PIECE] == line_break)
-            starts = [start, *(breaks + 1).tolist()]  # of the block's lines
-            for place in places:
-                if begin <= place < begin + PIECE:
-                    n = bisect_right(starts, place) - 1
-                    where[place] = line + n, place - starts[n] + 1
-            line, start = line + len(breaks), starts[-1]
+        line, start, begin = 1, 0, 0  # line and its first position, at `begin`
+        for place in sorted(places):
+            while begin < place:
+                breaks = begin + np.flatnonzero(self[begin : min(begin + PIECE, place)] == line_break)
+                line += len(breaks)
+                start = int(breaks[-1]) + 1 if len(breaks) else start
+                begin = min(begin + PIECE, place)
+            where[place] = line, place - start + 1
         return where
 
     def counts(self) -> np.ndarray:

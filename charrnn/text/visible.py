@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 OBEYED = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories of control characters and line ends
 REORDERING = {*map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))}  # bidirectional marks
-INVISIBLE = map(chr, (0x00AD, *range(0x200B, 0x200E), *range(0x2060, 0x2065), *range(0xFE00, 0xFE10), 0xFEFF))  # zero width
+# Characters of no width.
+INVISIBLE = [*map(chr, (0x00AD, *range(0x200B, 0x200E), *range(0x2060, 0x2065), *range(0xFE00, 0xFE10), 0xFEFF))]
 
 
 def _number(character: str) -> str:

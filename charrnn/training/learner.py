@@ -25,7 +25,7 @@ from charrnn.training.device import Machine, can_run_bfloat16, random_state, set
 from charrnn.training.events import DivergedError, StopError
 from charrnn.training.recipe import MUON_FROM, count_shards
 from charrnn.training.sampled_softmax import SampledSoftmax
-from charrnn.training.shards import Shard, backpropagate, join_states, measure_window
+from charrnn.training.shards import Shard, backpropagate, cut_batch, cut_state, join_states, measure_window
 
 MUON_RATE = 4.0  # Muon's learning rate, as a multiple of Adam's
 CLIP = 1.0  # largest norm of the gradient (gradient clipping, Pascanu et al. 2013)
@@ -172,12 +172,13 @@ class Learner:
         if self._stop():
             raise StopError
         x = torch.from_numpy(ids.astype(np.int64)).to(self.device)
-        read = self.threads.map(self._read, Shard(inputs=x, targets=x, state=state, masks=[]).cut(self.shards))
+        parts = [(x[:, part].contiguous(), cut_state(state, part)) for part in cut_batch(x.shape[1], self.shards)]
+        read = self.threads.map(self._read, parts)
         return np.concatenate([logits for logits, _ in read], axis=1), join_states([after for _, after in read])
 
     @torch.no_grad()
-    def _read(self, shard: Shard) -> tuple[np.ndarray, State]:
-        logits, state = self.model(shard.inputs, shard.state, dtype=self.dtype)
+    def _read(self, part: tuple[Tensor, State]) -> tuple[np.ndarray, State]:
+        logits, state = self.model(*part, dtype=self.dtype)
         return logits.float().cpu().numpy(), state
 
     def weights(self) -> Tensors:

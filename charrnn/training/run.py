@@ -50,7 +50,6 @@ class Run:
         self.history: list[Metrics] = []
         self.notes = list(self.learner.notes)  # for the user
         self.save_seconds = 0.0  # how long the last save took
-        self._stopping = False
 
     def _begin(self, recipe: Recipe) -> None:
         """Make an untrained network and the batches to train it on."""
@@ -95,16 +94,24 @@ class Run:
         machine = Machine.pick(options.device, group, options.threads)
         plan = Plan(options, dataset, base=base, machine=machine)
         recipe, notes = plan.choose()
-        origin = Origin(sources=name_sources(sources), corpus_hash=dataset.text.corpus_hash, options=options)
-        run = cls(RunFolder(Path()), dataset, recipe=recipe, origin=origin, machine=machine)
-        run.plan = plan
+        init_name = None
         if base is not None and base.path is not None:
-            run.learner.begin_from(read_model(base.path)[0], base.vocabulary)
-            name = str(base.path.resolve()) if base.name == str(base.path) else base.name
-            run.origin = replace(origin, init_from=name)
-        run.notes = dataset.text.notes + notes + run.batches.notes
-        run.notes += run.learner.averaging_notes(run.batches[0].inputs.shape)
-        run.folder.path = group.broadcast(lambda: run._claim(None if out is None else Path(out), name_run(sources), force))
+            init_name = str(base.path.resolve()) if base.name == str(base.path) else base.name
+        names = name_sources(sources)
+        origin = Origin(sources=names, corpus_hash=dataset.text.corpus_hash, options=options, init_from=init_name)
+        where = None if out is None else Path(out)
+        files = dataset.text.files
+        folder = group.broadcast(lambda: RunFolder.claim(where, name=name_run(sources), force=force, texts=files))
+        with contextlib.ExitStack() as failing:
+            failing.callback(folder.discard)
+            run = cls(folder, dataset, recipe=recipe, origin=origin, machine=machine)
+            run.plan = plan
+            if base is not None and base.path is not None:
+                run.learner.begin_from(read_model(base.path)[0], base.vocabulary)
+            run.notes = dataset.text.notes + notes + run.batches.notes
+            run.notes += run.learner.averaging_notes(run.batches[0].inputs.shape)
+            group.broadcast(lambda: folder.save_manifest(dataset.text.corpus_hash, files))
+            failing.pop_all()
         return run
 
     @classmethod
@@ -169,7 +176,8 @@ class Run:
     def _train(self, schedule: Schedule, started: float, stop: Stop) -> Iterator[Event]:
         """The training loop."""
         self.save()  # fails at once if nothing can be saved, and completes the files of a run killed while it saved
-        schedule.begin(self._synchronize(started, stop), self.counters, save_seconds=self.save_seconds)
+        clock, stopping = self._synchronize(started, stop)
+        schedule.begin(clock, self.counters, save_seconds=self.save_seconds)
         while True:
             self.counters.seconds = schedule.seconds_spent
             if schedule.is_progress_due:
@@ -177,32 +185,35 @@ class Run:
             try:
                 if schedule.is_validation_due:
                     yield self._validate(schedule, stop)
-                    schedule.note_validation(self._synchronize(started, stop), self.save_seconds)
+                    clock, stopping = self._synchronize(started, stop)
+                    schedule.note_validation(clock, self.save_seconds)
                 elif schedule.is_save_due:
                     self.save()
                     schedule.note_save(self.save_seconds)
-                if schedule.is_over or self._stopping:
+                if schedule.is_over or stopping:
                     break
                 if schedule.is_plan_due:
                     yield from self._replan(schedule)
                 if schedule.is_sample_due:
                     yield Sample(step=self.step, text=self._write_sample())
-                    schedule.note_sample(self._synchronize(started, stop))
+                    clock, stopping = self._synchronize(started, stop)
+                    schedule.note_sample(clock)
                 self._learn(schedule)
             except StopError:
                 break
             except DivergedError:
                 yield self._set_back()
-            schedule.advance(self._synchronize(started, stop), self.counters)
+            clock, stopping = self._synchronize(started, stop)
+            schedule.advance(clock, self.counters)
         with contextlib.suppress(StopError):
             if schedule.fraction >= 1 and schedule.validated_at != self.step:
                 yield self._validate(schedule, stop)
-        clock = self._synchronize(started, stop)
+        clock, stopping = self._synchronize(started, stop)
         self.counters.seconds = schedule.earlier + (clock if schedule.learned else 0.0)  # a run already complete adds no time
         self.save()
         if self.step and not self.history:  # stopped before its first validation
             self.group.broadcast(lambda: self._save_model(self._metrics(schedule, None)))
-        why = "interrupted" if self._stopping else schedule.why
+        why = "interrupted" if stopping else schedule.why
         yield End(why=why, step=self.step, epochs=self.epochs, seconds=self.counters.seconds)
 
     def _schedule(self, options: Options) -> Schedule:
@@ -227,13 +238,12 @@ class Run:
         self.save()
         yield Replan(ratio=found[1], recipe=self.recipe)
 
-    def _synchronize(self, started: float, stop: Stop) -> float:
-        """Share between ranks whether one should stop, and average their training bits. Returns: rank 0's seconds so far."""
+    def _synchronize(self, started: float, stop: Stop) -> tuple[float, bool]:
+        """Average the training bits of all ranks. Returns: rank 0's seconds so far, and whether one rank should stop."""
         clock = time.monotonic() - started if self.group.rank == 0 else 0.0
         stopping, train_bits, seconds = self.group.sum(np.array([stop(), self.counters.train_bits / self.group.size, clock]))
-        self._stopping = bool(stopping)
         self.counters.train_bits = float(train_bits)
-        return float(seconds)
+        return float(seconds), bool(stopping)
 
     def _learn(self, schedule: Schedule) -> None:
         """Train on one batch."""
@@ -339,10 +349,3 @@ class Run:
         self.counters = replace(header.counters)
         self.history = list(header.history)
         self.notes += self.learner.load_state_dict(tensors, self.step)
-
-    def _claim(self, out: Path | None, name: str, force: bool) -> Path:
-        """Make and lock the run's folder."""
-        files = self.dataset.text.files
-        self.folder = RunFolder.claim(out, name=name, force=force, texts=files)
-        self.folder.save_manifest(self.dataset.text.corpus_hash, files)
-        return self.folder.path

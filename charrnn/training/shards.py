@@ -32,16 +32,14 @@ class Shard:
 
     def cut(self, count: int) -> list["Shard"]:
         """Cut into `count` shards, or fewer if there are fewer sequences. Their sizes differ by at most one."""
-        batch_size = self.inputs.shape[1]
-        count = min(count, batch_size)
-        bounds = [k * batch_size // count for k in range(count + 1)]
-        return [self._part(slice(*pair)) for pair in pairwise(bounds)] if count > 1 else [self]
+        parts = cut_batch(self.inputs.shape[1], count)
+        return [self._part(part) for part in parts] if len(parts) > 1 else [self]
 
     def _part(self, part: slice) -> "Shard":
         return Shard(
             inputs=self.inputs[:, part].contiguous(),
             targets=self.targets[:, part].contiguous(),
-            state=[tuple(tensor[part] for tensor in layer) for layer in self.state],
+            state=cut_state(self.state, part),
             masks=[(of_weights, None if of_units is None else of_units[part]) for of_weights, of_units in self.masks],
             candidates=self.candidates,
             correction=self.correction,
@@ -49,7 +47,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Learned:
+class ShardGradients:
     """Results of a shard."""
 
     loss: Tensor  # summed cross-entropy in nats, times `scale`
@@ -57,14 +55,28 @@ class Learned:
     state: State  # after the last time step
 
 
-def backpropagate(model: CharRNN, parameters: Sequence[Tensor], scale: float, dtype: torch.dtype, shard: Shard) -> Learned:
+def backpropagate(
+    model: CharRNN, parameters: Sequence[Tensor], scale: float, dtype: torch.dtype, shard: Shard
+) -> ShardGradients:
     """Run `model` over a shard, forward and backward, without changing it. `dtype` is the precision of matrix products."""
     logits, state = model(shard.inputs, shard.state, shard.masks, dtype, shard.candidates)
     if shard.correction is not None:
         logits = logits + shard.correction
     flat = logits.flatten(0, 1), shard.targets.flatten()
     loss = functional.cross_entropy(*flat, ignore_index=PAD, reduction="sum") * scale
-    return Learned(loss.detach(), torch.autograd.grad(loss, parameters), state)
+    return ShardGradients(loss.detach(), torch.autograd.grad(loss, parameters), state)
+
+
+def cut_batch(batch_size: int, count: int) -> list[slice]:
+    """Cut a batch into `count` parts, or fewer if it has fewer sequences. Their sizes differ by at most one."""
+    count = min(count, batch_size)
+    bounds = [k * batch_size // count for k in range(count + 1)]
+    return [slice(*pair) for pair in pairwise(bounds)]
+
+
+def cut_state(state: State, part: slice) -> State:
+    """The state of some sequences."""
+    return [tuple(tensor[part] for tensor in layer) for layer in state]
 
 
 def join_states(states: Sequence[State]) -> State:
@@ -83,7 +95,7 @@ def measure_window(model: CharRNN, shape: tuple[int, int], threads: Threads, sha
     took = []
     for _ in range(5):
         began = time.perf_counter()
-        learned = threads.map(learn, cut)
-        learned[0].loss.item()  # waits for a GPU
+        results = threads.map(learn, cut)
+        results[0].loss.item()  # waits for a GPU
         took.append(time.perf_counter() - began)
     return took
