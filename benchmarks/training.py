@@ -37,10 +37,10 @@ from charrnn.network.optimizer import EVERY, ITERATIONS
 from charrnn.options import Options, Recipe, require
 from charrnn.text.reading import read_corpus
 from charrnn.training import device
-from charrnn.training.data import HELD_OUT
 from charrnn.training.learner import CLIP
 from charrnn.training.recipe import Facts, choose
 from charrnn.training.run import Run
+from charrnn.training.sources import HELD_OUT
 
 ROUNDS = 24  # in each of them each contestant is timed, in turn; what counts is the ratio within a round, and of those the
 # median: the speed of two threads that wait for each other drifts by a quarter in seconds, on a machine that is shared

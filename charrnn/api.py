@@ -19,9 +19,9 @@ from charrnn.inference.model import Model
 
 if TYPE_CHECKING:
     from charrnn.options import Options
-    from charrnn.training.data import Sources
     from charrnn.training.events import Event
     from charrnn.training.run import Run
+    from charrnn.training.sources import Sources
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -176,9 +176,9 @@ def train(
     sources = _find_sources(corpus, text, end="\n\n" if records == "paragraph" else "\n", resume=resume)
     from charrnn.run_folder import find_resumable
     from charrnn.terminal.frame import WorkDisplay
-    from charrnn.training.data import name_run
     from charrnn.training.distributed import join
     from charrnn.training.run import Run
+    from charrnn.training.sources import name_run
 
     with _catch_ctrl_c() as early:  # an interrupted import of torch can't be repeated
         import_module("charrnn.training.learner")

@@ -205,8 +205,8 @@ def list_bases() -> list[str]:
 
 def list_runs(file: str = MODEL) -> list[str]:
     """The names of the runs in `runs/` that have this file, newest first."""
-    found = sorted(RUNS.glob(f"*/{file}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path.parent.name for path in found]
+    files = sorted(RUNS.glob(f"*/{file}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent.name for path in files]
 
 
 def is_model(name: str | Path) -> bool:

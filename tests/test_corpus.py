@@ -21,7 +21,8 @@ import pytest
 from charrnn import Model, checkpoint, load, train
 from charrnn.errors import CharrnnError
 from charrnn.headers import ModelHeader, Origin, Training, model_to_json, parse_model
-from charrnn.inference.score import TextBlocks, score
+from charrnn.inference.blocks import TextBlocks
+from charrnn.inference.score import score
 from charrnn.network.config import Config
 from charrnn.options import Options
 from charrnn.report.page import find_validation_text
@@ -142,7 +143,6 @@ def untrained(header):
 def test_text_in_another_normal_form_gets_a_hint(learned, form):
     text = "한국어는 아름답다. Zażółć gęślą jaźń, Việt Nam.\n"
     vocabulary = Vocabulary("".join(map(chr, range(10, 127))) if form is None else unicodedata.normalize(form, text))
-    model = untrained(ModelHeader(config=softmax_alone(vocabulary), vocabulary=vocabulary.characters, start="\n"))
     for other in ("NFC", "NFD"):
         notes = hint_at_form(vocabulary, unicodedata.normalize(other, text + "한국어 ☃"))
         assert [note[-3:] for note in notes] == ([form.lower()] if form not in (None, other) else [])
@@ -224,8 +224,8 @@ def test_windows_are_cut_to_what_fits(n, asked, fits):
     ("length", "streams", "stretch"), [(1, 1, 9), (1000, 1, 1000), (10_000, 4, 20_000), (10_001, 3, 20_000), (10_001, 3, 4000)]
 )
 def test_each_step_is_scored_once_and_stretches_come_in_order(length, streams, stretch, monkeypatch):
-    monkeypatch.setattr("charrnn.inference.score.SEQUENCES", streams)
-    monkeypatch.setattr("charrnn.inference.score.STRETCH", stretch)
+    monkeypatch.setattr("charrnn.inference.blocks.SEQUENCES", streams)
+    monkeypatch.setattr("charrnn.inference.blocks.STRETCH", stretch)
     blocks = list(TextBlocks(np.arange(length), 0, quick=True).cut(64 * streams))
     assert all(block.places.shape[0] <= 64 and block.places.shape[1] == streams for block in blocks)
     assert all((block.targets == np.maximum(block.places, 0)).all() for block in blocks)

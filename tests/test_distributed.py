@@ -20,7 +20,8 @@ from conftest import CORPORA, charrnn
 from charrnn import train
 from charrnn.checkpoint import read
 from charrnn.errors import CharrnnError
-from charrnn.inference.score import TextBlocks, score
+from charrnn.inference.blocks import TextBlocks
+from charrnn.inference.score import score
 from charrnn.network.char_rnn import CharRNN
 from charrnn.network.config import Config
 from charrnn.network.optimizer import Optimizer

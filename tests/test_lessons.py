@@ -71,7 +71,7 @@ def test_softmax_alone_converges_to_the_bigram_entropy_and_no_further(tmp_path):
     assert right < len(PHRASE) - 1
 
 
-@pytest.mark.parametrize(("cell", "steps"), [("lstm", 500), ("gru", 400), ("rnn", 400)])
+@pytest.mark.parametrize(("cell", "steps"), [("lstm", 500), ("gru", 500), ("rnn", 400)])
 def test_two_layers_learn_a_sentence_by_heart(tmp_path, cell, steps):
     text = (CORPORA / "if-you.txt").read_text()
     units = len(Vocabulary(text))

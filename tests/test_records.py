@@ -13,7 +13,8 @@ from conftest import CORPORA, DATA, charrnn
 from charrnn import load, train
 from charrnn.checkpoint import RECORD_HASHES, read, read_model, write
 from charrnn.errors import CharrnnError
-from charrnn.inference.score import RecordBlocks, score
+from charrnn.inference.blocks import RecordBlocks
+from charrnn.inference.score import score
 from charrnn.network.char_rnn import CharRNN
 from charrnn.network.config import Config
 from charrnn.options import Options

@@ -26,7 +26,7 @@ from charrnn.report.charts import choose_ticks, draw_curves, draw_reliability
 from charrnn.report.page import LIMIT, find_validation_text, render_page
 from charrnn.run_folder import read_history
 from charrnn.text.reading import build_corpus
-from charrnn.training.data import read_texts
+from charrnn.training.sources import read_texts
 
 MANY = "".join(chr(0x4E00 + k) for k in range(700))
 LONG = (BOOK * 2)[:120_000]

@@ -13,8 +13,8 @@ from charrnn.errors import CharrnnError
 from charrnn.run_folder import read_history, read_manifest
 from charrnn.terminal.output import terminal_size
 from charrnn.text.reading import read_corpus, read_text
-from charrnn.training.data import name_run
 from charrnn.training.run import Run
+from charrnn.training.sources import name_run
 
 SMALL = dict(layers=1, hidden_size=8, embedding=4, batch_size=4, seq_length=10, validation=0.0)
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40

@@ -10,9 +10,10 @@ from conftest import CORPORA, charrnn
 
 from charrnn import load, train
 from charrnn.errors import CharrnnError
+from charrnn.inference.blocks import TextBlocks
 from charrnn.inference.model import Model
 from charrnn.inference.sampler import Sampler
-from charrnn.inference.score import ESCAPE, UNICODE, TextBlocks, score
+from charrnn.inference.score import ESCAPE, UNICODE, score
 from charrnn.text.vocabulary import Vocabulary
 
 

@@ -58,7 +58,7 @@ def _read_training_text(name: Path, encoding: str, watch: "Watch") -> tuple["Cor
 
     if not is_model(name):
         return read_corpus([name], encoding, watch=watch), "universal"
-    from charrnn.training.data import reread_texts
+    from charrnn.training.sources import reread_texts
 
     model = common.load_model(name)
     texts = reread_texts(model, "name the text: charrnn eval --copied TRAINING_TEXT SAMPLE", watch=watch)

@@ -125,7 +125,7 @@ def _resume_command(folder: Path) -> tuple[str | None, str | None]:
     from charrnn.checkpoint import read_state
     from charrnn.run_folder import STATE
     from charrnn.text.reading import STDIN
-    from charrnn.training.data import require_there
+    from charrnn.training.sources import require_there
 
     state = folder / STATE
     if not state.exists():

@@ -191,7 +191,7 @@ def _find_rule(model: "Model") -> "AcceptanceRule":
 
     if model.records:
         return require_new_record(model)
-    from charrnn.training.data import reread_texts
+    from charrnn.training.sources import reread_texts
 
     cure = "to compare a sample with another text: charrnn eval --copied TRAINING_TEXT SAMPLE"
     with frame.WorkDisplay() as reading:

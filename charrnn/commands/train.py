@@ -235,7 +235,7 @@ def _find_begun(sources: list[str], out: Path | None, resume: bool) -> Path | No
     """
     from charrnn.checkpoint import read_state
     from charrnn.run_folder import STATE, find_resumable
-    from charrnn.training.data import name_run
+    from charrnn.training.sources import name_run
 
     name = name_run(sources) if sources else ""
     if resume:

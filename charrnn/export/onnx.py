@@ -63,14 +63,14 @@ def to_onnx(tensors: Tensors, header: ModelHeader) -> bytes:
         graph.node("Split", [state], *(f"{state}_{i}" for i in range(L)), axis=0)
     if L:
         graph.constant("direction", np.array([1]))
-    more = {"linear_before_reset": 1} if cell.split_gates else {}
+    attributes = {"linear_before_reset": 1} if cell.split_gates else {}
     for i in range(L):
         w_ih, w_hh, b_ih, b_hh = (_reorder(tensors[f"layers.{i}.{name}"], cell) for name in WEIGHTS)
         weights = {"W": w_ih, "R": w_hh, "B": np.concatenate([b_ih, b_hh])}
         names = [x, *(graph.constant(f"{name}_{i}", value[None]) for name, value in weights.items()), ""]
         names += [f"{state}_{i}" for state in states]
         after = [f"{state}_{i}_out" for state in states]
-        every = graph.node(config.cell.upper(), names, f"all_{i}", *after, hidden_size=H, **more)
+        every = graph.node(config.cell.upper(), names, f"all_{i}", *after, hidden_size=H, **attributes)
         out = graph.node("Squeeze", [every, "direction"], f"read_{i}")  # (T, 1, B, H) -> (T, B, H)
         x = graph.node("Add", [x, out], f"sum_{i}") if i and config.residual else out
     for state in states:
@@ -84,9 +84,11 @@ def to_onnx(tensors: Tensors, header: ModelHeader) -> bytes:
     inputs += [tensor(state, TensorProto.FLOAT, [L, "B", H]) for state in states]
     outputs = [tensor("logits", TensorProto.FLOAT, ["T", "B", V])]
     outputs += [tensor(f"{state}_out", TensorProto.FLOAT, [L, "B", H]) for state in states]
-    made = helper.make_graph(graph.nodes, "charrnn", inputs, outputs, graph.constants)
+    onnx_graph = helper.make_graph(graph.nodes, "charrnn", inputs, outputs, graph.constants)
     opsets = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(made, opset_imports=opsets, ir_version=IR, producer_name="charrnn", producer_version=__version__)
+    model = helper.make_model(
+        onnx_graph, opset_imports=opsets, ir_version=IR, producer_name="charrnn", producer_version=__version__
+    )
     facts: dict[str, object] = {"vocabulary": header.vocabulary, "start": header.start, "records": header.records}
     facts |= {"unknown": header.unknown or None, "config": dataclasses.asdict(config)}
     helper.set_model_props(model, {name: json.dumps(fact) for name, fact in facts.items() if fact is not None})

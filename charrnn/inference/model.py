@@ -16,10 +16,11 @@ from charrnn import checkpoint, run_folder
 from charrnn.checkpoint import Tensors
 from charrnn.errors import CharrnnError
 from charrnn.headers import ModelHeader
+from charrnn.inference.blocks import RecordBlocks, TextBlocks
 from charrnn.inference.generate import Step, generate
 from charrnn.inference.logits import Ban, Processor
 from charrnn.inference.sampler import Sampler
-from charrnn.inference.score import Piece, RecordBlocks, Score, TextBlocks, Watch, escape_costs, pieces, score, surprisals
+from charrnn.inference.score import Piece, Score, Watch, escape_costs, pieces, score, surprisals
 from charrnn.inference.stopping import Criterion, StopString
 from charrnn.network.engine import Network, Stepper
 from charrnn.text.corpus import Corpus
@@ -71,6 +72,13 @@ class Model:
         """Its path, or the name of a base model."""
         path = self.path or Path()
         return path.stem if path.parent == run_folder.BASES else str(path)
+
+    @property
+    def reference(self) -> str | None:
+        """How a run refers to it: the name of a base model, or an absolute path; None if it is not in a file."""
+        if self.path is None:
+            return None
+        return self.path.stem if self.path.parent == run_folder.BASES else str(self.path.resolve())
 
     @property
     def max_batch(self) -> int:
@@ -321,9 +329,9 @@ def load(path: str | Path | None = None) -> Model:
 
     Raises: CharrnnError if there is none or it can't be read.
     """
-    found = run_folder.find_model(path)
-    tensors, header = checkpoint.read_model(found)
-    return Model(tensors, header, path=found)
+    file = run_folder.find_model(path)
+    tensors, header = checkpoint.read_model(file)
+    return Model(tensors, header, path=file)
 
 
 def preview(model: Model, seed: int) -> str:

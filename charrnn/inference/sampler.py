@@ -63,10 +63,14 @@ class Sampler:
         noise.argmax(1, ids)  # three times as fast as np.argmax with keywords
 
     def probabilities(self, logits: Array) -> Array:
-        """The probability of each character to be drawn, (V,) float64, given `logits` (V,) after the processors."""
+        """The probability of each character to be drawn, (V,) float64, given `logits` (V,)."""
         if self.greedy or self.temperature == 0:
             likeliest: Array = np.eye(len(logits))[logits.argmax()]
             return likeliest
+        batch = logits[None].copy()
+        for process in self.processors:
+            process(np.empty((0, 1), np.intp), batch)
+        logits = batch[0]
         p: Array = np.exp((logits.astype(np.float64) - logits.max()) / max(self.temperature, 1e-290))
         p /= p.sum()
         return p

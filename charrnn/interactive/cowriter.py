@@ -103,9 +103,8 @@ class CoWriter:
         # A greedy sampler would give 0 or 1; show the model's probabilities instead.
         sampler = Sampler() if self.sampler.greedy or not self.sampler.temperature else self.sampler
         logits = self.reader.read(text)[None].copy()
-        drawn = np.empty((0, 1), np.intp)
-        for process in [*self.model.processors, *sampler.processors]:
-            process(drawn, logits)
+        for process in self.model.processors:
+            process(np.empty((0, 1), np.intp), logits)
         p = sampler.probabilities(logits[0])
         best = np.argsort(-p, kind="stable")[:count]
         return [(self.model.vocabulary.characters[i], float(p[i])) for i in best if p[i] > 0]

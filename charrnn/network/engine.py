@@ -4,7 +4,7 @@ Shapes: T time steps, B batch size, H hidden size, V vocabulary size, G rows of 
 D input size of a layer, E embedding size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -87,46 +87,57 @@ def _table(embedding: Array | None, weight: Array, bias: Array) -> Array:
     return np.ascontiguousarray((weight.T if embedding is None else embedding @ weight.T) + bias)
 
 
-class Stepper(list[tuple[Array, ...]]):
-    """The state of B sequences, which `step` advances: per layer the cell's states, (h,) or (h, c), each (B, H).
+class Stepper:
+    """The state of B sequences, which `step` advances. Iterate for each layer's states: (h,) or (h, c), each (B, H).
 
     All buffers are allocated once, and a step is a fixed list of calls on them. Buffers are (features, B), so that their
-    parts are contiguous. `hidden` holds the h of all layers one after another: the h of layer i - 1 (or, in a residual
-    network, its sum with the layer's input) comes before the h of layer i, so that both together are its [x; h].
+    parts are contiguous.
     """
 
     def __init__(self, network: Network, batch_size: int):
-        super().__init__()
         B, V, H = batch_size, len(network.softmax), network.softmax.shape[1] - 1
+        layers = len(network.layers)
         self.ids = np.zeros(B, np.intp)  # (B,) the next inputs
         logits = np.zeros((V, B), np.float32)
         self.logits = logits.T  # (B, V) of the last step
+        self._states: list[tuple[Array, ...]] = []
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-        if not network.layers and not network.config.embedding_size:
+        if not layers and not network.config.embedding_size:
             self._look_up(network.table, logits)
             return
+        # The h of all layers, one after another. What layer i reads comes right before its h, so that both are its [x; h]:
+        # the h of layer i - 1 or, in a residual network, the sum of that and of what layer i - 1 has read.
         stride = (2 if network.config.residual else 1) * H
-        hidden = np.zeros((stride * max(len(network.layers) - 1, 0) + H + 1, B), np.float32)
+        hidden = np.zeros((stride * max(layers - 1, 0) + H + 1, B), np.float32)
         hidden[-1] = 1  # for the softmax's bias
-        if not network.layers:
+        if not layers:
             self._look_up(network.table, hidden[:H])
-        for i, (products, bias, late) in enumerate(network.layers):
-            at = stride * (i - 1)  # start of the layer's input
-            xh = hidden[max(0, at) : at + 2 * H] if i else hidden[:H]
-            inputs = np.zeros((len(bias), B), np.float32)
-            if i:
-                inputs += bias
-            else:
-                self._look_up(network.table, inputs)
-            gates = np.zeros((len(bias) + H, B), np.float32)  # with room for the LSTM's c at the end
-            product = np.zeros_like(inputs)
-            for rows, columns, weight in products:
-                self._call(weight.dot, xh[columns], product[rows])
-            self._call(np.add, product, inputs, gates[:-H])
-            self.append(STEPS[network.config.cell](self._call, gates, xh[-H:], late))
+        for i in range(layers):
+            at = max(0, stride * (i - 1))  # start of what the layer reads
+            xh = hidden[at : at + 2 * H] if i else hidden[:H]
+            self._add_layer(network, i, xh)
             if network.config.residual and i:
                 self._call(np.add, xh[:H], xh[H:], hidden[at + 2 * H : at + 3 * H])
         self._call(network.softmax.dot, hidden[-H - 1 :], logits)
+
+    def __iter__(self) -> Iterator[tuple[Array, ...]]:
+        return iter(self._states)
+
+    def _add_layer(self, network: Network, i: int, xh: Array) -> None:
+        """Add the calls of layer `i`, which reads and writes `xh`: [x; h] (2H, B); in the first layer h (H, B)."""
+        products, bias, late = network.layers[i]
+        H, B = network.config.hidden_size, xh.shape[1]
+        inputs = np.zeros((len(bias), B), np.float32)  # added to the products
+        if i:
+            inputs += bias
+        else:
+            self._look_up(network.table, inputs)
+        gates = np.zeros((len(bias) + H, B), np.float32)  # with room for the LSTM's c at the end
+        product = np.zeros_like(inputs)
+        for rows, columns, weight in products:
+            self._call(weight.dot, xh[columns], product[rows])
+        self._call(np.add, product, inputs, gates[:-H])
+        self._states.append(STEPS[network.config.cell](self._call, gates, xh[-H:], late))
 
     def step(self, ids: Array | list[int]) -> Array:
         """Run one time step with the characters `ids` (B,). Returns: logits (B, V), overwritten by the next step."""

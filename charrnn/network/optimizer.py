@@ -71,8 +71,10 @@ class Optimizer:
         if self.matrices and (number - 1) % EVERY == 0:
             nesterov = [_gradient(p) + MOMENTUM * m for p, m in zip(self.matrices, self.momentum, strict=True)]
             blocks = torch.cat([update.view(-1, update.shape[1], update.shape[1]) for update in nesterov]).to(self.dtype)
-            found = torch.cat(list(self.run(orthogonalize, blocks.chunk(self.parts)))).flatten(0, 1)  # (gates * H of all, H)
-            for direction, part in zip(self.direction, torch.split(found, [len(p) for p in self.matrices]), strict=True):
+            directions = torch.cat(list(self.run(orthogonalize, blocks.chunk(self.parts)))).flatten(
+                0, 1
+            )  # (gates * H of all, H)
+            for direction, part in zip(self.direction, torch.split(directions, [len(p) for p in self.matrices]), strict=True):
                 direction.copy_(part)
         for p, direction in zip(self.matrices, self.direction, strict=True):
             p.mul_(1 - muon_rate * decay).sub_(direction, alpha=muon_rate)

@@ -33,8 +33,8 @@ def choose_ticks(low: float, high: float, most: int) -> list[float]:
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if (high - low) / step <= most * (1 + 1e-9))
-    found = [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-    return [int(tick) if tick == int(tick) else float(f"{tick:.12g}") for tick in found]
+    ticks = [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return [int(tick) if tick == int(tick) else float(f"{tick:.12g}") for tick in ticks]
 
 
 class Chart:
@@ -120,11 +120,11 @@ def draw_reliability(bins: Sequence[tuple[int, float, float]], error: float) -> 
         height = 44 * count / most
         place = f'x="{x + 2:.1f}" y="{chart.y(0.0) - height:.1f}"'
         chart.parts.append(f'<rect class="count" {place} width="{width - 4:.1f}" height="{height:.1f}"/>')
-    found = [(count, probability, frequency) for count, probability, frequency in bins if count]
-    for _, probability, frequency in found:
+    filled = [(count, probability, frequency) for count, probability, frequency in bins if count]
+    for _, probability, frequency in filled:
         chart.path("gap", [(probability, probability), (probability, frequency)])
-    chart.path("line validation", [(probability, frequency) for _, probability, frequency in found])
-    for count, probability, frequency in found:
+    chart.path("line validation", [(probability, frequency) for _, probability, frequency in filled])
+    for count, probability, frequency in filled:
         label = f"{count:,} guesses of {probability:.1%} on average were right {frequency:.1%} of the time"
         chart.dot("dot validation", (probability, frequency), label, 3.5)
     return chart.svg(f"the expected calibration error is {error:.2%}")

@@ -28,7 +28,7 @@ from charrnn.text.corpus import Corpus
 from charrnn.text.reading import Watch, build_corpus
 from charrnn.text.records import SEPARATORS, join, split
 from charrnn.text.visible import LINE_SIGNS, SINGLE_SIGNS, make_visible
-from charrnn.training.data import reread_texts
+from charrnn.training.sources import reread_texts
 from charrnn.version import __version__
 
 Value = str | float | bool  # in a table of the configuration
@@ -107,9 +107,9 @@ def _select(model: Model, corpus: Corpus) -> tuple[Corpus, int]:
     """Returns: the text to colour, of about LIMIT characters, for records whole ones; the characters that could be."""
     if not model.records:
         return (build_corpus(corpus.text(0, LIMIT)) if len(corpus) > LIMIT else corpus), len(corpus)
-    whole = join(split(corpus.text(), model.records)[0], model.records)  # so that places are those in the coloured text
-    end = whole.rfind(SEPARATORS[model.records], 0, LIMIT) + len(SEPARATORS[model.records])
-    return build_corpus(whole if len(whole) <= LIMIT else whole[:end] if end > 1 else whole[:LIMIT]), len(whole)
+    joined = join(split(corpus.text(), model.records)[0], model.records)  # so that places are those in the coloured text
+    end = joined.rfind(SEPARATORS[model.records], 0, LIMIT) + len(SEPARATORS[model.records])
+    return build_corpus(joined if len(joined) <= LIMIT else joined[:end] if end > 1 else joined[:LIMIT]), len(joined)
 
 
 def _render_colours(paper: str, first: float, last: float) -> str:
@@ -179,8 +179,8 @@ def _render_samples(history: Sequence[Metrics]) -> dict[str, str]:
         return {}
     chosen = {round(place) - 1 for place in np.geomspace(1, len(cards), SAMPLES)}  # a network changes most at first
     shown, rest = ("".join(card for k, card in enumerate(cards) if (k in chosen) == want) for want in (True, False))
-    more = f'<details><summary>More samples</summary><ol class="samples">{rest}</ol></details>' if rest else ""
-    return {"samples": shown, "others": more}
+    others = f'<details><summary>More samples</summary><ol class="samples">{rest}</ol></details>' if rest else ""
+    return {"samples": shown, "others": others}
 
 
 def _render_surprise(surprise: Surprise, model: Model, coloured: int) -> str:
@@ -189,12 +189,12 @@ def _render_surprise(surprise: Surprise, model: Model, coloured: int) -> str:
     names = NAMES if unknown is None else NAMES | {model.vocabulary.characters[unknown]: "any other"}
     guesses = ", ".join(f"{names.get(c) or f'“{show(c)}”'} {percent(p)}" for c, p in surprise.guesses[:3])
     disabled = "" if surprise.place < coloured else " disabled"
-    said = f"expected {guesses}" if guesses else "not in the vocabulary"
+    expectation = f"expected {guesses}" if guesses else "not in the vocabulary"
     before, after = (escape(make_visible(part, signs=LINE_SIGNS)) for part in (surprise.before[-14:], surprise.after[:12]))
     character = escape(show(surprise.character))
     return (
         f'<li><button type="button" data-place="{surprise.place}"{disabled}><span class="mono">{before}'
-        f"<mark>{character}</mark>{after}</span><small>{surprise.bits:.1f} bits; {escape(said)}</small></button></li>"
+        f"<mark>{character}</mark>{after}</span><small>{surprise.bits:.1f} bits; {escape(expectation)}</small></button></li>"
     )
 
 
@@ -239,10 +239,10 @@ def _list_training(model: Model, history: Sequence[Metrics]) -> dict[str, Value]
     if origin is not None:
         rows["text"] = ", ".join(os.path.basename(source) or "-" for source in origin.sources)
     if recipe is not None:
-        said = {"cell", "layers", "hidden_size", "embedding", "residual", "records", "shards"}
-        said |= {"passes", "most_passes"}  # planned, not done
+        shown = {"cell", "layers", "hidden_size", "embedding", "residual", "records", "shards"}
+        shown |= {"passes", "most_passes"}  # planned, not done
         figures = to_json(recipe).items()
-        rows |= {key.replace("_", " "): value for key, value in figures if key not in said and value is not None}
+        rows |= {key.replace("_", " "): value for key, value in figures if key not in shown and value is not None}
     if origin is not None and (held_out := origin.options.validation) is not None:
         rows["validation"] = os.path.basename(held_out) if isinstance(held_out, str) else f"{held_out:.0%}"
     if metrics is not None:

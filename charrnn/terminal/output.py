@@ -124,10 +124,10 @@ def duration(seconds: float) -> str:
     >>> duration(75), duration(3.2), duration(7300)
     ('1m15s', '3s', '2h01m')
     """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded}s"
+    return f"{rounded // 60}m{rounded % 60:02d}s" if rounded < 3600 else f"{rounded // 3600}h{rounded % 3600 // 60:02d}m"
 
 
 def count_epochs(epochs: float) -> str:
@@ -221,8 +221,8 @@ def print_plot(truth: Sequence[float], forecast: Sequence[float], height: int = 
     drawing = Text()
     for label, cells in zip(labels, draw_dots(columns, height=height, low=low, high=high), strict=True):
         drawing.append(f"{label:>{margin - 1}} ")
-        for mine, made in cells:
-            drawing.append(chr(0x2800 + (mine | made)), style="bold cyan" if made & ~mine else "")
+        for mine, forecast_dots in cells:
+            drawing.append(chr(0x2800 + (mine | forecast_dots)), style="bold cyan" if forecast_dots & ~mine else "")
         drawing.append("\n")
     drawing.append(" " * margin + "truth, ").append("forecast", style="bold cyan")
     Console(highlight=False).print(drawing, soft_wrap=True)

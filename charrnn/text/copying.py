@@ -50,14 +50,14 @@ class CopyFinder:
         """For each sample, which of its characters are in copied passages of at least `length` characters: (M,) bool."""
         windows = _Windows(self.ids, length, self._hash(self.ids, length))
         order, numbers = windows.drop_repeats()
-        found = np.zeros(len(windows.order), bool)
-        for _, block in self._blocks(length) if len(found) else ():
+        is_copied = np.zeros(len(windows.order), bool)
+        for _, block in self._blocks(length) if len(is_copied) else ():
             places, ranks = windows.look_up(self._hash(block, length))
             while len(places):
-                new = ~found[ranks]
-                found[ranks[new][windows.compare(block, places[new], ranks[new])]] = True
+                new = ~is_copied[ranks]
+                is_copied[ranks[new][windows.compare(block, places[new], ranks[new])]] = True
                 places, ranks = windows.next_of_equal_hash(places, ranks)
-        begins = order[found[numbers]]
+        begins = order[is_copied[numbers]]
         edges = np.zeros(len(self.ids) + 1, np.int64)
         np.add.at(edges, begins, 1)
         np.add.at(edges, begins + length, -1)
@@ -140,8 +140,8 @@ class _Windows:
     def next_of_equal_hash(self, places: Array, ranks: Array) -> tuple[Array, Array]:
         """Of `places` in a block and `ranks` with equal hashes: those with a further rank of the same hash, and that rank."""
         following = np.minimum(ranks + 1, len(self.hashes) - 1)
-        more = (following > ranks) & (self.hashes[following] == self.hashes[ranks])
-        return places[more], following[more]
+        has_next = (following > ranks) & (self.hashes[following] == self.hashes[ranks])
+        return places[has_next], following[has_next]
 
     def compare(self, block: Ids, places: Array, ranks: Array) -> Array:
         """Whether the windows at `places` of `block` equal those with these `ranks`: (n,) bool."""

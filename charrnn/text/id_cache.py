@@ -119,9 +119,9 @@ class IdWriter:
         if not new.any():
             return ids
         at = np.flatnonzero(new)
-        found, first = np.unique(codes[at], return_index=True)
+        new, first = np.unique(codes[at], return_index=True)
         order = np.argsort(first)
-        self.codes = np.concatenate([self.codes, found[order].astype(np.uint32)])
+        self.codes = np.concatenate([self.codes, new[order].astype(np.uint32)])
         self.firsts = np.concatenate([self.firsts, self.length + at[first[order]]])
         if len(self.codes) > top + 1:
             self._move(_width(len(self.codes)))
@@ -211,13 +211,13 @@ def list_files() -> list[tuple[os.DirEntry[str], os.stat_result]]:
     """The files in the cache, last used first."""
     if not cache_folder().is_dir():
         return []
-    found = []
+    files = []
     with os.scandir(cache_folder()) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):  # another program has just removed it
                 if entry.name.endswith((".ids", ".tmp")) and not entry.is_dir(follow_symlinks=False):
-                    found.append((entry, entry.stat(follow_symlinks=False)))
-    return sorted(found, key=lambda file: -file[1].st_mtime)
+                    files.append((entry, entry.stat(follow_symlinks=False)))
+    return sorted(files, key=lambda file: -file[1].st_mtime)
 
 
 def size_limit() -> int:

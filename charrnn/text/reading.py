@@ -129,12 +129,12 @@ class _Reader:
         path = self._path(self.stem)
         with _reading(str(path)):
             if path.exists():
-                if (found := id_cache.load(path)) is None:
+                if (cached := id_cache.load(path)) is None:
                     self.notes.append(f"{path} was damaged and is rebuilt")
-                elif all(self.files[i].lenient for i in found[1]):  # a file named by the user must be text
-                    for i in found[1]:
+                elif all(self.files[i].lenient for i in cached[1]):  # a file named by the user must be text
+                    for i in cached[1]:
                         self.files[i].is_text = False
-                    return found[0]
+                    return cached[0]
         self.done = 0
         return None
 
@@ -195,11 +195,11 @@ class _Reader:
 
 def _find_files(sources: Sequence[str | Path]) -> tuple[list[tuple[str, bool]], list[str]]:
     """Returns: (name, whether to skip it if it is not text) of each file; the folders of runs, which are skipped."""
-    found: list[tuple[str, bool]] = []
+    named: list[tuple[str, bool]] = []
     runs: list[str] = []
     for source in map(str, sources):
         if source == STDIN or not os.path.isdir(source):
-            found.append((source, False))
+            named.append((source, False))
             continue
         files, below = _walk(Path(source))
         runs += below
@@ -208,8 +208,8 @@ def _find_files(sources: Sequence[str | Path]) -> tuple[list[tuple[str, bool]], 
             raise CharrnnError(f"{source} has runs of charrnn, but no text; {cure}")
         if not files:
             raise CharrnnError(f"{source} is a folder without files; name one with text")
-        found += [(str(file), True) for file in sorted(files)]
-    return found, runs
+        named += [(str(file), True) for file in sorted(files)]
+    return named, runs
 
 
 def _walk(top: Path) -> tuple[list[Path], list[str]]:

@@ -131,17 +131,17 @@ class RecordBatches:
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step, counted from 0. Each record starts from the zero state."""
         epoch, batch = divmod(step, self.per_epoch)
-        whole = self.batches(epoch)[batch]
-        chosen = whole[self.group.rank :: self.group.size]
+        batch_records = self.batches(epoch)[batch]
+        chosen = batch_records[self.group.rank :: self.group.size]
         lengths = self.lengths[chosen]
         if not len(chosen):  # more ranks than records: this rank gets one record, all padding
-            chosen, lengths = whole[:1], np.zeros(1, np.int64)
+            chosen, lengths = batch_records[:1], np.zeros(1, np.int64)
         at = np.arange(max(1, lengths.max()))[:, None]
         places = np.minimum(self.text.starts[chosen] + at, len(self.text.ids) - 1)
         targets = np.where(at < lengths, self.text.ids[places], PAD)
         inputs = np.concatenate([np.full((1, len(chosen)), self.text.line_break), targets[:-1]])
         inputs = np.where(inputs == PAD, self.text.line_break, inputs)
-        characters = int(self.lengths[whole].sum())
+        characters = int(self.lengths[batch_records].sum())
         return Batch(inputs=inputs, targets=targets, fresh=np.ones(len(chosen), bool), shifts=False, characters=characters)
 
     def padding(self, epoch: int = 0) -> float:

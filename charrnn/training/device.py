@@ -151,9 +151,9 @@ class Plan:
             return None
         self._measure()
         ratio = self.facts.speed / before
-        found, _ = self.choose()
-        sizes = [(r.num_layers, r.hidden_size, r.batch_size, r.seq_length) for r in (found, recipe)]
-        return (found, ratio) if _is_far(ratio) and sizes[0] != sizes[1] else None
+        revised, _ = self.choose()
+        sizes = [(r.num_layers, r.hidden_size, r.batch_size, r.seq_length) for r in (revised, recipe)]
+        return (revised, ratio) if _is_far(ratio) and sizes[0] != sizes[1] else None
 
 
 def _is_far(ratio: float) -> bool:

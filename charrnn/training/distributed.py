@@ -157,10 +157,10 @@ class Ranks(Group):
 
     def broadcast(self, make: Callable[[], T]) -> T:
         with self.raise_together():
-            made: list[Any] = [make() if self.rank == 0 else None]
+            objects: list[Any] = [make() if self.rank == 0 else None]
         self.all_gather(None)
-        self._dist.broadcast_object_list(made)
-        shared: T = made[0]
+        self._dist.broadcast_object_list(objects)
+        shared: T = objects[0]
         return shared
 
     def sum(self, numbers: "np.ndarray") -> "np.ndarray":

@@ -199,11 +199,11 @@ class Learner:
         if not self.dataset.is_known(base):
             tensors = {name: tensor for name, tensor in tensors.items() if tensor.shape == tuple(own[name].shape)}
         for name, tensor in tensors.items():
-            found = torch.from_numpy(np.array(tensor))
+            values = torch.from_numpy(np.array(tensor))
             for axis, size in enumerate(own[name].shape):
-                if found.shape[axis] != size:  # an axis over the vocabulary
-                    found = _spread(found, axis, size, torch.from_numpy(places).long(), noisy=name == "embedding.weight")
-            own[name].copy_(found)
+                if values.shape[axis] != size:  # an axis over the vocabulary
+                    values = _spread(values, axis, size, torch.from_numpy(places).long(), noisy=name == "embedding.weight")
+            own[name].copy_(values)
         new = np.setdiff1d(np.arange(len(share)), places)
         if len(new) and "softmax.bias" in tensors:
             frequency = np.maximum(share, 1 / max(self.dataset.counts.sum(), 1))
@@ -216,8 +216,8 @@ class Learner:
         carried = [name for name in mine if name.startswith("carried.")]
         generator = random_state(self.device).numpy()
         ranks = self.group.all_gather(({name: mine[name] for name in carried}, generator))
-        whole = {name: np.concatenate([parts[name] for parts, _ in ranks]) for name in carried}
-        return mine | whole | {_generator(rank): state for rank, (_, state) in enumerate(ranks)}
+        joined = {name: np.concatenate([parts[name] for parts, _ in ranks]) for name in carried}
+        return mine | joined | {_generator(rank): state for rank, (_, state) in enumerate(ranks)}
 
     def load_state_dict(self, tensors: Tensors, step: int) -> list[str]:
         """Load the `state_dict` of `step`. Returns: notes. Raises: ValueError or RuntimeError if it does not fit."""
@@ -246,7 +246,7 @@ class Learner:
     def _tensors(self) -> dict[str, torch.Tensor]:
         """This rank's tensors by their names in the state file."""
         parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.tensors()}
-        tensors = {f"{part}.{name}": tensor for part, found in parts.items() for name, tensor in found.items()}
+        tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
         return tensors | {f"carried.{i}.{j}": part for i, layer in enumerate(self.carried) for j, part in enumerate(layer)}
 
 

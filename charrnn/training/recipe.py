@@ -106,40 +106,42 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
     Raises: CharrnnError if a size differs from the base model's or the network exceeds the memory.
     """
     affordable = _affordable_characters(options, facts)
-    notes: list[str] = []
-    if facts.base is not None:
-        options, notes = _fit_base(facts.base, options, facts, affordable)
-    # One layer would overfit over many epochs.
-    many_epochs = affordable >= MIN_EPOCHS_FOR_TWO_LAYERS * facts.characters
-    _, layers, units, batch_size, seq_length, learning_rate = next(
+    if facts.base is None:
+        recipe, notes = _choose_sizes(options, facts, affordable)
+    else:
+        fitted, base_notes = _fit_base(facts.base, options, facts, affordable)
+        recipe, notes = _choose_sizes(fitted, facts, affordable)
+        notes += base_notes
+    length = facts.mean_length if facts.records else recipe.seq_length
+    recipe = replace(recipe, shards=count_shards(recipe, length, facts.columns))
+    _require_memory(recipe, facts)
+    return recipe, notes
+
+
+def _choose_sizes(options: Options, facts: Facts, affordable: float) -> tuple[Recipe, list[str]]:
+    """Choose the sizes of network and batches that `affordable` characters allow. Returns: the recipe, and notes."""
+    many_epochs = affordable >= MIN_EPOCHS_FOR_TWO_LAYERS * facts.characters  # one layer would overfit
+    _, layers, units, batch_size, seq_length, rate = next(
         sizes for sizes in SIZES if affordable < sizes[0] and (sizes[1] > 1 or not many_epochs)
     )
     num_layers = _default(options.num_layers, layers)
     widest = next(most for characters, most in MAX_HIDDEN_SIZE if facts.characters < characters)
     hidden_size = _default(options.hidden_size, min(widest, units))
-    batch_size, seq_length, refused = _fit_batches(options, facts, batch_size, seq_length)
+    fitting_batch, fitting_length, refused = _fit_batches(options, facts, batch_size, seq_length)
     work = relative_work(num_layers, hidden_size)
     epochs, max_epochs, stop = _plan_epochs(options, facts, affordable if options.seconds is None else affordable / work)
-    memorize = options.validation == 0.0
-    _, dropout, recurrent_dropout, weight_decay = next(row for row in REGULARIZATION if epochs < row[0] or memorize)
-    if not num_layers:
-        learning_rate = 0.05  # without hidden layers the loss is convex
-    elif hidden_size < MUON_FROM:
-        learning_rate = 0.02 / math.sqrt(num_layers)
-    cut = facts.base is not None and num_layers < facts.base.num_layers  # of a strange text it then has nothing to forget
-    learning_rate *= 1.0 if cut and facts.base_bits >= STRANGE else facts.rate
-    if facts.base_bits < math.inf and epochs >= FEW_EPOCHS and not memorize:
-        dropout, recurrent_dropout, weight_decay = FINE_TUNING
+    dropout, recurrent_dropout, weight_decay = _choose_regularization(options, facts, epochs)
+    chosen_rate = _choose_learning_rate(facts, num_layers, hidden_size=hidden_size, large_network_rate=rate)
     large = num_layers > 0 and hidden_size >= 128
     recipe = Recipe(
         cell=options.cell,
         num_layers=num_layers,
         hidden_size=hidden_size,
         embedding_size=_default(options.embedding_size, min(32, facts.vocabulary_size)),
-        seq_length=seq_length,
-        batch_size=batch_size,
+        seq_length=fitting_length,
+        batch_size=fitting_batch,
         dropout=_default(options.dropout, dropout),
-        learning_rate=_default(options.learning_rate, float(f"{learning_rate:.2g}")),
+        learning_rate=_default(options.learning_rate, float(f"{chosen_rate:.2g}")),
         seed=options.seed,
         precision=facts.precision if large or options.precision != "auto" else "float32",
         residual=facts.base.residual if facts.base is not None else True,
@@ -149,10 +151,26 @@ def choose(options: Options, facts: Facts) -> tuple[Recipe, list[str]]:
         max_epochs=max_epochs,
         records=options.records,
     )
-    length = facts.mean_length if facts.records else recipe.seq_length
-    recipe = replace(recipe, shards=count_shards(recipe, length, facts.columns))
-    _require_memory(recipe, facts)
-    return recipe, stop + refused + notes
+    return recipe, stop + refused
+
+
+def _choose_regularization(options: Options, facts: Facts, epochs: float) -> tuple[float, float, float]:
+    """Returns: dropout between layers, dropout of recurrent weights, weight decay."""
+    memorize = options.validation == 0.0
+    if facts.base_bits < math.inf and epochs >= FEW_EPOCHS and not memorize:
+        return FINE_TUNING
+    return next(row[1:] for row in REGULARIZATION if epochs < row[0] or memorize)
+
+
+def _choose_learning_rate(facts: Facts, num_layers: int, hidden_size: int, large_network_rate: float) -> float:
+    """The peak learning rate of Adam."""
+    from_scratch = large_network_rate
+    if not num_layers:
+        from_scratch = 0.05  # without hidden layers the loss is convex
+    elif hidden_size < MUON_FROM:
+        from_scratch = 0.02 / math.sqrt(num_layers)
+    cut = facts.base is not None and num_layers < facts.base.num_layers  # of a strange text it then has nothing to forget
+    return from_scratch * (1.0 if cut and facts.base_bits >= STRANGE else facts.rate)
 
 
 def with_sizes_of(base: Config, options: Options) -> Options:

@@ -21,10 +21,11 @@ from charrnn.options import Options, Recipe
 from charrnn.run_folder import STATE, RunFolder, require_unused
 from charrnn.text.reading import Watch
 from charrnn.training.batches import make_batches
-from charrnn.training.data import Dataset, Sources, load_dataset, name_run, name_sources, rebuild_dataset, reload_text
+from charrnn.training.data import Dataset, load_dataset, rebuild_dataset
 from charrnn.training.distributed import ALONE, Group, find_job
 from charrnn.training.events import DivergedError, End, Event, Progress, Replan, Sample, Setback, StopError, Validation
 from charrnn.training.schedule import Schedule
+from charrnn.training.sources import Sources, name_run, name_sources, reload_text
 
 if TYPE_CHECKING:
     from charrnn.training.device import Machine, Plan
@@ -94,13 +95,11 @@ class Run:
         machine = Machine.pick(options.device, group, options.threads)
         plan = Plan(options, dataset, base=base, machine=machine)
         recipe, notes = plan.choose()
-        init_name = None
-        if base is not None and base.path is not None:
-            init_name = str(base.path.resolve()) if base.name == str(base.path) else base.name
-        names = name_sources(sources)
-        origin = Origin(sources=names, corpus_hash=dataset.text.corpus_hash, options=options, init_from=init_name)
-        where = None if out is None else Path(out)
+        text_hash = dataset.text.corpus_hash
         files = dataset.text.files
+        init_from = None if base is None else base.reference
+        origin = Origin(sources=name_sources(sources), corpus_hash=text_hash, options=options, init_from=init_from)
+        where = None if out is None else Path(out)
         folder = group.broadcast(lambda: RunFolder.claim(where, name=name_run(sources), force=force, texts=files))
         with contextlib.ExitStack() as failing:
             failing.callback(folder.discard)
@@ -110,7 +109,7 @@ class Run:
                 run.learner.begin_from(read_model(base.path)[0], base.vocabulary)
             run.notes = dataset.text.notes + notes + run.batches.notes
             run.notes += run.learner.averaging_notes(run.batches[0].inputs.shape)
-            group.broadcast(lambda: folder.save_manifest(dataset.text.corpus_hash, files))
+            group.broadcast(lambda: folder.save_manifest(text_hash, files))
             failing.pop_all()
         return run
 
@@ -231,12 +230,12 @@ class Run:
     def _replan(self, schedule: Schedule) -> Iterator[Event]:
         """Restart with other sizes if the first seconds show that the speed test was far off."""
         schedule.note_plan()
-        if self.plan is None or (found := self.plan.revise(self.recipe, schedule.characters_per_second)) is None:
+        if self.plan is None or (revised := self.plan.revise(self.recipe, schedule.characters_per_second)) is None:
             return
-        self._begin(found[0])
+        self._begin(revised[0])
         schedule.begin_again(self.recipe.max_epochs * self.batches.per_epoch or math.inf)
         self.save()
-        yield Replan(ratio=found[1], recipe=self.recipe)
+        yield Replan(ratio=revised[1], recipe=self.recipe)
 
     def _synchronize(self, started: float, stop: Stop) -> tuple[float, bool]:
         """Average the training bits of all ranks. Returns: rank 0's seconds so far, and whether one rank should stop."""

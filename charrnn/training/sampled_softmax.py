@@ -31,8 +31,8 @@ class SampledSoftmax:
         enough = np.searchsorted(np.cumsum(counts[order]), (1 - RARE) * counts.sum())
         frequent = np.zeros(len(counts), bool)
         frequent[order[: enough + 1]] = True
-        made = cls(frequent)
-        return made if 2 * made.width < len(counts) else None
+        softmax = cls(frequent)
+        return softmax if 2 * softmax.width < len(counts) else None
 
     def draw(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw candidates for `targets` (T, B), which are character ids or PAD.

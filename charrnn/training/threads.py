@@ -57,22 +57,22 @@ class Threads:
             return [function(item) for item in (first, *others)]
         waiting = [self._pool.submit(function, item) for item in others]
         try:
-            made = {0: function(first)}
+            results = {0: function(first)}
             for k in range(len(others), 0, -1):  # do here what no other thread has started
                 if waiting[k - 1].cancel():
-                    made[k] = function(others[k - 1])
+                    results[k] = function(others[k - 1])
         finally:
             errors = [future.exception() for future in waiting if not future.cancelled()]  # waits for them
         for error in filter(None, errors):
             raise error
-        return [made[k] if k in made else waiting[k - 1].result() for k in range(len(others) + 1)]
+        return [results[k] if k in results else waiting[k - 1].result() for k in range(len(others) + 1)]
 
 
 def choose_threads(asked: int | None) -> int:
     """The number of threads to train on: `asked`, else OMP_NUM_THREADS, else the cores of this process."""
-    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # torchrun sets it to 1
-    if asked is None and said.isdecimal() and int(said) > 0:
-        asked = int(said)
+    variable = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # torchrun sets it to 1
+    if asked is None and variable.isdecimal() and int(variable) > 0:
+        asked = int(variable)
     return asked or max(1, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
