@@ -67,6 +67,44 @@ def test_weights_moments_and_scores_are_the_same_bytes_on_any_number_of_threads(
     assert scores[0] == scores[1] == scores[2]
 
 
+SETTINGS = {  # of processes: environment, and whether only one core may be used
+    "two threads": ({"OMP_NUM_THREADS": "2"}, False),
+    "one core": ({}, True),
+    "OMP 1, as torchrun sets it": ({"OMP_NUM_THREADS": "1"}, False),
+    "OMP 4": ({"OMP_NUM_THREADS": "4"}, False),
+    "MKL 1": ({"MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "2"}, False),
+}
+TRAIN = """
+import sys
+from charrnn import train
+from charrnn.training.run import Run
+from charrnn.options import Options
+sizes = dict(hidden_size=72, batch_size=4, seq_length=20, steps=3, progress=False)
+for cell in ("lstm", "gru", "rnn"):
+    model = train("corpus.txt", cell=cell, layers=2, out=f"{sys.argv[1]}/{cell}", **sizes)
+train("corpus.txt", init_from=model, out=f"{sys.argv[1]}/tuned", steps=3, batch_size=4, seq_length=20, progress=False)
+options = Options(steps=3, hidden_size=72, batch_size=4, seq_length=20)
+run = Run.create(["corpus.txt"], options, out=f"{sys.argv[1]}/killed")
+run.save()  # and the process is killed
+"""
+
+
+def test_weights_are_the_same_bytes_whatever_limits_the_threads_of_the_process(corpus, tmp_path):
+    for name, (env, one_core) in SETTINGS.items():
+        clean = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+        subprocess.run(
+            [sys.executable, "-c", TRAIN, name],
+            cwd=tmp_path,
+            env={**clean, "PYTHONPATH": str(ROOT), **env},
+            preexec_fn=(lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})) if one_core else None,
+            check=True,
+            timeout=120,
+        )
+    for name in SETTINGS:
+        for run in ("lstm", "gru", "rnn", "tuned", "killed"):
+            assert same(tmp_path / "two threads" / run, tmp_path / name / run), (name, run)
+
+
 def test_a_run_saved_on_one_thread_goes_on_with_two_as_if_it_had_never_changed(corpus, tmp_path):
     options = options_of(**SHARDED, threads=1)
     finish(Run.create([corpus], options, tmp_path / "whole"), options)

@@ -4,6 +4,7 @@ Scaling and model selection use only the training rows.
 Shapes: N rows, D input columns, T rows of a window, B windows of a batch, H hidden size.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator
 from copy import deepcopy
@@ -71,6 +72,17 @@ class Scores:
         return gain if self.sureness >= SURE else gain + ", which may be chance"
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Set torch's number of threads to one, so that results are the same on any number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Forecaster(nn.Module):
     """Stacked recurrent layers over the T rows of a window, and a linear head on the last output.
 
@@ -92,6 +104,7 @@ class Forecaster(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     @classmethod
+    @one_thread()
     def create(cls, series: Series, settings: Settings) -> "Forecaster":
         """Make an untrained network, scaled by the training rows of `series`. Raises: CharrnnError if there are too few."""
         training = settings.training_rows(len(series))
@@ -129,6 +142,10 @@ class Forecaster(nn.Module):
 
         Yields: the number of each step. Raises: CharrnnError (status 1) if the loss diverges.
         """
+        with one_thread():
+            yield from self._learn(series)
+
+    def _learn(self, series: Series) -> Iterator[int]:
         settings = self.settings
         training = settings.training_rows(len(series))
         rows = _scored(series, settings, first=0, end=training)
@@ -161,6 +178,7 @@ class Forecaster(nn.Module):
             yield step
         self.load_state_dict(weights)
 
+    @one_thread()
     @torch.no_grad()
     def forecast(self, series: Series) -> np.ndarray:
         """Forecast the target: (N + horizon,) float64, at row r from the window that ends at row r - horizon.

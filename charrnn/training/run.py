@@ -93,15 +93,14 @@ class Run:
         from charrnn.training.device import Machine, Plan
 
         machine = Machine.pick(options.device, group, options.threads)
-        plan = Plan(options, dataset, base=base, machine=machine)
-        recipe, notes = plan.choose()
-        text_hash = dataset.text.corpus_hash
-        files = dataset.text.files
-        init_from = None if base is None else base.reference
-        origin = Origin(sources=name_sources(sources), corpus_hash=text_hash, options=options, init_from=init_from)
         where = None if out is None else Path(out)
-        folder = group.broadcast(lambda: RunFolder.claim(where, name=name_run(sources), force=force, texts=files))
-        with contextlib.ExitStack() as failing:
+        text_hash, files = dataset.text.corpus_hash, dataset.text.files
+        with machine.threads, contextlib.ExitStack() as failing:
+            plan = Plan(options, dataset, base=base, machine=machine)
+            recipe, notes = plan.choose()
+            init_from = None if base is None else base.reference
+            origin = Origin(sources=name_sources(sources), corpus_hash=text_hash, options=options, init_from=init_from)
+            folder = group.broadcast(lambda: RunFolder.claim(where, name=name_run(sources), force=force, texts=files))
             failing.callback(folder.discard)
             run = cls(folder, dataset, recipe=recipe, origin=origin, machine=machine)
             run.plan = plan
@@ -137,8 +136,9 @@ class Run:
             try:
                 dataset = rebuild_dataset(text, header)
                 machine = Machine.pick(device, group, threads)
-                run = cls(folder, dataset, recipe=header.recipe, origin=header.origin, machine=machine)
-                run._restore(tensors, header)
+                with machine.threads:
+                    run = cls(folder, dataset, recipe=header.recipe, origin=header.origin, machine=machine)
+                    run._restore(tensors, header)
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
                 raise damaged(out / STATE, error) from None
             failing.pop_all()
