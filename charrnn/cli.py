@@ -54,6 +54,14 @@ class Command(TyperCommand):
             groups.setdefault("Arguments" if is_argument else heading, []).append(row)
         return groups
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        once = [parameter for parameter in order if parameter.param_type_name == "option" and not parameter.multiple]
+        for parameter in once:
+            if once.count(parameter) > 1 and not getattr(parameter, "is_flag", False):
+                raise CharrnnError(f"{parameter.opts[-1]} is given twice; give it once")
+        return super().parse_args(ctx, args)
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return ["[OPTIONS]", *(name for name, _ in self.groups(ctx).get("Arguments", []))]
 

@@ -14,6 +14,7 @@ from charrnn import load, train
 from charrnn.checkpoint import RECORD_HASHES, read, read_model, write
 from charrnn.errors import CharrnnError
 from charrnn.inference.blocks import RecordBlocks
+from charrnn.inference.sampler import Sampler
 from charrnn.inference.score import score
 from charrnn.network.char_rnn import CharRNN
 from charrnn.network.config import Config
@@ -297,12 +298,14 @@ def test_a_line_scores_alike_alone_and_among_others_and_by_either_engine(names, 
         return logits.numpy(), state
 
     network = SimpleNamespace(initial_state=torch_model.initial_state, forward=forward)
-    blocks = RecordBlocks(find_records(ids, kind="line", line_break=model.start))
+    blocks = RecordBlocks(find_records(ids, kind="line", line_break=model.start), model.vocabulary)
     theirs = score(network, blocks, vocabulary=model.vocabulary)
     np.testing.assert_allclose(theirs.each, scored.each, rtol=1e-4)
     for k in (0, 50):  # the naive way: character after character, from the zero state
         line = torch.from_numpy(model.vocabulary.encode("\n" + lines[k] + "\n").astype(np.int64))[:, None]
-        logits = torch_model(line[:-1], torch_model.initial_state(1))[0].log_softmax(-1).detach()
+        logits = torch_model(line[:-1], torch_model.initial_state(1))[0].detach()
+        logits[0, 0, model.start] = -math.inf  # no line is blank
+        logits = logits.log_softmax(-1)
         assert -logits[:, 0].gather(1, line[1:]).sum().item() == pytest.approx(scored.each[k], rel=1e-4)
 
 
@@ -312,9 +315,35 @@ def test_eval_of_a_uniform_model_costs_each_character_of_a_line_and_its_end_alik
     uniform = SimpleNamespace(
         initial_state=lambda B: [], forward=lambda ids, state: (np.zeros((*ids.shape, 4), np.float32), state)
     )
-    scored = score(uniform, RecordBlocks(text), vocabulary=vocabulary)
-    np.testing.assert_allclose(scored.each / math.log(4), [3, 7], rtol=1e-4)
-    assert scored.worst(1) == [(1, pytest.approx(14, rel=1e-4))]
+    scored = score(uniform, RecordBlocks(text, vocabulary), vocabulary=vocabulary)
+    first = math.log2(3)  # of three characters, since no line begins with its end
+    np.testing.assert_allclose(scored.each / math.log(2), [first + 4, first + 12], rtol=1e-4)
+    assert scored.worst(1) == [(1, pytest.approx(first + 12, rel=1e-4))]
+
+
+def test_no_blank_record_is_written_and_the_end_of_one_has_probability_zero(names_run):
+    model = load(names_run / "runs" / "names")
+    hot = Sampler(temperature=4.0)
+    written = model.write([""] * 300 + ["e"] * 300, length=50, sampler=hot, seed=1)
+    assert all(sample.text.strip() for sample in written[:300])
+    assert any(not sample.text for sample in written[300:])  # "e" may end at once
+    assert not model.is_novel("")
+    assert not model.is_novel(" ")
+    assert not model.is_novel(NAMES[0] + "\n")
+    p = np.exp(model.network.initial_state(1).step([model.start])[0].astype(np.float64))
+    p[model.start] = 0
+    first = next(iter(model.pieces("anna\n"))).bits[0]
+    assert first == pytest.approx(-math.log2(p[model.vocabulary.encode("a")[0]] / p.sum()), abs=1e-4)
+    assert model.score("anna\n").nats == pytest.approx(next(iter(model.pieces("anna\n"))).bits.sum() * math.log(2), abs=1e-4)
+
+
+def test_records_that_begin_with_spaces_or_unknown_characters_can_end_after_them():
+    vocabulary = Vocabulary("\n ab")
+    text = find_records(vocabulary.encode("  a\n☃\n ☃\nb\n"), kind="line", line_break=0)
+    blocks = RecordBlocks(text, vocabulary)
+    assert blocks.blank.tolist() == [3, 0, 1, 1]
+    (block,) = blocks.cut(1000)
+    assert not (block.blank & block.counts & (block.targets == 0)).any()
 
 
 def test_the_program_samples_whole_lines(names_run):

@@ -7,9 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import CORPORA
 
 from charrnn.checkpoint import RECORD_HASHES
+from charrnn.errors import CharrnnError
 from charrnn.headers import ModelHeader, Origin, Training
+from charrnn.inference import writing
 from charrnn.inference.model import load
 from charrnn.network.config import Config
 from charrnn.options import Options
@@ -155,6 +158,47 @@ def test_endless_samples_can_end_with_a_word(sample, text_run):
     out = sample(text_run, "-n", -1, "--until", "the", "--seed", 1)
     assert out.endswith("the")
     assert sample(text_run, "-n", len(out) + 50, "--seed", 1).startswith(out)
+
+
+def test_escapes_several_ends_and_ends_of_several_endless_samples(sample, text_run):
+    for end, escaped in (("\n", "\\n"), (" l", " l")):
+        out = sample(text_run, "-n", -1, "--until", escaped, "--seed", 1)
+        assert out.endswith(end)
+        assert end not in out[: -len(end)]
+        both = sample(text_run, "-n", -1, "--until", escaped, "--until", "h", "--seed", 1)
+        assert out.startswith(both)
+        assert both.endswith((end, "h"))
+    several = sample(text_run, "-n", -1, "--until", ".", "--count", 3, "--seed", 1, "--json")
+    assert len(several) == 3
+    assert all(one["text"].endswith(".") for one in several)
+    assert sample(text_run, "-p", "NELL:\\n", "-n", 0) == "NELL:\n"
+    assert load(text_run / "runs/t").write(["", ""], length=None, until=["\n", "."], seed=1)[0].why == "until"
+
+
+def test_an_end_that_can_not_come_is_an_error_not_an_endless_text(inside, text_run):
+    for end in ("☃", "☃s"):
+        errors = inside(text_run, ["sample", "-n", "-1", "--until", end], status=2)[1]
+        assert errors.splitlines()[-1] == f"error: no text can end at {end!r}: the model never writes '☃'"
+    with pytest.raises(CharrnnError, match="no text can end at '☃s'"):
+        load(text_run / "runs/t").write([""], until="☃s")
+
+
+def test_an_option_given_twice_is_an_error(inside, text_run):
+    for command in (["sample", "-n", "3"], ["eval", "t.txt"], ["report"]):
+        errors = inside(text_run, [*command, "-m", "t", "-m", "t"], status=2)[1]
+        assert errors == "error: --model is given twice; give it once\n"
+    assert inside(text_run, ["sample", "-n", "3", "--seed", "1", "--seed", "2"], status=2)[1].startswith(
+        "error: --seed is given"
+    )
+
+
+def test_of_a_very_long_prime_the_end_is_read_and_gives_the_same_text(text_run):
+    model = load("english")
+    text = (CORPORA / "the-lamp.txt").read_text()[: 2 * writing.MEMORY]
+    state = model.network.initial_state(1)
+    for i in [model.start, *model.vocabulary.encode_known(text).tolist()]:
+        state.step([i])
+    assert writing._read(model, [text]).logits[0] == pytest.approx(state.logits[0], abs=1e-4)
 
 
 def test_per_line_gives_each_line_its_bits(inside, text_run):

@@ -77,6 +77,8 @@ def read_naively(model, text):
         record = text[start:stop] + separator
         for i in model.vocabulary.encode(record):
             logits = state.logits[0].astype(np.float64)
+            if model.records and not text[start : start + len(places) - len(scored)].strip():
+                logits[model.start] = -np.inf  # no record is blank
             p.append(np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum())
             places.append(start + len(places) - len(scored))
             if i >= 0:

@@ -70,7 +70,8 @@ ModelArgument = Annotated[Path | None, argument("[MODEL]", help=MODEL, complete=
 ModelOption = Annotated[Path | None, option(MODEL, "MODEL", names="-m --model", complete=complete_model, group="Input")]
 SAME = "Same as the argument MODEL."
 SameModelOption = Annotated[Path | None, option(SAME, "MODEL", names="-m --model", complete=complete_model, group="Input")]
-EncodingOption = Annotated[str, option("Encoding of the text. [default: utf-8]", "NAME", group="Input")]
+ENCODING = "Encoding of the text. [default: utf-8, or else that of the model's training text]"
+EncodingOption = Annotated[str | None, option(ENCODING, "NAME", group="Input")]
 CellOption = Annotated[str, option("Kind of recurrent cell. [default: lstm]", "lstm|gru|rnn", group="Model")]
 SeedOption = Annotated[int, option("Random seed. [default: 0]", "N")]
 JsonFlag = Annotated[bool, option("Print one JSON object.", names="--json", group="Output")]
@@ -212,6 +213,11 @@ def as_called(text: str) -> str:
     if called.endswith("__main__.py"):
         called = f"{shlex.quote(sys.executable)} -m charrnn"
     return re.sub(r"\bcharrnn (?=(train|sample|eval|report|info|export|forecast|cache|--help)\b)", lambda _: f"{called} ", text)
+
+
+def unescape(text: str) -> str:
+    r"""Replace the escapes \n, \t and \\ in an option's value by what they mean."""
+    return re.sub(r"\\([nt\\])", lambda escape: {"n": "\n", "t": "\t"}.get(escape[1], escape[1]), text)
 
 
 def print_notes(notes: list[str]) -> None:

@@ -17,16 +17,16 @@ SHOWN = 200  # characters shown of a copied passage
 LONGEST_SAMPLE = 10_000_000  # most characters to compare with a training text
 
 
-def print_copied(sources: list[str], training: Path, encoding: str, as_json: bool) -> None:
-    """Print how much of a sample is copied from a training text, and the longest copied passage."""
+def print_copied(sources: list[str], training: Path, encoding: str | None, as_json: bool) -> None:
+    """Print how much of a sample is copied from a training text, whose `encoding` is given, and the longest copied passage."""
     from charrnn.options import require
     from charrnn.text.copying import CopyFinder
-    from charrnn.text.reading import STDIN, read_corpus
+    from charrnn.text.reading import STDIN, likely_encodings, read_any
 
     require(str(training) != STDIN or STDIN not in sources, "TEXT and --copied can't both be standard input")
     with frame.WorkDisplay() as reading:
-        text, newlines = _read_training_text(training, encoding, reading.progress)
-        sample = read_corpus(sources, encoding, newlines=newlines, watch=reading.progress)
+        text, encoding, newlines = _read_training_text(training, encoding, reading.progress)
+        sample = read_any(sources, likely_encodings(encoding), newlines, watch=reading.progress)
     common.print_notes(text.notes + sample.notes)
     limit = f"{', '.join(sources)}: a sample of {len(sample):,} characters is longer than {LONGEST_SAMPLE:,}"
     order = "the training text comes first: charrnn eval --copied TRAINING_TEXT SAMPLE"
@@ -51,15 +51,16 @@ def print_copied(sources: list[str], training: Path, encoding: str, as_json: boo
         output.write_line(make_visible(shown, signs=LINE_SIGNS), sys.stdout)
 
 
-def _read_training_text(name: Path, encoding: str, watch: "Watch") -> tuple["Corpus", str]:
-    """Returns: the text with this name, or the training text of the run with this name; how its line ends are read."""
+def _read_training_text(name: Path, encoding: str | None, watch: "Watch") -> tuple["Corpus", str, str]:
+    """Returns: the text, or the training text of the run, with this name; its encoding; how its line ends are read."""
     from charrnn.run_folder import is_model
     from charrnn.text.reading import read_corpus
 
     if not is_model(name):
-        return read_corpus([name], encoding, watch=watch), "universal"
+        encoding = encoding or "utf-8"
+        return read_corpus([name], encoding, watch=watch), encoding, "universal"
     from charrnn.training.sources import reread_texts
 
     model = common.load_model(name)
     texts = reread_texts(model, "name the text: charrnn eval --copied TRAINING_TEXT SAMPLE", watch=watch)
-    return texts.training, model.newlines
+    return texts.training, model.encoding, model.newlines

@@ -21,7 +21,7 @@ WORST = "With a model trained by line or paragraph: also print the N worst of th
 def eval(
     text: Annotated[list[str] | None, common.argument("[TEXT]...", help=common.TEXTS)] = None,
     model: common.ModelOption = None,
-    encoding: common.EncodingOption = "utf-8",
+    encoding: common.EncodingOption = None,
     copied: Annotated[Path | None, common.option(COPIED, "TRAINING_TEXT", complete=common.complete_model)] = None,
     as_json: common.JsonFlag = False,
     heatmap: Annotated[bool, common.option(HEATMAP, names="--heatmap")] = False,
@@ -42,7 +42,7 @@ def eval(
     from charrnn.terminal.heatmap import Heatmap, JsonHeatmap, terminal_palette
     from charrnn.terminal.scores import MostSurprising, PerLine, Summary, print_score
     from charrnn.text.corpus import PIECE
-    from charrnn.text.reading import read_corpus
+    from charrnn.text.reading import likely_encodings, read_any
     from charrnn.text.records import split, unify_breaks
     from charrnn.text.vocabulary import hint_at_form
 
@@ -63,7 +63,8 @@ def eval(
     kind = loaded.records
     require(kind is not None or not worst, f"--worst needs a model of lines or paragraphs; {loaded.path} is not one")
     with frame.WorkDisplay() as reading, common.say_waiting(sources):
-        corpus = read_corpus(sources, encoding, newlines=loaded.newlines, watch=reading.progress)
+        encodings = likely_encodings(loaded.encoding) if encoding is None else [encoding]
+        corpus = read_any(sources, encodings, loaded.newlines, watch=reading.progress)
     records, notes = split(corpus.text(), kind) if kind else ([], [])
     notes = [*corpus.notes, *notes, *hint_at_form(loaded.vocabulary, corpus.text(0, PIECE))]
     common.print_notes(notes)

@@ -19,7 +19,7 @@ def report(
     run: Annotated[Path | None, argument("[RUN]", help=MODEL)] = None,
     text: Annotated[list[str] | None, argument("[TEXT]...", help=TEXT)] = None,
     model: ModelOption = None,
-    encoding: EncodingOption = "utf-8",
+    encoding: EncodingOption = None,
     out: Annotated[Path | None, option(OUT, "FILE", names="-o --out", group="Output")] = None,
     with_model: Annotated[bool, option(WITH_MODEL, names="--with-model")] = False,
 ) -> None:
@@ -36,7 +36,7 @@ def report(
     from charrnn.export.html import render_box
     from charrnn.report.page import find_validation_text, render_page
     from charrnn.run_folder import is_text, output_folder, read_history
-    from charrnn.text.reading import read_corpus
+    from charrnn.text.reading import likely_encodings, read_any
 
     texts = list(text or [])
     if model is not None and run is not None:  # with -m, all arguments are texts
@@ -54,7 +54,8 @@ def report(
     require_output("--out", target, [loaded.path, *(texts or (origin.texts if origin else []))])
     with frame.WorkDisplay() as reading:
         if texts:
-            corpus = read_corpus(texts, encoding, newlines=loaded.newlines, watch=reading.progress)
+            encodings = likely_encodings(loaded.encoding) if encoding is None else [encoding]
+            corpus = read_any(texts, encodings, loaded.newlines, watch=reading.progress)
             name = ", ".join("standard input" if source == "-" else Path(source).name for source in texts)
         else:
             advice = f"name the text to colour: charrnn report {folder} TEXT"

@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from charrnn.commands.common import (
-    ModelArgument,
-    SameModelOption,
-    end_by_ctrl_c,
-    is_piped,
-    load_model,
-    option,
-    print_notes,
-    require_extra,
-    say_waiting,
-)
+from charrnn.commands import common
+from charrnn.commands.common import ModelArgument, SameModelOption, end_by_ctrl_c, is_piped, load_model, option
 from charrnn.errors import CharrnnError
 from charrnn.terminal import frame, output, samples
 
@@ -31,11 +22,11 @@ if TYPE_CHECKING:
 
 BATCH = 64  # most texts of a batch
 MAX_BATCH_CHARACTERS = 4_000_000
-PRIME = "The prompt: a text to continue. It is printed first. You can also pipe it in."
+PRIME = "The prompt: a text to continue, printed first. Escapes as in --until. You can also pipe it in."
 PRIME_LINES = "Continue each line of this file; '-' for standard input."
 LENGTH = "Characters to generate. With a model trained by line or paragraph: the maximum for each line or paragraph. "
 LENGTH += "-1 never stops. [default: 500; 1000 by line or paragraph]"
-UNTIL = "End a text when this string appears in it."
+UNTIL = "End a text at this string; give several to end at any. Escapes: \\n line break, \\t tab, \\\\ backslash."
 COUNT = "Number of texts, separated by a line of dashes. [default: 1]"
 NOVEL = "Skip lines or paragraphs that are in the training text. With a model that is "
 NOVEL += "not trained by line or paragraph, skip texts that copy 50 characters in a row from the training text."
@@ -54,7 +45,7 @@ def sample(
     prime_file: Annotated[Path | None, option("Continue the text in this file.", "FILE")] = None,
     prime_lines: Annotated[Path | None, option(PRIME_LINES, "FILE")] = None,
     length: Annotated[int | None, option(LENGTH, "N", names="-n --length", group="Length")] = None,
-    until: Annotated[str | None, option(UNTIL, "TEXT")] = None,
+    until: Annotated[list[str] | None, option(UNTIL, "TEXT")] = None,
     count: Annotated[int, option(COUNT, "N")] = 1,
     temperature: Annotated[float, option(TEMPERATURE, "T", names="-t --temperature", group="Sampling")] = 1.0,
     top_k: Annotated[int, option(TOP_K, "K")] = 0,
@@ -84,34 +75,36 @@ def sample(
     require(sum(primes_given) <= 1, "--prime, --prime-file and --prime-lines can't be combined")
     require(length is None or length >= -1, f"--length must be -1 (no end) or more, not {length}")
     require(1 <= count <= 100_000, f"--count must be between 1 and 100000, not {count}")
-    require(until != "", "--until is empty; name the text that ends a sample")
+    ends = list(map(common.unescape, until or []))
+    require("" not in ends, "--until is empty; name the text that ends a sample")
     require(seed is None or seed >= 0, f"--seed must be 0 or more, not {seed}")
     require(0 <= suggest <= 9, f"--suggest must be between 0 and 9, not {suggest}")
     require(interactive or not suggest, "--suggest needs --interactive")
     if interactive:
-        given = {"--length": length is not None, "--until": until is not None} | several
+        given = {"--length": length is not None, "--until": bool(ends)} | several
         _exclude(given, "--interactive", "you end the text yourself")
-        require_extra("prompt_toolkit", "--interactive", "write")
+        common.require_extra("prompt_toolkit", "--interactive", "write")
     sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, greedy=greedy)
     loaded = _load_named(named, model)
     primes = _read_primes(loaded, prime, prime_file, prime_lines)
-    require(not loaded.records or until is None, f"--until: leave it out; {loaded.path} ends each {loaded.records} itself")
+    require(not loaded.records or not ends, f"--until: leave it out; {loaded.path} ends each {loaded.records} itself")
     if length == -1:
-        ends = {"--novel", "--json"} if loaded.records else set()  # a line-by-line model ends its lines
-        _exclude({name: on for name, on in several.items() if name not in ends}, "--length -1", "the text never ends")
+        endless = {"--count", "--prime-lines"} if loaded.records else set() if ends else set(several)
+        _exclude({name: several[name] for name in sorted(endless)}, "--length -1", "the text never ends")
     if interactive:
         _write_together(loaded, primes[0], sampler=sampler, seed=seed, suggest=suggest)
         return
-    most = length if length not in (None, -1) else 1000 if loaded.records else 500
+    most = length if length not in (None, -1) else 1000 if loaded.records else None if length else 500
     with end_by_ctrl_c():
         if not loaded.records and not any(several.values()):
-            _stream(loaded, primes[0], None if length == -1 else most, sampler=sampler, seed=seed, until=until)
+            _stream(loaded, primes[0], most, sampler=sampler, seed=seed, until=ends)
             return
-        write = partial(loaded.write, length=most, sampler=sampler, seed=SeedSequence(seed), until=until or ())
-        batch = max(1, min(BATCH, loaded.max_batch, MAX_BATCH_CHARACTERS // max(most, 1)))
-        asked = repeat(primes[0]) if length == -1 else primes
+        write = partial(loaded.write, length=most, sampler=sampler, seed=SeedSequence(seed), until=ends)
+        batch = max(1, min(BATCH, loaded.max_batch, MAX_BATCH_CHARACTERS // max(most or 500, 1)))
+        asked = repeat(primes[0]) if length == -1 and loaded.records else primes
         rule = _find_rule(loaded) if novel else None
-        printed = samples.print_samples(draw(write, asked, count, batch, rule), loaded.records, as_json=as_json)
+        drawn = draw(write, asked, count, batch, rule)
+        printed = samples.print_samples(drawn, loaded.records, as_json=as_json, raw=loaded.encoding == "bytes")
         if rule is not None:
             samples.print_rejected(rule, loaded.records, printed, asked=len(primes) * count)
 
@@ -145,40 +138,41 @@ def _read_primes(model: "Model", prime: str | None, file: Path | None, lines: Pa
     from charrnn.text.records import SEPARATORS
     from charrnn.text.vocabulary import hint_at_form
 
-    primes = [_read_prime(prime, file if lines is None else lines, model.newlines)]
+    primes = [_read_prime(model, prime, file if lines is None else lines)]
     if lines is not None:
         primes = primes[0].removesuffix("\n").split("\n")
     if unknown := model.unknown("".join(primes)):
         fate = "skipped in the prime" if model.vocabulary.unknown is None else "read as its unknown symbol"
         output.write_line(f"warning: the model has never seen {', '.join(map(repr, unknown[:20]))}; {fate}")
-        print_notes(hint_at_form(model.vocabulary, "".join(primes)))
+        common.print_notes(hint_at_form(model.vocabulary, "".join(primes)))
     if model.records:
         primes = [prime.removesuffix(SEPARATORS[model.records]) for prime in primes]  # the last line break of a pipe
     return primes
 
 
-def _read_prime(prime: str | None, file: Path | None, newlines: str) -> str:
+def _read_prime(model: "Model", prime: str | None, file: Path | None) -> str:
     """The prime: the one given, or else standard input."""
     from charrnn.text.reading import STDIN, read_text
 
     if file is None and (prime is not None or not is_piped()):
-        return prime or ""
+        given = common.unescape(prime or "")
+        return given.encode("utf-8", "surrogateescape").decode("latin-1") if model.encoding == "bytes" else given
     source = STDIN if file is None else str(file)
     try:
-        with say_waiting([source], "; for no prompt: --prime ''" if source == STDIN else ""):
-            return read_text(source, newlines=newlines)
+        with common.say_waiting([source], "; for no prompt: --prime ''" if source == STDIN else ""):
+            return read_text(source, newlines=model.newlines, like=model.encoding)
     except CharrnnError as error:
         if source != STDIN or "empty" not in str(error):
             raise
     return ""
 
 
-def _stream(model: "Model", prime: str, length: int | None, sampler: "Sampler", seed: int | None, until: str | None) -> None:
+def _stream(model: "Model", prime: str, length: int | None, sampler: "Sampler", seed: int | None, until: list[str]) -> None:
     """Print one text as it is written."""
-    writer = output.TextWriter()
+    writer = output.TextWriter(raw=model.encoding == "bytes")
     writer.write(prime)
     try:
-        for (character,) in model.generate(prime, length, sampler=sampler, seed=seed, until=until or ()):
+        for (character,) in model.generate(prime, length, sampler=sampler, seed=seed, until=until):
             writer.write(character)
     finally:
         if sys.stdout.isatty():
@@ -212,6 +206,6 @@ def _write_together(model: "Model", prime: str, sampler: "Sampler", seed: int | 
     try:
         number = session.run()
     finally:
-        output.print_or_show(session.page.text)
+        output.print_or_show(session.page.text, raw=model.encoding == "bytes")
     if number:
         raise typer.Exit(128 + number)

@@ -231,6 +231,7 @@ class Reader {
     const id = this.ids.get(this.text[this.at]), [known, unknown] = this.costs;
     const symbol = id ?? this.unknown;
     const bits = symbol === null ? 0 : (logSum(logits) - logits[symbol]) / Math.LN2;
+    if (bits === Infinity) return void this.bits.push(NaN);  // a blank record is not scored
     this.bits.push(bits + (id === undefined ? unknown : known));
   }
 
@@ -239,14 +240,27 @@ class Reader {
     return separator > 0 && at >= separator && text[at - 1] === "\n" && text[at - separator] === "\n";
   }
 
+  // The logits of the next character. A record never ends while it is blank, since no training text has a blank record.
   logits() {
-    return this.network.logits(this.state);
+    const logits = this.network.logits(this.state);
+    if (this.separator && this.isBlank()) logits[this.ids.get("\n")] = -Infinity;
+    return logits;
+  }
+
+  // Whether the record up to here has nothing but white space.
+  isBlank() {
+    const {separator, text} = this;
+    for (let i = this.at - 1; i >= 0; i--) {
+      if (text[i] === "\n" && (separator === 1 || text[i - 1] === "\n")) return true;
+      if (!/\s/.test(text[i])) return false;
+    }
+    return true;
   }
 
   guesses() {
     const logits = this.logits(), total = logSum(logits);
     const best = [...logits.keys()].filter(id => id !== this.unknown).sort((a, b) => logits[b] - logits[a] || a - b);
-    return best.slice(0, GUESSES).map(id => [this.characters[id], Math.exp(logits[id] - total)]);
+    return best.slice(0, GUESSES).filter(id => logits[id] > -Infinity).map(id => [this.characters[id], Math.exp(logits[id] - total)]);
   }
 }
 

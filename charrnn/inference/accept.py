@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from charrnn.inference.model import Model, Sample
+from charrnn.inference.model import Model
+from charrnn.inference.writing import Sample
 from charrnn.text.copying import PASSAGE, CopyFinder
 from charrnn.text.corpus import Corpus
 

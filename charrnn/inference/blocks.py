@@ -11,7 +11,7 @@ import numpy as np
 
 from charrnn.text.corpus import Sliced
 from charrnn.text.records import RecordText
-from charrnn.text.vocabulary import Ids
+from charrnn.text.vocabulary import Ids, Vocabulary
 
 Array = np.ndarray
 
@@ -34,6 +34,7 @@ class Block:
     counts: Array  # (T, S) bool, whether the target is scored; the others are warm-up or padding
     fresh: int  # number of sequences, from the first, that start from the zero state
     records: Array | None = None  # (S,) record number of each sequence; None for continuous text
+    blank: Array | None = None  # (T, S) bool, whether the record is blank so far, and so can't end; None for continuous text
 
     def add(self, values: Array, sums: Array) -> None:
         """Add `values` (n,) of the scored characters to the `sums` (R,) of their records, or of the whole text (1,)."""
@@ -89,8 +90,11 @@ class TextBlocks:
 class RecordBlocks:
     """Cuts records into blocks of records of similar length. Each record starts from the zero state."""
 
-    def __init__(self, text: RecordText):
+    def __init__(self, text: RecordText, vocabulary: Vocabulary):
         inside = text.ids >= 0
+        filled = np.flatnonzero(~inside | ~vocabulary.is_space[text.ids])  # characters that are not white space
+        first = filled[np.searchsorted(filled, text.starts)]  # (R,) the first of them in each record
+        self.blank = first - text.starts + inside[first]  # (R,) known characters that are read while the record is blank
         before = np.concatenate([[0], np.cumsum(inside)])  # (N + 1,) number of known characters before each position
         self.kind, self.start = text.kind, text.line_break
         self.ids = text.ids[inside]
@@ -114,4 +118,6 @@ class RecordBlocks:
             steps = max(1, characters // len(chosen))
             for first in range(0, longest, steps):
                 t = slice(first, first + steps)
-                yield Block(inputs[t], targets[t], places[t], counts[t], fresh=0 if first else len(chosen), records=chosen)
+                fresh = 0 if first else len(chosen)
+                blank = offset[t] < self.blank[chosen]
+                yield Block(inputs[t], targets[t], places[t], counts[t], fresh=fresh, records=chosen, blank=blank)

@@ -1,10 +1,11 @@
 """Logits processors: each changes the logits of the next character in place, before it is drawn.
 
 A processor is called with the ids drawn so far (n, B) and the logits (B, V). To add one, write a class and append it in
-`Sampler.processors`. The order is: unknown symbol, top-k, top-p. Shapes: B batch size, V vocabulary size, n characters.
+`Sampler.processors`. The order is: unknown symbol, blank records, top-k, top-p.
+Shapes: B batch size, V vocabulary size, n characters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,24 @@ class Ban:
 
     def __call__(self, _: Array, logits: Array) -> None:
         logits[:, self.ids] = -np.inf
+
+
+class NoBlankRecord:
+    """Excludes the line break as long as a record has nothing but white space: no training text has a blank record.
+
+    `primes` are the beginnings of the records; `is_space` (V,) tells which characters are white space.
+    """
+
+    def __init__(self, line_break: int, is_space: Array, primes: Sequence[str]):
+        self.line_break = line_break
+        self.is_space = is_space
+        self._blank = np.array([not prime.strip() for prime in primes])  # (B,) whether the record is still blank
+
+    def __call__(self, ids: Array, logits: Array) -> None:
+        if len(ids):
+            self._blank &= self.is_space[ids[-1]]
+        if self._blank.any():
+            logits[self._blank, self.line_break] = -np.inf
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,9 @@
 Shapes: B batch size, V vocabulary size.
 """
 
-import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,31 +14,20 @@ from charrnn import checkpoint, run_folder
 from charrnn.checkpoint import Tensors
 from charrnn.errors import CharrnnError
 from charrnn.headers import ModelHeader
+from charrnn.inference import writing
 from charrnn.inference.blocks import RecordBlocks, TextBlocks
-from charrnn.inference.generate import Step, generate
-from charrnn.inference.logits import Ban, Processor
+from charrnn.inference.logits import Ban, NoBlankRecord, Processor
 from charrnn.inference.sampler import Sampler
-from charrnn.inference.score import Piece, Score, Watch, escape_costs, pieces, score, surprisals
-from charrnn.inference.stopping import Criterion, StopString
-from charrnn.network.engine import Network, Stepper
+from charrnn.inference.score import Piece, Score, Watch, pieces, score
+from charrnn.inference.writing import Sample, Seed
+from charrnn.network.engine import Network
 from charrnn.text.corpus import Corpus
 from charrnn.text.reading import build_corpus
 from charrnn.text.records import SEPARATORS, find_records, find_spans, hash_records, join, split, unify_breaks
-from charrnn.text.vocabulary import Vocabulary, code_points, text_of
+from charrnn.text.vocabulary import Vocabulary
 
 Array = np.ndarray
-Seed = int | np.random.SeedSequence | None
 MAX_BATCH_NUMBERS = 1 << 22  # states and logits of all texts of a batch, in float32 numbers
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A generated text."""
-
-    prime: str
-    text: str  # without the prime and, for a line-by-line model, without the separator
-    bits_per_character: float | None  # of `text`, as `Model.score` counts them; None if it is empty
-    why: str  # it ended: "length", "until", or "line" or "paragraph", at whose end it is
 
 
 class Model:
@@ -91,6 +78,12 @@ class Model:
         return "".join(dict.fromkeys(text[k] for k in np.flatnonzero(self.vocabulary.is_unknown(text))))
 
     @property
+    def encoding(self) -> str:
+        """The encoding of its training text; "bytes" if its characters are bytes."""
+        origin = self.header.training.origin
+        return "utf-8" if origin is None else origin.options.encoding
+
+    @property
     def newlines(self) -> str:
         """How to read line ends of files for this model, as in training: "universal" or "keep" (see `text.decoding`)."""
         origin = self.header.training.origin
@@ -121,7 +114,7 @@ class Model:
         """
         characters = self.vocabulary.characters
         ended: list[int] = []
-        for step in self._steps([prime] * count, length, sampler=sampler, seed=seed, until=until):
+        for step in writing.steps(self, [prime] * count, length, sampler=sampler, seed=seed, until=until):
             drawn = [characters[i] for i in step.ids.tolist()]
             for k in ended:
                 drawn[k] = ""
@@ -129,91 +122,32 @@ class Model:
             if any(step.why):
                 ended = [k for k, reason in enumerate(step.why) if reason]
 
-    def _steps(
-        self,
-        primes: Sequence[str],
-        length: int | None,
-        sampler: Sampler | None = None,
-        seed: Seed = None,
-        until: str | Sequence[str] = (),
-    ) -> Iterator[Step]:
-        """Generate ids after each of `primes`, see `generate` and `write`."""
-        sampler = sampler or Sampler()
-        if not primes or (length is not None and length < 0):
-            raise CharrnnError(f"can't write {len(primes)} texts of {length} characters")
-        seeds = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-        generators = [np.random.default_rng(child) for child in seeds.spawn(len(primes))]
-        return generate(
-            self._read(primes),
-            sampler=sampler,
-            noise=sampler.steps(generators, len(self.vocabulary)),
-            processors=[*self.processors, *sampler.processors],
-            criteria=self._criteria(primes, [until] if isinstance(until, str) else until),
-            length=length,
-        )
+    def processors(self, primes: Sequence[str]) -> list[Processor]:
+        """The logits processors that this model's texts need. Of a line-by-line model, `primes` are the lines so far."""
+        processors: list[Processor] = []
+        if self.vocabulary.unknown is not None:  # it is no character to write
+            processors.append(Ban((self.vocabulary.unknown,)))
+        return processors + self.record_rules(primes)
 
-    @property
-    def processors(self) -> list[Processor]:
-        """The logits processors that every text of this model needs."""
-        return [] if self.vocabulary.unknown is None else [Ban((self.vocabulary.unknown,))]  # it is no character to write
-
-    def _criteria(self, primes: Sequence[str], until: Sequence[str]) -> list[Criterion]:
-        """What ends a text: its record's separator, or one of the strings `until`."""
-        if self.records:
-            before = [self.vocabulary.encode(prime) for prime in primes]
-            return [StopString(self.vocabulary.encode(SEPARATORS[self.records]), self.records, before)]
-        nothing = np.empty(0, np.int32)  # a match must not begin in the prime
-        return [StopString(self.vocabulary.encode(end), "until", [nothing] * len(primes)) for end in until if end]
-
-    def _read(self, primes: Sequence[str]) -> Stepper:
-        """Run the network over each of `primes`. Returns: its state, as one batch."""
-        state, one = self.network.initial_state(len(primes)), self.network.initial_state(1)
-        for k, prime in enumerate(primes):
-            if not k or prime != primes[k - 1]:
-                one = self.network.initial_state(1)
-                for i in [self.start, *self.vocabulary.encode_known(prime).tolist()]:
-                    one.step([i])
-            state.logits[k] = one.logits[0]
-            for part, read in zip(chain.from_iterable(state), chain.from_iterable(one), strict=True):
-                part[k] = read[0]
-        return state
+    def record_rules(self, primes: Sequence[str]) -> list[Processor]:
+        """What makes a line-by-line model's probabilities, also those of `score`, differ from its network's."""
+        return [NoBlankRecord(self.start, self.vocabulary.is_space, primes)] if self.records else []
 
     def write(
         self,
         primes: Sequence[str],
-        length: int = 500,
+        length: int | None = 500,
         sampler: Sampler | None = None,
         seed: Seed = None,
         until: str | Sequence[str] = (),
     ) -> list[Sample]:
         """Write a text after each of `primes`: `length` characters, or fewer if it reaches one of the strings `until`.
 
-        A line-by-line model stops at the end of the line. Text k depends only on its prime, the seed and k, as in `generate`.
-        Raises: CharrnnError for a negative length, no primes, or a prime with the end of a record.
+        A line-by-line model stops at the end of the line. With a `length` of None nothing else ends a text. Text k depends
+        only on its prime, the seed and k, as in `generate`.
+        Raises: CharrnnError for a negative length, no primes, a prime with the end of a record, or an end that can't come.
         """
-        separator = SEPARATORS[self.records] if self.records else ""
-        for prime in primes if self.records else ():
-            if separator in prime or prime.startswith("\n"):
-                raise CharrnnError(f"the prime {prime!r} is not the beginning of one {self.records}")
-        B = len(primes)
-        running = np.ones(B, bool)
-        lengths = np.zeros(B, np.int64)
-        nats = np.zeros(B)
-        drawn = np.empty((max(length, 0), B), np.int32)
-        why = ["length"] * B
-        for n, step in enumerate(self._steps(primes, length, sampler=sampler, seed=seed, until=until)):
-            drawn[n] = step.ids
-            nats += np.where(running, surprisals(step.logits, step.ids)[0], 0.0)
-            lengths += running
-            why = step.why
-            running = np.array([not reason for reason in why])
-        codes = code_points(self.vocabulary.characters)
-        bits = (nats / np.maximum(lengths, 1) + escape_costs(self.vocabulary)[0]) / math.log(2)
-        samples = []
-        for k, prime in enumerate(primes):
-            text = (prime + text_of(codes[drawn[: lengths[k], k]])).removesuffix(separator)[len(prime) :]
-            samples.append(Sample(prime, text, bits_per_character=float(bits[k]) if lengths[k] else None, why=why[k]))
-        return samples
+        return writing.write(self, primes, length, sampler=sampler, seed=seed, until=until)
 
     def sample(
         self,
@@ -263,11 +197,16 @@ class Model:
     def is_novel(self, record: str) -> bool:
         """Whether `record` is not in the training text. Of n records there, a new one is mistaken for old in n of 2^40 cases.
 
+        The record's separator may be at its end. A blank one is never novel.
         Raises: CharrnnError if the model was not trained line by line.
         """
         hashes = self._record_hashes  # sorted
         if hashes is None:
             raise CharrnnError(f"{self.path} is not a model of lines or paragraphs")
+        assert self.records is not None
+        record = record.removesuffix(SEPARATORS[self.records])
+        if not record.strip():
+            return False
         own = hash_records([record]).tobytes()
         place = bisect_left(range(len(hashes)), own, key=lambda k: hashes[k].tobytes())
         return place == len(hashes) or hashes[place].tobytes() != own
@@ -285,7 +224,7 @@ class Model:
         blocks: TextBlocks | RecordBlocks
         if self.records:
             ids = vocabulary.encode(join(split(corpus.text(), self.records)[0], self.records))
-            blocks = RecordBlocks(find_records(ids, kind=self.records, line_break=self.start))
+            blocks = RecordBlocks(find_records(ids, kind=self.records, line_break=self.start), vocabulary)
         else:
             known = corpus.encoded(vocabulary)
             blocks = TextBlocks(known, start=self.start, unknown=len(corpus) - len(known))
@@ -306,7 +245,9 @@ class Model:
         return pieces(self.network, corpus, self.vocabulary, start=self.start, kind=self.records, watch=watch)
 
     def _prepare(self, text: str | Corpus) -> Corpus:
-        """The text to score. Raises: CharrnnError if there is nothing to score."""
+        """The text to score. Raises: CharrnnError if there is nothing to score, TypeError if it is no text."""
+        if not isinstance(text, str | Corpus):
+            raise TypeError(f"a text to score is one string, not {type(text).__name__}; join several: '\\n'.join(texts)")
         if not len(text):
             raise CharrnnError("nothing to score: the text is empty")
         corpus = build_corpus(text) if isinstance(text, str) else text

@@ -122,6 +122,8 @@ def _run(network: Scorable[State], blocks: TextBlocks | RecordBlocks, V: int) ->
             for part in chain.from_iterable(state):
                 part[: block.fresh] = 0
         logits, state = network.forward(block.inputs, state)
+        if block.blank is not None:
+            logits[..., blocks.start][block.blank] = -np.inf
         yield block, logits
 
 
@@ -189,7 +191,7 @@ def _read_records(network: Scorable[State], text: Corpus, vocabulary: Vocabulary
             last += 1
         ids = vocabulary.encode("".join(whole[begin:stop] + separator for begin, stop in spans[first:last]))
         known = ids >= 0
-        blocks = RecordBlocks(find_records(ids, kind=kind, line_break=start))
+        blocks = RecordBlocks(find_records(ids, kind=kind, line_break=start), vocabulary)
         logits = np.empty((len(blocks.ids), len(vocabulary)), np.float32)
         for block, computed in _run(network, blocks, len(vocabulary)):
             logits[block.places[block.counts]] = computed[block.counts]

@@ -1,7 +1,7 @@
 """Stopping criteria: each tells which texts of a batch have just ended, and why.
 
 A criterion is called with the ids drawn last (B,) at every step, and returns (B,) bool. To add one, write a class with `why`
-and append it in `Model._criteria`. Shapes: B batch size, S characters of a stop string.
+and append it in `writing._find_criteria`. Shapes: B batch size, S characters of a stop string.
 """
 
 from collections.abc import Sequence

@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 
 from charrnn.inference.generate import generate
+from charrnn.inference.logits import Processor
 from charrnn.inference.model import Model
 from charrnn.inference.sampler import Sampler
 from charrnn.text.records import SEPARATORS
@@ -103,17 +104,22 @@ class CoWriter:
         # A greedy sampler would give 0 or 1; show the model's probabilities instead.
         sampler = Sampler() if self.sampler.greedy or not self.sampler.temperature else self.sampler
         logits = self.reader.read(text)[None].copy()
-        for process in self.model.processors:
+        for process in self._processors(text):
             process(np.empty((0, 1), np.intp), logits)
         p = sampler.probabilities(logits[0])
         best = np.argsort(-p, kind="stable")[:count]
         return [(self.model.vocabulary.characters[i], float(p[i])) for i in best if p[i] > 0]
 
+    def _processors(self, text: str) -> list[Processor]:
+        """The logits processors of the model after `text`."""
+        separator = self.reader.separator
+        return self.model.processors([text if separator is None else text.rpartition(separator)[2]])
+
     def _write(self, text: str, most: int, has_ended: Callable[[str], bool]) -> str:
         """Write up to `most` characters after `text`; stop when `has_ended` or at the end of a record."""
         engine = _Continuation(self.reader, text)
         separator = self.reader.separator
-        processors = [*self.model.processors, *self.sampler.processors]
+        processors = [*self._processors(text), *self.sampler.processors]
         noise = self.sampler.steps([self._generator], len(self.model.vocabulary), block=1)
         written = ""
         for step in generate(engine, self.sampler, noise=noise, processors=processors, length=most):

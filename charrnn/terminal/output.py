@@ -26,17 +26,21 @@ DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # bits of a braille
 class TextWriter:
     """Writes text to standard output: byte for byte, but on a terminal with control characters made visible.
 
-    The rest is flushed when the program ends.
+    With `raw` each character is a byte. The rest is flushed when the program ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, raw: bool = False) -> None:
         self._file = sys.stdout.buffer
+        self._raw = raw
         self._terminal = self._file.isatty()
         self._flushed = 0.0
 
     def write(self, text: str) -> None:
-        shown = make_visible(text) if self._terminal else text
-        self._file.write(shown.encode("utf-8", "surrogateescape"))
+        if self._raw and not self._terminal:
+            self._file.write(text.encode("latin-1"))
+        else:
+            shown = make_visible(text) if self._terminal else text
+            self._file.write(shown.encode("utf-8", "surrogateescape"))
         if (now := time.monotonic()) - self._flushed > FLUSH_EVERY:
             self._file.flush()
             self._flushed = now
@@ -74,10 +78,10 @@ class JsonObject:
         self._begin = ", "
 
 
-def print_or_show(text: str) -> None:
+def print_or_show(text: str, raw: bool = False) -> None:
     """Print `text` to standard output; to the terminal if standard output can't be written. Raises: CharrnnError then."""
     try:
-        TextWriter().write(text + "\n" * sys.stdout.isatty())
+        TextWriter(raw).write(text + "\n" * sys.stdout.isatty())
         sys.stdout.flush()
     except BrokenPipeError:
         raise

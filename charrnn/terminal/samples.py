@@ -10,14 +10,17 @@ from charrnn.text.records import SEPARATORS
 
 if TYPE_CHECKING:
     from charrnn.inference.accept import AcceptanceRule
-    from charrnn.inference.model import Sample
+    from charrnn.inference.writing import Sample
 
 BETWEEN = "\n" + "-" * 20 + "\n"  # two texts
 
 
-def print_samples(samples: "Iterable[Sample]", kind: str | None, as_json: bool) -> int:
-    """Print the samples as they come. `kind` is that of the model's records. Returns: their number."""
-    writer = TextWriter()
+def print_samples(samples: "Iterable[Sample]", kind: str | None, as_json: bool, raw: bool) -> int:
+    """Print the samples as they come. `kind` is that of the model's records; with `raw` their characters are bytes.
+
+    Returns: their number.
+    """
+    writer = TextWriter(raw and not as_json)
     between = SEPARATORS[kind][1:] if kind else BETWEEN
     printed = 0
     for printed, sample in enumerate(samples, 1):

@@ -38,14 +38,33 @@ def show_source(source: str | Path) -> str:
     return "standard input" if str(source) == STDIN else str(source)
 
 
-def read_text(source: str | Path, encoding: str | None = None, newlines: str = "universal") -> str:
-    """Read a text as one string. Raises: as `read_corpus`; without an `encoding`, the message names no option."""
+def read_text(source: str | Path, encoding: str | None = None, newlines: str = "universal", like: str = "utf-8") -> str:
+    """Read a text as one string; without an `encoding`, as one that belongs to a text encoded `like` that.
+
+    Raises: as `read_corpus`; without an `encoding`, the message names no option.
+    """
     try:
-        return read_corpus([source], encoding or "utf-8", newlines).text()
+        return read_any([source], likely_encodings(like) if encoding is None else [encoding], newlines).text()
     except NotTextError as error:
         if not error.encoding or (encoding is not None and error.encoding != "bytes"):
             raise
         raise CharrnnError(f"{error.fault}; save it as UTF-8 text") from None
+
+
+def read_any(sources: Sequence[str | Path], encodings: Sequence[str], newlines: str, watch: Watch | None = None) -> Corpus:
+    """Read `sources` in the first of `encodings` that fits; standard input can only be read once, in the first.
+
+    Raises: as `read_corpus`.
+    """
+    for encoding in encodings[:-1] if STDIN not in map(str, sources) else ():
+        with contextlib.suppress(NotTextError):
+            return read_corpus(sources, encoding, newlines, watch)
+    return read_corpus(sources, encodings[0 if STDIN in map(str, sources) else -1], newlines, watch)
+
+
+def likely_encodings(encoding: str) -> list[str]:
+    """How a text may be encoded that belongs to one in `encoding`: charrnn writes UTF-8, or bytes."""
+    return [encoding] if encoding in ("bytes", "utf-8") else ["utf-8", encoding]
 
 
 def read_corpus(

@@ -55,6 +55,11 @@ class Vocabulary:
         ids = self.encode(text)
         return ids[ids >= 0]
 
+    @property
+    def is_space(self) -> np.ndarray:
+        """Which characters are white space, (V,) bool."""
+        return np.array([character.isspace() for character in self.characters])
+
     def is_unknown(self, text: str) -> np.ndarray:
         """Which characters of `text` are unknown, (N,) bool."""
         ids = self.encode(text)

@@ -60,7 +60,7 @@ class Dataset:
         start = int(self.vocabulary.encode(self.start)[0])
         if self.kind is not None:
             record_text = find_records(self.validation_ids, kind=self.kind, line_break=start)
-            return RecordBlocks(record_text[group.rank :: group.size])
+            return RecordBlocks(record_text[group.rank :: group.size], self.vocabulary)
         known = self.validation_ids[self.validation_ids >= 0]
         unknown = len(self.validation_ids) - len(known) if group.rank == 0 else 0
         return TextBlocks(known, start, unknown=unknown, quick=True, part=group.part)
