@@ -5,7 +5,7 @@ import functools
 import numbers
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from importlib import import_module
 from itertools import islice
@@ -173,7 +173,7 @@ def train(
     >>> model = train(text=["Anna", "Berta", "Clara"], records="line", steps=100)  # doctest: +SKIP
     """
     options = _choose_options(locals())
-    sources = _find_sources(corpus, text, end="\n\n" if records == "paragraph" else "\n", resume=resume)
+    sources = _find_sources(corpus, text, records=records, resume=resume)
     from charrnn.run_folder import find_resumable
     from charrnn.terminal.frame import WorkDisplay
     from charrnn.training.distributed import join
@@ -209,16 +209,24 @@ def _follow(run: "Run", options: "Options", quiet: bool, watch: "Callable[[Event
     with LineDisplay(quiet, run.history) as display, _catch_ctrl_c() as interrupt:
         for note in run.notes:
             display.note(to_python(note))
-        with contextlib.closing(run.events(options, stop=lambda: bool(interrupt.number))) as events:
+        failures: list[BaseException] = []  # of `watch`
+        with contextlib.closing(run.events(options, stop=lambda: bool(interrupt.number or failures))) as events:
             for event in events:
                 display.show(event)
-                if watch is not None:
-                    watch(event)
-        stopped = any(run.group.all_gather(bool(interrupt.number)))
+                try:
+                    if watch is not None and not failures:
+                        watch(event)
+                except BaseException as error:
+                    if interrupt.number:  # a second Ctrl-C
+                        raise
+                    failures.append(error)
+        stopped = any(run.group.all_gather(bool(interrupt.number or failures)))
         if stopped and not run.step:
-            raise KeyboardInterrupt
+            raise failures[0] if failures else KeyboardInterrupt
         folder = str(run.folder.path)
         display.say(f"saved in {folder}" + f"; to continue: charrnn.train(out={folder!r}, resume=True)" * stopped)
+        if failures and not isinstance(failures[0], KeyboardInterrupt):
+            raise failures[0]
 
 
 def _catch_ctrl_c() -> Signals:
@@ -265,18 +273,29 @@ def _convert(name: str, value: Any, types: tuple[type, ...]) -> Any:
     raise CharrnnError(f"{name} must be {' or '.join(TYPES[kind] for kind in types)}, not {value!r:.60}")
 
 
-def _find_sources(corpus: Any, text: Any, end: str, resume: bool) -> "Sources":
-    """Returns: the paths, or the text in memory, with `end` after each string. Raises: CharrnnError for anything else."""
+def _find_sources(corpus: Any, text: Any, records: str | None, resume: bool) -> "Sources":
+    """Returns: the paths, or the text in memory, with a separator after each string.
+
+    Raises: CharrnnError, TypeError for anything else.
+    """
     from charrnn.options import require
     from charrnn.text.reading import build_corpus
 
+    end = "\n\n" if records == "paragraph" else "\n"
     if text is not None:
         require(corpus is None, "corpus and text can't be combined: corpus names files, text is the text itself")
         if isinstance(text, str):
             return build_corpus(text)
+        _refuse_table("text", text)
         pieces = text if isinstance(text, Iterable) and not isinstance(text, bytes) else [text]
-        strings = (_end_string(string, end) for string in pieces)
-        return build_corpus(iter(lambda: "".join(islice(strings, 1000)), ""))  # joining many at a time is faster
+        changed: list[int] = []  # rows with a separator inside
+        strings = (_end_string(string, end, row, changed if records else None) for row, string in enumerate(pieces))
+        built = build_corpus(iter(lambda: "".join(islice(strings, 1000)), ""))  # joining many at a time is faster
+        if changed:
+            what = "line breaks became spaces" if end == "\n" else "blank lines became line breaks"
+            built.notes.append(f"{what} in {len(changed):,} of the texts, so that each is one record (first: row {changed[0]})")
+        return built
+    _refuse_table("corpus", corpus)
     several = isinstance(corpus, Iterable) and not isinstance(corpus, (str, bytes))
     names = list(corpus) if several else [] if corpus is None else [corpus]
     for name in names:
@@ -287,8 +306,26 @@ def _find_sources(corpus: Any, text: Any, end: str, resume: bool) -> "Sources":
     return [os.path.expanduser(name) for name in names]
 
 
-def _end_string(string: Any, end: str) -> str:
-    """Append `end` to `string` unless it has it. Raises: CharrnnError if it is not a string."""
+def _refuse_table(name: str, value: Any) -> None:
+    """Raise TypeError for a table or a dict: to iterate over it gives its column names or keys."""
+    if isinstance(value, Mapping):
+        raise TypeError(f"{name} is a dict, whose keys would be read; give its values: charrnn.train({name}=list(d.values()))")
+    if hasattr(value, "columns"):
+        raise TypeError(f"{name} is a table; give one column of it: charrnn.train({name}=table[{str(value.columns[0])!r}])")
+
+
+def _end_string(string: Any, end: str, row: int, changed: list[int] | None) -> str:
+    """Append `end` to `string` unless it has it. With `changed`, ends inside of it are replaced, and its row is noted there.
+
+    Raises: CharrnnError if it is not a string.
+    """
+    from charrnn.text.records import BLANK_LINES
+
     if not isinstance(string, str):
-        raise CharrnnError(f"text must be a string, or several, not {string!r:.60}")
-    return string if string.endswith(end) else string + end
+        raise CharrnnError(f"text must be a string, or several, not {string!r:.60} (row {row})")
+    record: str = string
+    if changed is not None and (end == "\n" or BLANK_LINES.search(record.strip("\n"))) and "\n" in record.strip("\n"):
+        changed.append(row)
+        record = BLANK_LINES.sub("\n", record.strip("\n"))
+        record = record.replace("\n", " ") if end == "\n" else record
+    return record if record.endswith(end) else record + end

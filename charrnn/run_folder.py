@@ -1,10 +1,10 @@
 """The folder of a run: claim and lock it, write its files, find models and runs."""
 
 import contextlib
-import glob
 import itertools
 import json
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -186,8 +186,9 @@ def read_manifest(folder: Path) -> list[SourceFile]:
 
 
 def find_resumable(name: str) -> Path:
-    """The folder of the newest resumable run in `runs/` whose name starts with `name`. Raises: CharrnnError."""
-    states = list(RUNS.glob(f"{glob.escape(name)}*/{STATE}"))
+    """The folder of the newest resumable run in `runs/` of the corpus `name`; of any without it. Raises: CharrnnError."""
+    numbered = re.compile(f"{re.escape(name)}(-[0-9]+)?" if name else ".*", re.DOTALL)
+    states = [state for state in RUNS.glob(f"*/{STATE}") if numbered.fullmatch(state.parent.name)]
     if not states:
         raise CharrnnError(f"no run to resume under runs/{name}; name its folder with --out")
     return max(states, key=lambda state: state.stat().st_mtime).parent

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 import math
 import os
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import charrnn
 
 from charrnn import Model, checkpoint, load, train
 from charrnn.errors import CharrnnError
@@ -28,6 +30,7 @@ from charrnn.options import Options
 from charrnn.report.page import find_validation_text
 from charrnn.text.decoding import Decoder
 from charrnn.text.reading import build_corpus, read_corpus, read_text
+from charrnn.text.records import split
 from charrnn.text.vocabulary import Vocabulary, hint_at_form
 from charrnn.training.batches import AHEAD, SHORT_TEXT, Windows, fit_windows
 from charrnn.training.run import Run
@@ -61,7 +64,7 @@ def test_a_folder_gives_its_text_files_in_sorted_order_and_names_the_others(tmp_
     for name, data in {"b.txt": b"B", "a.txt": b"A", "sub/c.md": b"C", "x.png": b"\x89PNG\0\xff", ".hidden": b"no"}.items():
         (tmp_path / name).write_bytes(data)
     corpus = read_corpus([tmp_path])
-    assert corpus.text() == "ABC"
+    assert corpus.text() == "A\nB\nC"
     assert corpus.notes == [f"skipped files that are not utf-8 text: {tmp_path / 'x.png'}"]
 
 
@@ -73,13 +76,13 @@ def test_a_folder_is_a_corpus_without_the_runs_in_it(tmp_path):
     put(tmp_path / "runs/two", "state.safetensors", tensors)
     put(tmp_path / "runs/one", "model.safetensors", tensors)
     corpus = read_corpus([tmp_path])
-    assert corpus.text() == "a.txtb/c.txtruns/z.txt"
+    assert corpus.text() == "a.txt\nb/c.txt\nruns/z.txt"
     runs = f"{tmp_path}/runs/one, {tmp_path}/runs/two"
     assert corpus.notes == [f"skipped what charrnn has written in {runs}"]
     put(tmp_path, "model.safetensors", tensors)  # a run beside its text
     put(tmp_path, "history.jsonl", b"{}")
     corpus = read_corpus([tmp_path])
-    assert corpus.text() == "a.txtb/c.txtruns/z.txt"
+    assert corpus.text() == "a.txt\nb/c.txt\nruns/z.txt"
     assert corpus.notes == [f"skipped what charrnn has written in {tmp_path}, {runs}"]
     for name in ("runs/one", "runs/two"):
         (tmp_path / name / "mine.txt").unlink(missing_ok=True)
@@ -369,7 +372,8 @@ def test_bytes_take_each_byte_for_a_character(tmp_path):
 def test_a_text_has_one_hash_however_it_is_read(cache, tmp_path, monkeypatch):
     whole = read_corpus([put(tmp_path, "t.txt", LONG.encode())])
     utf16 = read_corpus([put(tmp_path, "u.txt", LONG.encode("utf-16"))], "utf-16")
-    halves = read_corpus([put(tmp_path, "a.txt", LONG[:99].encode()), put(tmp_path, "b.txt", LONG[99:].encode())])
+    end = LONG.index("\n") + 1
+    halves = read_corpus([put(tmp_path, "a.txt", LONG[:end].encode()), put(tmp_path, "b.txt", LONG[end:].encode())])
     other = read_corpus([put(tmp_path, "o.txt", LONG.replace("d\n", "d!").encode())])
     assert whole.corpus_hash == utf16.corpus_hash == halves.corpus_hash != other.corpus_hash
     swapped = read_corpus([put(tmp_path, "s.txt", LONG.replace("a", "A").encode())])  # the same ids, other characters
@@ -577,3 +581,52 @@ def test_a_vocabulary_of_twenty_thousand_characters_trains_and_samples(tmp_path)
     model = train(path, out=tmp_path / "run", steps=1, hidden_size=8, seq_length=8, batch_size=2, validation=0.0)
     assert len(model.vocabulary) == 20_000
     assert len(model.sample(length=5, seed=1)) == 5
+
+
+def test_files_are_not_glued_together(tmp_path):
+    folder = tmp_path / "lv"
+    folder.mkdir()
+    parts = {"a.txt": "anna\nberta", "b.txt": "", "c.txt": "carla\ndora\n", "d.bin": "\0", "e.txt": "eve\r", "f.txt": "fay"}
+    for name, text in parts.items():
+        (folder / name).write_text(text, newline="")
+    assert read_corpus([folder]).text() == "anna\nberta\ncarla\ndora\neve\nfay"
+    paragraphs = read_corpus([folder], between="\n\n").text()
+    assert paragraphs == "anna\nberta\n\ncarla\ndora\n\neve\n\nfay"
+    assert split(paragraphs, "paragraph")[0] == ["anna\nberta", "carla\ndora", "eve", "fay"]
+    named = [folder / "a.txt", folder / "f.txt"]
+    assert read_corpus(named, "bytes").text() == "anna\nbertafay"
+    assert read_corpus([folder / "a.txt"]).text() == parts["a.txt"]
+    assert (
+        read_corpus([folder / "c.txt", folder / "a.txt"]).corpus_hash
+        == build_corpus(parts["c.txt"] + parts["a.txt"]).corpus_hash
+    )
+
+
+def test_cached_files_are_not_glued_together_either(cache, tmp_path):
+    for name, text in (("a.txt", LONG.rstrip("\n")), ("b.txt", LONG)):
+        (tmp_path / name).write_text(text)
+    names = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for _ in range(2):
+        assert read_corpus(names).text() == LONG + LONG
+        assert read_corpus(names, between="\n\n").text() == LONG + "\n" + LONG
+
+
+@pytest.mark.parametrize(("kind", "count"), [("--by-line", 4), ("--by-paragraph", 2)])
+def test_a_folder_of_lists_has_the_records_of_each_file(tmp_path, kind, count):
+    (tmp_path / "lv").mkdir()
+    (tmp_path / "lv/a.txt").write_text("anna\nberta")
+    (tmp_path / "lv/b.txt").write_text("carla\ndora")
+    charrnn("train", "lv", kind, "--steps", 1, "--validation", 0, "-q", cwd=tmp_path)
+    model = load(tmp_path / "runs/lv")
+    assert not model.is_novel("carla" if kind == "--by-line" else "carla\ndora")
+    figures = json.loads(charrnn("eval", "lv", "--json", cwd=tmp_path)[0])
+    assert figures[model.records + "s"] == count
+
+
+def test_resume_takes_the_newest_run_of_that_corpus_only(tmp_path):
+    for name in ("a", "ab"):
+        (tmp_path / f"{name}.txt").write_text(f"to be {name} or not " * 99)
+        charrnn("train", f"{name}.txt", "--steps", 2, "-q", cwd=tmp_path)
+    charrnn("train", "a.txt", "--steps", 3, "-q", cwd=tmp_path)
+    _, errors = charrnn("train", "a.txt", "--resume", "--steps", 4, cwd=tmp_path)
+    assert "saved in runs/a-2" in errors

@@ -1,6 +1,7 @@
 """`charrnn.train` in Python: arguments, progress, errors, and what it must leave unchanged."""
 
 import io
+import math
 import os
 import pydoc
 import re
@@ -14,18 +15,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
-from conftest import CORPORA, ROOT
+from conftest import CORPORA, ROOT, options_of
 
 import charrnn
 from charrnn import CharrnnError, Model, load, train
-from charrnn.api import to_python
+from charrnn.api import _find_sources, to_python
 from charrnn.options import KEYS, Options
 from charrnn.run_folder import RunFolder
 from charrnn.terminal import line, output
 from charrnn.training import schedule
 from charrnn.training.events import End, Progress, Sample, Validation
+from charrnn.training.run import Run
 
 SMALL = dict(layers=1, hidden_size=8, embedding=4, batch_size=4, seq_length=8, progress=False)
 RHYMES = (CORPORA / "if-you.txt").read_text() * 20
@@ -163,7 +166,7 @@ BAD = [
     (dict(out="used", resume=True, hidden_size=9), "resume=True keeps .*; only seconds, epochs, steps, device and threads"),
     (dict(out="missing", resume=True), "no checkpoint to resume"),
     (dict(resume=True), "no run to resume"),
-    (dict(out="memory", resume=True), r"charrnn.train\(text=TEXT, out='memory', resume=True\)"),
+    (dict(out="memory", resume=True), r"charrnn\.train\(text=TEXT, out='memory', resume=True\)"),
 ]
 
 
@@ -414,3 +417,65 @@ def test_lines_are_redrawn_where_a_cursor_moves(monkeypatch, terminal, environme
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stderr", Stream(terminal))
     assert output.on_terminal() is redrawn
+
+
+def test_a_string_is_one_record_also_with_line_breaks_inside(tmp_path):
+    lines = ["An\nna", "Berta\n", "Car\n\nla\n\n", "Dora"]
+    notes = []
+    model = train(text=lines, records="line", steps=1, validation=0.0, out=tmp_path / "line", progress=False)
+    for record in ("An na", "Berta", "Car la", "Dora"):
+        assert not model.is_novel(record)
+    assert model.is_novel("An")
+    run = Run.create(_find_sources(None, lines, "line", False), options_of(records="line", steps=1), tmp_path / "noted")
+    notes = [note for note in run.notes if "spaces" in note]
+    assert notes == ["line breaks became spaces in 2 of the texts, so that each is one record (first: row 0)"]
+    model = train(text=["a\nb", "c\n\nd"], records="paragraph", steps=1, validation=0.0, out=tmp_path / "par", progress=False)
+    assert not model.is_novel("a\nb")
+    assert not model.is_novel("c\nd")
+
+
+def test_tables_and_dicts_are_refused_with_the_right_call():
+    table = pandas.DataFrame({"name": ["Anna", "Berta"], "year": [1, 2]})
+    for wrong, words in (
+        (table, r"charrnn\.train\(text=table\['name'\]\)"),
+        ({"a": "text"}, r"charrnn\.train\(text=list\(d\.values\(\)\)\)"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            train(text=wrong)
+        with pytest.raises(TypeError, match=r"charrnn\.train"):
+            train(wrong)
+    with pytest.raises(CharrnnError, match=r"not nan \(row 1\)"):
+        train(text=pandas.Series(["Anna", math.nan]), records="line")
+
+
+def test_writing_and_scoring_refuse_what_is_no_text(book_run):
+    model = load(book_run / "runs" / "book")
+    with pytest.raises(TypeError, match=r"model\.write\(\['ROMEO'\]\)"):
+        model.write("ROMEO")
+    with pytest.raises(TypeError, match="not list; join several"):
+        model.score(["a"])
+    with pytest.raises(TypeError, match="not list"):
+        model.pieces(["a"])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_exception_in_watch_ends_the_run_as_ctrl_c_does(tmp_path, error, capsys):
+    seen = []
+
+    def watch(event):
+        seen.append(event)
+        if isinstance(event, Validation):
+            raise error
+
+    arguments = dict(text="to be or not to be, " * 200, steps=200, out=tmp_path / "run", watch=watch)
+    if error is KeyboardInterrupt:
+        assert train(**arguments).sample(length=5)
+    else:
+        with pytest.raises(error):
+            train(**arguments)
+    assert isinstance(seen[-1], Validation)
+    steps = load(tmp_path / "run").header.training.metrics.step
+    assert 0 < steps < 200
+    assert "to continue: charrnn.train(out=" in capsys.readouterr().err
+    again = dict(text=arguments["text"], out=tmp_path / "run", resume=True, progress=False)
+    assert train(**again).header.training.metrics is not None

@@ -43,7 +43,7 @@ def eval(
     from charrnn.terminal.scores import MostSurprising, PerLine, Summary, print_score
     from charrnn.text.corpus import PIECE
     from charrnn.text.reading import likely_encodings, read_any
-    from charrnn.text.records import split, unify_breaks
+    from charrnn.text.records import SEPARATORS, split, unify_breaks
     from charrnn.text.vocabulary import hint_at_form
 
     sources = common.require_sources(text)
@@ -64,7 +64,7 @@ def eval(
     require(kind is not None or not worst, f"--worst needs a model of lines or paragraphs; {loaded.path} is not one")
     with frame.WorkDisplay() as reading, common.say_waiting(sources):
         encodings = likely_encodings(loaded.encoding) if encoding is None else [encoding]
-        corpus = read_any(sources, encodings, loaded.newlines, watch=reading.progress)
+        corpus = read_any(sources, encodings, loaded.newlines, reading.progress, SEPARATORS[kind or "line"])
     records, notes = split(corpus.text(), kind) if kind else ([], [])
     notes = [*corpus.notes, *notes, *hint_at_form(loaded.vocabulary, corpus.text(0, PIECE))]
     common.print_notes(notes)

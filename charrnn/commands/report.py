@@ -37,6 +37,7 @@ def report(
     from charrnn.report.page import find_validation_text, render_page
     from charrnn.run_folder import is_text, output_folder, read_history
     from charrnn.text.reading import likely_encodings, read_any
+    from charrnn.text.records import SEPARATORS
 
     texts = list(text or [])
     if model is not None and run is not None:  # with -m, all arguments are texts
@@ -55,7 +56,8 @@ def report(
     with frame.WorkDisplay() as reading:
         if texts:
             encodings = likely_encodings(loaded.encoding) if encoding is None else [encoding]
-            corpus = read_any(texts, encodings, loaded.newlines, watch=reading.progress)
+            between = SEPARATORS[loaded.records or "line"]
+            corpus = read_any(texts, encodings, loaded.newlines, reading.progress, between)
             name = ", ".join("standard input" if source == "-" else Path(source).name for source in texts)
         else:
             advice = f"name the text to colour: charrnn report {folder} TEXT"

@@ -119,9 +119,9 @@ class IdWriter:
         if not new.any():
             return ids
         at = np.flatnonzero(new)
-        new, first = np.unique(codes[at], return_index=True)
+        added, first = np.unique(codes[at], return_index=True)
         order = np.argsort(first)
-        self.codes = np.concatenate([self.codes, new[order].astype(np.uint32)])
+        self.codes = np.concatenate([self.codes, added[order].astype(np.uint32)])
         self.firsts = np.concatenate([self.firsts, self.length + at[first[order]]])
         if len(self.codes) > top + 1:
             self._move(_width(len(self.codes)))

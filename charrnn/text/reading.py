@@ -51,15 +51,22 @@ def read_text(source: str | Path, encoding: str | None = None, newlines: str = "
         raise CharrnnError(f"{error.fault}; save it as UTF-8 text") from None
 
 
-def read_any(sources: Sequence[str | Path], encodings: Sequence[str], newlines: str, watch: Watch | None = None) -> Corpus:
+def read_any(
+    sources: Sequence[str | Path],
+    encodings: Sequence[str],
+    newlines: str,
+    watch: Watch | None = None,
+    between: str = "\n",
+) -> Corpus:
     """Read `sources` in the first of `encodings` that fits; standard input can only be read once, in the first.
 
     Raises: as `read_corpus`.
     """
-    for encoding in encodings[:-1] if STDIN not in map(str, sources) else ():
+    tried = encodings[:1] if STDIN in map(str, sources) else encodings
+    for encoding in tried[:-1]:
         with contextlib.suppress(NotTextError):
-            return read_corpus(sources, encoding, newlines, watch)
-    return read_corpus(sources, encodings[0 if STDIN in map(str, sources) else -1], newlines, watch)
+            return read_corpus(sources, encoding, newlines, watch, between)
+    return read_corpus(sources, tried[-1], newlines, watch, between)
 
 
 def likely_encodings(encoding: str) -> list[str]:
@@ -68,18 +75,23 @@ def likely_encodings(encoding: str) -> list[str]:
 
 
 def read_corpus(
-    sources: Sequence[str | Path], encoding: str = "utf-8", newlines: str = "universal", watch: Watch | None = None
+    sources: Sequence[str | Path],
+    encoding: str = "utf-8",
+    newlines: str = "universal",
+    watch: Watch | None = None,
+    between: str = "\n",
 ) -> Corpus:
     """Read all `sources` (files, folders, "-" for standard input) as one text. `encoding` may be "bytes".
 
     A folder means all text files below it, sorted by name. Hidden files, runs and files that are not text are skipped; the
     corpus's notes name the last two. Byte-order marks are removed; if `encoding` is UTF-8, one of UTF-16 or UTF-32 sets the
-    encoding of its file. `newlines` is one of NEWLINES and has no effect on bytes.
+    encoding of its file. `newlines` is one of NEWLINES and has no effect on bytes. A file that is followed by another one ends
+    with `between`, which consists of line breaks; those that it lacks are added, except to bytes.
 
     Raises: CharrnnError if a source is missing, unreadable, damaged, not in `encoding` or changes while it is read, if the
     whole text is empty, and (status 1) if the disk has no room for the ids of a long text.
     """
-    reader = _Reader(sources, encoding=encoding, newlines=newlines, watch=watch)
+    reader = _Reader(sources, encoding=encoding, newlines=newlines, watch=watch, between=between)
     if (corpus := reader.find()) is None:
         corpus = reader.read()
     skipped = [file.name for file in reader.files if not file.is_text]
@@ -124,12 +136,14 @@ class _File:
 class _Reader:
     """Makes a corpus from files: `find` looks for its ids in the cache, `read` reads the files."""
 
-    def __init__(self, sources: Sequence[str | Path], encoding: str, newlines: str, watch: Watch | None):
+    def __init__(self, sources: Sequence[str | Path], encoding: str, newlines: str, watch: Watch | None, between: str):
         self.decoder = Decoder(encoding, newlines)
         files, runs = _find_files(sources)
         self.files = [_File(name, size=_size(name), lenient=lenient) for name, lenient in files]
         sizes = [file.size for file in self.files]
         self.total = None if None in sizes else sum(size or 0 for size in sizes)
+        self.between = "" if encoding == "bytes" or len(files) == 1 else between
+        self._end = ""  # of the text so far, at most as long as `between`
         self.done = 0  # bytes
         self.watch = watch
         self.notes = [f"skipped what charrnn has written in {shorten(runs)}"] if runs else []
@@ -137,6 +151,7 @@ class _Reader:
         if self.total is not None and (self.total >= id_cache.IN_MEMORY or any(file.compressed for file in self.files)):
             with contextlib.suppress(CharrnnError):  # no cache folder: an error only if the text is long, later
                 stem = f"v{id_cache.FORMAT}-{self.total}-{self.decoder.codec.name}-{self.decoder.newlines}"
+                stem += f"-{len(self.between)}" * bool(self.between)
                 self.stem = id_cache.cache_folder() / stem
 
     def find(self) -> Corpus | None:
@@ -169,15 +184,19 @@ class _Reader:
         """Write the text of a file. If it turns out to be skipped, its text is removed again."""
         hashes: list[bytes] = []
         blocks = _blocks(file.name, count=self._count, hashes=hashes)
-        length = writer.length
+        length, end = writer.length, self._end
         file.hash = ""
         try:
             for text in self.decoder.decode(_unpack(file, blocks), file.shown):
+                if writer.length == length and length:
+                    writer.write(self._missing_breaks())
                 writer.write(text)
+                self._end = (self._end + text[-len(self.between) :])[-len(self.between) :] if self.between else ""
         except NotTextError as error:
             if not file.lenient:
                 raise
             writer.roll_back(length)
+            self._end = end
             file.is_text = False
             if isinstance(error, WrongHeadError) and not file.compressed:
                 file.hash = BINARY
@@ -185,6 +204,10 @@ class _Reader:
             for _ in blocks:  # read the rest for the hash
                 pass
         file.hash = id_cache.join_hashes(hashes)
+
+    def _missing_breaks(self) -> str:
+        """The line breaks of `between` that the text so far lacks at its end."""
+        return self.between[len(self._end) - len(self._end.rstrip("\n")) :]
 
     def _hash(self, file: _File) -> str:
         """The hash of a file's bytes, the same as `_write` computes."""

@@ -123,13 +123,15 @@ def _read(sources: Sources, options: Options, watch: Watch | None, group: Group)
         return sources
     if group.size > 1 and STDIN in map(str, sources):
         raise CharrnnError("several ranks can't share standard input; name files or folders")
+    how = (sources, options.encoding, options.newlines)
+    between = records.SEPARATORS.get(options.records or "line", "")
     with group.wait_for_all():
-        corpus = read_corpus(sources, options.encoding, options.newlines, watch) if group.local_rank == 0 else None
+        corpus = read_corpus(*how, watch, between) if group.local_rank == 0 else None
     path = group.all_gather(corpus.path if corpus is not None else None)[group.rank - group.local_rank]
     if corpus is not None:
         return corpus
     kept = id_cache.load(path, checked=True) if path is not None else None
-    return kept[0] if kept is not None else read_corpus(sources, options.encoding, options.newlines)
+    return kept[0] if kept is not None else read_corpus(*how, between=between)
 
 
 def _split_records(read: Sequence[Corpus], options: Options) -> tuple[Corpus, Corpus, list[str]]:
