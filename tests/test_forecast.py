@@ -655,3 +655,44 @@ def test_a_damaged_model_gets_one_line(tmp_path, change):
     checkpoint.write(tmp_path / MODEL, tensors | {"head.bias": np.array([np.nan], np.float32)}, header)
     with pytest.raises(CharrnnError, match="not finite"):
         Forecaster.load(tmp_path)
+
+
+def dated(rows):
+    return "day,x\n" + "".join(f"{day},{k % 7}\n" for k, day in enumerate(rows))
+
+
+DAYS = [f"2024-{month:02}-{day:02}" for month in (1, 2, 3) for day in range(1, 29)]
+
+
+@pytest.mark.parametrize("rows", [DAYS * 3, sorted(DAYS * 3)], ids=["stacked", "sorted"])
+def test_several_series_in_one_table_are_an_error_that_says_so(forecast, tmp_path, rows):
+    (tmp_path / "t.csv").write_text(dated(rows))
+    errors = forecast("t.csv", "--steps", 1)[2]
+    assert errors.count("\n") == 1
+    assert f"the dates in column day repeat in {2 * len(DAYS)} rows (line " in errors
+    assert "keep one row for each date" in errors
+
+
+def test_a_gap_and_a_repeated_date_are_noted_with_their_rows(tmp_path):
+    rows = [*DAYS[:10], DAYS[9], *DAYS[10:20], *DAYS[60:]]
+    (tmp_path / "t.csv").write_text(dated(rows))
+    notes = read_series(tmp_path / "t.csv").notes
+    assert notes == ["column day: a date repeats (line 12: 2024-01-10)", "column day: a gap before line 23 (2024-03-05)"]
+    (tmp_path / "t.csv").write_text(dated(DAYS))
+    assert read_series(tmp_path / "t.csv").notes == []
+
+
+def test_windows_of_one_row_and_tables_of_one_window_warn_of_nothing(forecast, tmp_path):
+    (tmp_path / "t.csv").write_text(dated(DAYS))
+    assert forecast("t.csv", "--steps", 2, "--window", 1)[0] == 0
+    assert forecast("t.csv", "--steps", 2, "--window", 5, "-o", "model")[0] == 0
+    (tmp_path / "five.csv").write_text(dated(DAYS[:5]))
+    assert forecast("five.csv", "-m", "model")[0] == 0
+
+
+def test_a_column_name_that_a_spreadsheet_would_run_is_saved_harmless(forecast, tmp_path):
+    for name, written in (("=1+1", "'=1+1"), ("@sum", "'@sum"), ("a\x07b", "a\\x07b"), ("x", "x")):
+        (tmp_path / "t.csv").write_text(dated(DAYS).replace("day,x", f"day,{name}"))
+        errors = forecast("t.csv", "--steps", 1, "--save", "out.csv")[2]
+        assert (tmp_path / "out.csv").read_text().splitlines()[0] == f"day,{written},forecast,naive"
+        assert ("spreadsheet" in errors) == (name != written)

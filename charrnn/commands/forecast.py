@@ -57,7 +57,7 @@ def forecast(
     charrnn forecast new-prices.csv -m prices --save forecasts.csv
     """
     from charrnn.forecast.settings import Settings
-    from charrnn.forecast.table import draw_plot, format_table, read_series
+    from charrnn.forecast.table import draw_plot, format_table, make_harmless, read_series
     from charrnn.options import require
     from charrnn.run_folder import FORECAST, find_forecast, is_forecast, is_text
     from charrnn.text.reading import STDIN
@@ -105,8 +105,11 @@ def forecast(
     if out is not None:
         network.save(out)
     if save is not None:
-        names = [series.moment, series.target_name, "forecast", "naive"]
-        write_output(save, format_table(names, moments=moments, columns=lines))
+        given = [series.moment, series.target_name]
+        names = list(map(make_harmless, given))
+        changed = [f"{save} names column {old!r} {new!r}" for old, new in zip(given, names, strict=True) if old != new]
+        common.print_notes([] if quiet else [f"{note}, so that no spreadsheet runs it" for note in changed])
+        write_output(save, format_table([*names, "forecast", "naive"], moments=moments, columns=lines))
     if plot is not None:
         write_output(plot, draw_plot(plot.suffix, series.target_name, lines=lines))
     if as_json:

@@ -279,7 +279,7 @@ def _scored(series: Series, settings: Settings, first: int, end: int) -> np.ndar
 
 def _gather(windows: np.ndarray) -> Tensor:
     """Convert windows (B, D, T) to the network's input (T, B, D)."""
-    return torch.from_numpy(np.ascontiguousarray(windows.transpose(2, 0, 1)))
+    return torch.from_numpy(windows.transpose(2, 0, 1).copy())  # a view of all rows could not be written to
 
 
 def _rms(values: np.ndarray) -> float:

@@ -17,6 +17,9 @@ from charrnn.text.reading import STDIN, read_text, show_source
 from charrnn.text.visible import make_visible
 
 DATES = {"date", "time", "datetime", "timestamp"}  # columns with these names are dates, even if they hold numbers
+MOST_REPEATS = 0.05  # fraction of rows with a repeated date; more, and at least two, are several series
+GAP = 10  # times the median distance of two rows
+MOST_GAPS = 3  # gaps that are noted
 TOP = 5  # rows to search for the end of a header of several rows
 
 
@@ -69,7 +72,7 @@ def read_series(
     neither = [name for j, name in enumerate(names) if not numbers[j].is_numeric and not dates[j] and columns is None]
     notes += [f"column {name} has no numbers and is skipped" for name in neither]
     if when is not None:
-        _require_order(dates[when], name=names[when], cells=cells[when], lines=lines, reverse=reverse)
+        notes += _check_order(dates[when], name=names[when], cells=cells[when], lines=lines, reverse=reverse)
     usable = [j for j in range(len(names)) if numbers[j].is_numeric and not dates[j]]
     if not usable:
         raise CharrnnError("the table has no column of numbers")
@@ -96,6 +99,12 @@ def read_series(
         moments=moments[start:],
         notes=notes,
     )
+
+
+def make_harmless(name: str) -> str:
+    """A column name that a spreadsheet doesn't take for a formula, with control characters made visible."""
+    shown = make_visible(name, keep="")
+    return f"'{shown}" if shown[:1] in ("=", "+", "-", "@") else shown
 
 
 def format_table(names: Sequence[str], moments: Sequence[str], columns: Sequence[Sequence[float]]) -> bytes:
@@ -203,17 +212,28 @@ def _read_columns(cells: Sequence[Sequence[str]], names: list[str]) -> tuple[lis
     return numbers, dates
 
 
-def _require_order(
+def _check_order(
     readings: Sequence[Sequence[float | None]], name: str, cells: Sequence[str], lines: list[int], reverse: bool
-) -> None:
-    """Raise CharrnnError if the dates of a column are not in ascending order in any format that fits."""
+) -> list[str]:
+    """Returns: notes on a repeated date and on gaps.
+
+    Raises: CharrnnError if the dates of a column repeat, or are not in ascending order in any format that fits.
+    """
     falls, breaks = False, []
     for reading in readings:
         seconds = np.array(reading, np.float64)  # NaN: missing
         rows = np.flatnonzero(~np.isnan(seconds))
+        _, first = np.unique(seconds[rows], return_index=True)
+        repeats = np.delete(rows, first)
+        if len(repeats) > max(1, MOST_REPEATS * len(rows)):
+            where = f"line {lines[repeats[0]]}: {cells[repeats[0]]}"
+            cure = "keep one row for each date, for example of one shop or product"
+            raise CharrnnError(f"the dates in column {name} repeat in {len(repeats):,} rows ({where}); {cure}")
         steps = np.diff(seconds[rows])
         if not (steps < 0).any():
-            return
+            notes = [f"column {name}: a date repeats (line {lines[row]}: {cells[row]})" for row in repeats[:1]]
+            gaps = rows[1:][steps > GAP * np.median(steps)] if len(steps) else rows[:0]
+            return notes + [f"column {name}: a gap before line {lines[row]} ({cells[row]})" for row in gaps[:MOST_GAPS]]
         falls = falls or not (steps > 0).any()
         breaks.append(rows[1:][steps < 0][0])
     order = f"are not in order (line {lines[breaks[0]]}: {cells[breaks[0]]}); sort the rows"

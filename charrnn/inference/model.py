@@ -16,7 +16,6 @@ from charrnn.errors import CharrnnError
 from charrnn.headers import ModelHeader
 from charrnn.inference import writing
 from charrnn.inference.blocks import RecordBlocks, TextBlocks
-from charrnn.inference.logits import Ban, NoBlankRecord, Processor
 from charrnn.inference.sampler import Sampler
 from charrnn.inference.score import Piece, Score, Watch, pieces, score
 from charrnn.inference.writing import Sample, Seed
@@ -121,17 +120,6 @@ class Model:
             yield drawn
             if any(step.why):
                 ended = [k for k, reason in enumerate(step.why) if reason]
-
-    def processors(self, primes: Sequence[str]) -> list[Processor]:
-        """The logits processors that this model's texts need. Of a line-by-line model, `primes` are the lines so far."""
-        processors: list[Processor] = []
-        if self.vocabulary.unknown is not None:  # it is no character to write
-            processors.append(Ban((self.vocabulary.unknown,)))
-        return processors + self.record_rules(primes)
-
-    def record_rules(self, primes: Sequence[str]) -> list[Processor]:
-        """What makes a line-by-line model's probabilities, also those of `score`, differ from its network's."""
-        return [NoBlankRecord(self.start, self.vocabulary.is_space, primes)] if self.records else []
 
     def write(
         self,

@@ -4,25 +4,32 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from charrnn.errors import CharrnnError
 from charrnn.inference.generate import Step, generate
+from charrnn.inference.logits import Ban, NoBlankRecord, Processor
 from charrnn.inference.sampler import Sampler
 from charrnn.inference.score import escape_costs, surprisals
 from charrnn.inference.stopping import Criterion, StopString
-from charrnn.network.engine import Stepper
+from charrnn.network.engine import Network, Stepper
 from charrnn.text.records import SEPARATORS
-from charrnn.text.vocabulary import code_points, text_of
-
-if TYPE_CHECKING:
-    from charrnn.inference.model import Model
+from charrnn.text.vocabulary import Vocabulary, code_points, text_of
 
 Array = np.ndarray
 MEMORY = 1 << 14  # characters of a prime that are read, its last: a state keeps nothing of what is further back
 Seed = int | np.random.SeedSequence | None
+
+
+class Writer(Protocol):
+    """What of a model is needed here."""
+
+    network: Network
+    vocabulary: Vocabulary
+    start: int  # id of the character before the first one
+    records: str | None
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Sample:
 
 
 def steps(
-    model: "Model",
+    model: Writer,
     primes: Sequence[str],
     length: int | None,
     sampler: Sampler | None = None,
@@ -53,28 +60,42 @@ def steps(
         _read(model, primes),
         sampler=sampler,
         noise=sampler.steps(generators, len(model.vocabulary)),
-        processors=[*model.processors(primes), *sampler.processors],
+        processors=[*model_processors(model, primes), *sampler.processors],
         criteria=_find_criteria(model, primes, [until] if isinstance(until, str) else until),
         length=length,
     )
 
 
-def _find_criteria(model: "Model", primes: Sequence[str], until: Sequence[str]) -> list[Criterion]:
+def model_processors(model: Writer, primes: Sequence[str]) -> list[Processor]:
+    """The logits processors that a model's texts need. Of a line-by-line model, `primes` are the lines so far."""
+    processors: list[Processor] = []
+    if model.vocabulary.unknown is not None:  # it is no character to write
+        processors.append(Ban((model.vocabulary.unknown,)))
+    return processors + record_rules(model, primes)
+
+
+def record_rules(model: Writer, primes: Sequence[str]) -> list[Processor]:
+    """What makes a line-by-line model's probabilities, also those of `score`, differ from its network's."""
+    return [NoBlankRecord(model.start, model.vocabulary.is_space, primes)] if model.records else []
+
+
+def _find_criteria(model: Writer, primes: Sequence[str], until: Sequence[str]) -> list[Criterion]:
     """What ends a text: its record's separator, or one of the strings `until`."""
     if model.records:
         before = [model.vocabulary.encode(prime) for prime in primes]
         return [StopString(model.vocabulary.encode(SEPARATORS[model.records]), model.records, before)]
     criteria: list[Criterion] = []
     for string in until:
-        if not string or (unknown := model.unknown(string)):
-            why = f"the model never writes {unknown[0]!r}" if string else "it is empty"
+        unknown = np.flatnonzero(model.vocabulary.is_unknown(string))
+        if not string or len(unknown):
+            why = f"the model never writes {string[unknown[0]]!r}" if string else "it is empty"
             raise CharrnnError(f"no text can end at {string!r}: {why}")
         nothing = np.empty(0, np.int32)  # a match must not begin in the prime
         criteria.append(StopString(model.vocabulary.encode(string), "until", [nothing] * len(primes)))
     return criteria
 
 
-def _read(model: "Model", primes: Sequence[str]) -> Stepper:
+def _read(model: Writer, primes: Sequence[str]) -> Stepper:
     """Run the network over each of `primes`. Returns: its state, as one batch."""
     state, one = model.network.initial_state(len(primes)), model.network.initial_state(1)
     for k, prime in enumerate(primes):
@@ -89,7 +110,7 @@ def _read(model: "Model", primes: Sequence[str]) -> Stepper:
 
 
 def write(
-    model: "Model",
+    model: Writer,
     primes: Sequence[str],
     length: int | None,
     sampler: Sampler | None,
@@ -107,7 +128,7 @@ def write(
     running = np.ones(B, bool)
     lengths = np.zeros(B, np.int64)
     nats = np.zeros(B)
-    rules = model.record_rules(primes)
+    rules = record_rules(model, primes)
     drawn: list[Array] = []  # per step the ids (B,)
     why = ["length"] * B
     for step in steps(model, primes, length, sampler=sampler, seed=seed, until=until):

@@ -13,6 +13,7 @@ from charrnn.inference.generate import generate
 from charrnn.inference.logits import Processor
 from charrnn.inference.model import Model
 from charrnn.inference.sampler import Sampler
+from charrnn.inference.writing import model_processors
 from charrnn.text.records import SEPARATORS
 
 STRIDE = 32  # characters between two states that are always kept
@@ -113,7 +114,7 @@ class CoWriter:
     def _processors(self, text: str) -> list[Processor]:
         """The logits processors of the model after `text`."""
         separator = self.reader.separator
-        return self.model.processors([text if separator is None else text.rpartition(separator)[2]])
+        return model_processors(self.model, [text if separator is None else text.rpartition(separator)[2]])
 
     def _write(self, text: str, most: int, has_ended: Callable[[str], bool]) -> str:
         """Write up to `most` characters after `text`; stop when `has_ended` or at the end of a record."""

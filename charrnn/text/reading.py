@@ -12,14 +12,14 @@ import os
 import shlex
 import stat
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from charrnn.errors import CharrnnError, shorten
 from charrnn.text import id_cache
+from charrnn.text.archives import is_archive, unpack
 from charrnn.text.corpus import Corpus, SourceFile
 from charrnn.text.decoding import HEAD, Decoder, NotTextError, WrongHeadError
 from charrnn.text.id_cache import IdWriter
@@ -29,8 +29,6 @@ STDIN = "-"
 RUN_FILES = ("model.safetensors", "state.safetensors")  # a folder with one of them is a run's
 WRITTEN = (*RUN_FILES, "history.jsonl", "corpus.json", "report.html", "model.onnx")  # files of a run, never read as text
 BINARY = "binary"  # used as the hash of a file that is skipped because of its first bytes
-ARCHIVES = {".gz": 4096, ".zst": 128}  # bytes to unpack at a time, which expand to at most 4 MB
-WINDOW = 1 << 26  # largest window of a .zst file in bytes, since it is held in memory
 
 
 def show_source(source: str | Path) -> str:
@@ -126,7 +124,7 @@ class _File:
 
     @property
     def compressed(self) -> bool:
-        return self.name.endswith(tuple(ARCHIVES))
+        return is_archive(self.name)
 
     @property
     def shown(self) -> str:
@@ -187,7 +185,7 @@ class _Reader:
         length, end = writer.length, self._end
         file.hash = ""
         try:
-            for text in self.decoder.decode(_unpack(file, blocks), file.shown):
+            for text in self.decoder.decode(unpack(file.name, blocks), file.shown):
                 if writer.length == length and length:
                     writer.write(self._missing_breaks())
                 writer.write(text)
@@ -304,48 +302,6 @@ def _size(name: str) -> int | None:
     with _reading(name):
         facts = os.stat(name)
     return facts.st_size if stat.S_ISREG(facts.st_mode) else None
-
-
-def _unpack(file: _File, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the blocks of a file, unpacked if it is compressed. Raises: CharrnnError for a damaged archive."""
-    if not file.compressed:
-        yield from blocks
-        return
-    name = file.name
-    begin: Callable[[], Any] = functools.partial(zlib.decompressobj, wbits=31)
-    damaged: type[Exception] = zlib.error
-    if name.endswith(".zst"):
-        try:
-            import zstandard
-        except ImportError:
-            raise CharrnnError(f"{name}: a .zst file needs zstandard: pip install 'charrnn[zstd]'") from None
-        begin, damaged = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj, zstandard.ZstdError
-    archive = None
-    unpacked = bytearray()
-    size = next(size for end, size in ARCHIVES.items() if name.endswith(end))
-    try:
-        for block in blocks:
-            for at in range(0, len(block), size):
-                piece = block[at : at + size]
-                while piece and (archive or piece.strip(b"\0")):  # some tools pad the end with zeros
-                    archive = archive or begin()
-                    unpacked += archive.decompress(piece)
-                    piece = archive.unused_data
-                    if archive.eof:
-                        archive = None
-                while len(unpacked) >= id_cache.BLOCK:
-                    yield bytes(unpacked[: id_cache.BLOCK])
-                    del unpacked[: id_cache.BLOCK]
-    except damaged as error:
-        if "too much memory" in str(error):
-            cure = f"a window of more than {WINDOW >> 20} MB; unpack it first: zstd -d --long=31 {shlex.quote(name)}"
-            raise CharrnnError(f"{name} needs too much memory to unpack, {cure}") from None
-        raise CharrnnError(f"{name} is damaged, or not such an archive: {error}") from None
-    if archive is not None:
-        raise CharrnnError(f"{name} is truncated: its archive has no end")
-    if unpacked:
-        yield bytes(unpacked)
-    yield b""
 
 
 def _blocks(name: str, count: Callable[[int], None], hashes: list[bytes]) -> Iterator[bytes]:

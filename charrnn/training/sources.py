@@ -13,8 +13,9 @@ from charrnn.headers import Origin
 from charrnn.options import Options, require
 from charrnn.run_folder import BASES, list_bases, read_manifest
 from charrnn.text import id_cache, records
+from charrnn.text.archives import ARCHIVES
 from charrnn.text.corpus import Corpus, SourceFile
-from charrnn.text.reading import ARCHIVES, STDIN, Watch, build_corpus, read_corpus
+from charrnn.text.reading import STDIN, Watch, build_corpus, read_corpus
 from charrnn.training.distributed import ALONE, Group
 
 if TYPE_CHECKING:  # `info` imports this module and starts faster without it
