@@ -111,6 +111,8 @@ def write(path: Path, tensors: Tensors, header: Json) -> None:
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in sorted(tensors.items())}
     newest = max([1, *(2 for tensor in contiguous.values() if tensor.dtype == np.float16)])
     text = json.dumps({"format": newest, "version": __version__, **header}, ensure_ascii=True, allow_nan=False)
+    size = sum(tensor.nbytes for tensor in contiguous.values())
+    np.empty(2 * size, np.uint8)  # raises MemoryError if memory is short, where safetensors would end the process
     write_atomically(path, save(contiguous, metadata={"charrnn": text}))
 
 

@@ -32,6 +32,19 @@ from charrnn.version import __version__
 
 HELP = {"help_option_names": ["-h", "--help"]}
 VERSION = "-V --version"
+# What libraries say when they are short of memory.
+STARVED = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "failed to map segment",
+    "bad_alloc",
+    "create a primitive",
+    "execute a primitive",
+    "can't start new thread",
+    "cannot map zero-fill pages",
+    "memory allocation",
+)
 NAMES = 26  # columns for the names of options in a help; longer ones have a line of their own
 
 
@@ -116,7 +129,7 @@ def main() -> None:
     except OSError as error:
         what = f"{error.filename or 'input or output'}: {error.strerror or error}"
         status = _fail("standard output is closed" if error.errno == errno.EBADF else what, 1)
-    except Exception as error:
+    except BaseException as error:  # also Rust's PanicException
         if hasattr(error, "exit_code"):  # a usage error of Typer's
             status = _fail(_explain(error, words), error.exit_code)
         else:
@@ -154,10 +167,9 @@ def _suggest(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {meant[0]}?" if meant else ""
 
 
-def _describe_fault(error: Exception) -> str:
+def _describe_fault(error: BaseException) -> str:
     """Describe an unexpected exception in one line: what it is and where it was raised."""
-    starved = ("can't allocate memory", "cannot allocate memory", "out of memory", "failed to map segment", "bad_alloc")
-    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in starved):
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in STARVED):
         return "out of memory; try a smaller text, network or batch"
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(where.filename).name}, line {where.lineno}"

@@ -17,6 +17,7 @@ class CharrnnError(Exception):
         self.exit_status = exit_status
 
 
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # they end the program; not every system has all
 undo: set[Callable[[], None]] = set()  # called when a signal ends the program, for example to remove an unfinished file
 
 

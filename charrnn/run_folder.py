@@ -37,7 +37,7 @@ class RunFolder:
         self._descriptor = -1
 
     @classmethod
-    def claim(cls, out: Path | None, name: str, force: bool, texts: Sequence[SourceFile]) -> Self:
+    def claim(cls, out: str | Path | None, name: str, force: bool, texts: Sequence[SourceFile]) -> Self:
         """Make and lock the folder of a new run: `out`, or `runs/NAME`, with a number added if that has a run.
 
         If two runs claim a folder at once, only one gets it. With `force` an old run in it is replaced.
@@ -45,7 +45,7 @@ class RunFolder:
         """
         fixed = out is not None or force
         for number in itertools.count(1):
-            path = out if out is not None else RUNS / (name if number == 1 else f"{name}-{number}")
+            path = Path(out) if out is not None else RUNS / (name if number == 1 else f"{name}-{number}")
             if not fixed and path.exists() and (_is_used(path) or not path.is_dir()):
                 continue
             try:

@@ -107,10 +107,12 @@ def test_a_changed_text_is_named_when_a_run_is_taken_up(tmp_path):
     text, other = (put(tmp_path, name, b"the lamp is lit " * 99) for name in ("a.txt", "b.txt"))
     options = Options(steps=1, hidden_size=8, num_layers=1)
     list(Run.create([text], options, out=tmp_path / "run").events(options))
-    list(Run.resume(tmp_path / "run", [other]).events(options))  # the same text in another file
-    put(tmp_path, "a.txt", b"the lamp is out " * 99)
+    list(Run.resume(tmp_path / "run", [other]).events(options))  # the same text in another file, which is recorded
+    text.unlink()
+    list(Run.resume(tmp_path / "run").events(options))
+    put(tmp_path, "b.txt", b"the lamp is out " * 99)
     with pytest.raises(
-        CharrnnError, match=rf"trained on \({text} has changed\); to fine-tune the model on this text: --init-from"
+        CharrnnError, match=rf"trained on \({other} has changed\); to fine-tune the model on this text: --init-from"
     ):
         Run.resume(tmp_path / "run")
     (tmp_path / "run/corpus.json").unlink()  # as in runs of earlier versions

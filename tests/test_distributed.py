@@ -367,12 +367,13 @@ def shards(tmp_path):
     text = (CORPORA / "the-lamp.txt").read_text()[:9_000]
     folder = tmp_path / "shards"
     folder.mkdir()
-    (folder / "0.txt").write_text(text[:3_000])
-    halves = [gzip.compress(part.encode()) for part in (text[3_000:4_000], text[4_000:6_000])]
+    first, second = (text.rindex("\n", 0, place) + 1 for place in (3_000, 6_000))  # a shard ends with a line
+    (folder / "0.txt").write_text(text[:first])
+    halves = [gzip.compress(part.encode()) for part in (text[first:4_000], text[4_000:second])]
     (folder / "1.txt.gz").write_bytes(b"".join(halves) + b"\0" * 100)
     compressor = zstandard.ZstdCompressor()
     (folder / "2.txt.zst").write_bytes(
-        compressor.compress(text[6_000:7_000].encode()) + compressor.compress(text[7_000:].encode())
+        compressor.compress(text[second:7_000].encode()) + compressor.compress(text[7_000:].encode())
     )
     return folder, text
 
@@ -410,7 +411,7 @@ def test_long_archives_are_kept_and_told_from_their_bytes_as_they_are(shards, mo
     assert first.files == again.files
     plain = tmp_path / "plain"
     plain.write_bytes((folder / "1.txt.gz").read_bytes())
-    assert read_corpus([folder / "1.txt.gz"], "bytes").text() == text[3_000:6_000]
+    assert read_corpus([folder / "1.txt.gz"], "bytes").text() == gzip.decompress((folder / "1.txt.gz").read_bytes()).decode()
     assert len(read_corpus([plain], "bytes")) == plain.stat().st_size
 
 
@@ -419,7 +420,7 @@ def test_resuming_names_the_shard_that_has_changed(shards, tmp_path):
     options = Options(steps=1, hidden_size=8)
     list(Run.create([folder], options, tmp_path / "run").events(options))
     assert len(json.loads((tmp_path / "run" / CORPUS).read_text())["files"]) == 3
-    (folder / "1.txt.gz").write_bytes(gzip.compress(text[3_000:6_001].encode()))
+    (folder / "1.txt.gz").write_bytes(gzip.compress(text[3_000:6_001].encode() + b"!"))
     with pytest.raises(CharrnnError, match=r"1\.txt\.gz has changed"):
         Run.resume(tmp_path / "run", [])
 

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import select
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from charrnn import checkpoint
 from charrnn.errors import CharrnnError
 from charrnn.headers import ModelHeader, model_to_json
 from charrnn.network.config import Config
-from charrnn.text import id_cache
+from charrnn.text import cache_folder, id_cache
 from charrnn.text.reading import read_corpus
 from charrnn.text.vocabulary import text_of
 
@@ -112,7 +113,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_the_cache_forgets_what_was_used_longest_ago(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(id_cache, "MAX_BYTES", 5_500)
+    monkeypatch.setattr(cache_folder, "MAX_BYTES", 5_500)
     paths = []
     for k in range(4):
         (tmp_path / f"{k}.txt").write_text(str(k) * 1_500)
@@ -141,7 +142,7 @@ def test_the_cache_is_shown_and_cleared(cache, tmp_path):
 
 
 def test_what_is_no_file_in_the_cache_is_left_alone(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(id_cache, "MAX_BYTES", 0)
+    monkeypatch.setattr(cache_folder, "MAX_BYTES", 0)
     cache.mkdir(parents=True)
     (cache / "folder.ids").mkdir()
     (cache / "gone.ids").symlink_to("nowhere")
@@ -229,3 +230,30 @@ def test_a_reading_that_a_signal_ends_leaves_nothing_in_the_cache(book_run, tmp_
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     assert list((tmp_path / "cache" / "charrnn").iterdir()) == []
+
+
+# Limits of address space in kB, from where nothing starts to where all works.
+SPACES = [30_000, 60_000, 300_000, 700_000, 900_000, 1_000_000, 1_100_000]
+STARVING = [
+    "cache",
+    "--help",
+    "info english",
+    "sample -m english -n 5 --seed 1",
+    "train t.txt --steps 2 --layers 2 --hidden-size 1024 -q --force -o run",
+]
+
+
+@pytest.mark.parametrize("command", STARVING)
+def test_a_command_short_of_memory_works_or_says_so_in_one_line(command, tmp_path):
+    (tmp_path / "t.txt").write_text("to be or not to be, " * 99)
+    statuses = []
+    for kilobytes in SPACES if "train" in command else SPACES[:3]:
+        limited = f"ulimit -v {kilobytes}; exec {sys.executable} -m charrnn {command}"
+        done = subprocess.run(["bash", "-c", limited], cwd=tmp_path, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
+        statuses.append(done.returncode)
+        if done.returncode:
+            assert (done.returncode, done.stdout) == (1, b"")
+            assert re.fullmatch(rb"error: out of memory[^\n]*\n", done.stderr), done.stderr
+    assert statuses == sorted(statuses, reverse=True)
+    if command in ("cache", "--help"):
+        assert statuses[1] == 0  # they need no NumPy

@@ -236,3 +236,16 @@ def test_progress_is_due_several_times_a_second_with_the_speed_of_this_sitting()
     assert schedule.seconds_spent == 1002.5
     schedule.note_progress()
     assert not schedule.is_progress_due
+
+
+def test_one_slow_validation_does_not_make_a_run_end_long_before_its_time():
+    schedule = Schedule(seconds=900.0, validation_size=100_000, vocabulary_size=65)
+    schedule.begin(0.0, at(0), save_seconds=0.1)
+    schedule.advance(400.0, at(100, 100_000))
+    for clock, took in ((400.0, 3.0), (500.0, 3.0), (600.0, 32.0)):  # the machine was busy at the last one
+        schedule.advance(clock, at(int(clock), int(1000 * clock)))
+        schedule.note_validation(clock + took, 0.1)
+    schedule.advance(895.0, at(900, 900_000))
+    assert schedule.fraction < 1
+    schedule.advance(897.0, at(901, 901_000))
+    assert schedule.fraction >= 1

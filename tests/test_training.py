@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import time
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from conftest import CORPORA, options_of
 
 from charrnn import load, train
 from charrnn.checkpoint import read, read_model, write
+from charrnn.commands.train import _describe
 from charrnn.errors import CharrnnError
 from charrnn.headers import model_to_json
 from charrnn.network.optimizer import Optimizer
@@ -21,7 +23,7 @@ from charrnn.options import Options, parse_duration
 from charrnn.run_folder import MODEL, STATE, read_history
 from charrnn.training import learner
 from charrnn.training.data import validation_length
-from charrnn.training.events import Setback
+from charrnn.training.events import DivergedError, End, Setback
 from charrnn.training.recipe import Facts, choose
 from charrnn.training.run import Run
 from charrnn.training.schedule import Schedule
@@ -290,6 +292,52 @@ def test_a_run_whose_weights_break_goes_on_from_its_saved_state_with_a_smaller_r
     assert all(np.isfinite(metrics.validation_bits_per_character) for metrics in run.history)
     resumed = Run.resume(tmp_path / "run", [])
     assert resumed.highest_rate == run.highest_rate == setback.learning_rate
+
+
+def test_a_loss_that_diverges_in_the_last_validation_sets_the_run_back_too(corpus, tmp_path, monkeypatch):
+    options = options_of(steps=30, **SMALL)
+    run = Run.create([corpus], options, tmp_path / "run")
+    validate = run.learner.validate
+    left = [1]
+
+    def diverge(stop):
+        if run.step == 30 and left.pop(0) if left else False:
+            return math.inf
+        return validate(stop)
+
+    monkeypatch.setattr(run.learner, "validate", diverge)
+    events = list(run.events(options))
+    assert [event.reached for event in events if isinstance(event, Setback)] == [30]
+    assert isinstance(events[-1], End)
+    assert run.step == 30
+    assert run.history[-1].step == 30
+
+
+def test_a_step_that_diverges_leaves_the_carried_states_as_they_were(corpus, tmp_path):
+    run = Run.create([corpus], options_of(steps=30, **SMALL), tmp_path / "run")
+    run.learner.step(run.batches[0], 1, learning_rate=0.01)
+    before = [[part.clone() for part in layer] for layer in run.learner.carried]
+    run.learner.model.softmax.weight.data.fill_(float("nan"))
+    with pytest.raises(DivergedError):
+        run.learner.step(run.batches[1], 2, learning_rate=0.01)
+    for layer, saved in zip(run.learner.carried, before, strict=True):
+        assert all(torch.equal(part, kept) for part, kept in zip(layer, saved, strict=True))
+
+
+def test_what_is_held_out_by_default_is_what_is_scored(tmp_path):
+    text = np.random.default_rng(0).choice(list("abcdefgh \n"), 3_000_000)
+    (tmp_path / "t.txt").write_text("".join(text))
+    sizes = dict(steps=1, layers=0)
+    run = Run.create([tmp_path / "t.txt"], options_of(**sizes), tmp_path / "run")
+    assert len(run.dataset.text.held_out) == pytest.approx(250_000, abs=1)
+    assert len(run.dataset.validation_ids) == len(run.dataset.text.held_out)
+    list(run.events(run.origin.options))
+    again = Run.resume(tmp_path / "run")
+    assert len(again.dataset.text.held_out) == len(run.dataset.text.held_out)
+    asked = Run.create([tmp_path / "t.txt"], options_of(**sizes, validation=0.1), tmp_path / "asked")
+    assert len(asked.dataset.text.held_out) == 300_000
+    (line, _) = _describe(asked, asked.origin.options)
+    assert "validates on 250,000 of 300,000 held out; " in line
 
 
 def test_a_run_that_breaks_again_and_again_ends_with_an_error_and_its_last_good_model(corpus, tmp_path):

@@ -16,16 +16,16 @@ def cache(clear: Annotated[bool, option("Delete all of it.", names="--clear")] =
     charrnn cache
     charrnn cache --clear
     """
-    from charrnn.text import id_cache
+    from charrnn.text import cache_folder
 
-    files = id_cache.list_files()
+    files = cache_folder.list_files()
     size = sum(facts.st_size for _, facts in files)
-    found = f"{len(files):,} files, {size / 1e6:,.0f} MB, in {id_cache.cache_folder()}"
+    found = f"{len(files):,} files, {size / 1e6:,.0f} MB, in {cache_folder.cache_folder()}"
     if clear:
         for file, _ in files:
             Path(file).unlink(missing_ok=True)
         print(f"removed {found}")
     elif files:
-        print(f"{found}; at most {id_cache.size_limit() / 1e6:,.0f} MB are kept; remove them with: charrnn cache --clear")
+        print(f"{found}; at most {cache_folder.size_limit() / 1e6:,.0f} MB are kept; remove them with: charrnn cache --clear")
     else:
         print(found)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from charrnn.errors import CharrnnError, leave
+from charrnn.errors import SIGNALS, CharrnnError, leave
 from charrnn.terminal import output
 
 if TYPE_CHECKING:
@@ -91,12 +91,21 @@ def end_by_ctrl_c() -> Iterator[None]:
 
 @contextlib.contextmanager
 def import_quickly() -> Iterator[None]:
-    """Import torch with garbage collection off: it would take a tenth of the time and find next to nothing."""
+    """Import torch with garbage collection off, which would take a tenth of the time and find next to nothing.
+
+    Signals have their default action meanwhile: Python's handlers would only be called at the end.
+    """
+    handlers = {number: signal.getsignal(number) for name in SIGNALS if (number := getattr(signal, name, None)) is not None}
+    handled = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handled:
+        signal.signal(number, signal.SIG_DFL)
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
+        for number, handler in handled.items():
+            signal.signal(number, handler)
 
 
 def is_piped() -> bool:

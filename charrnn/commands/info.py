@@ -114,7 +114,7 @@ def _begin_command(origin: "Origin", out: Path | None) -> str:
 def _length_flags(options: "Options") -> list[str]:
     """The option for the run's length."""
     if options.seconds is not None:
-        return [f"--for={options.seconds:g}s"]
+        return [f"--for={options.seconds:.12g}s"]
     if options.epochs is not None:
         return [f"--epochs={options.epochs:g}"]
     return [] if options.steps is None else [f"--steps={options.steps}"]
@@ -140,7 +140,7 @@ def _resume_command(folder: Path) -> tuple[str | None, str | None]:
             words.append(option.replace(" ", "="))
         if STDIN in origin.sources:
             return f"{shlex.join([*words, STDIN])} < THE_SAME_TEXT", None
-        require_there(origin, f"name it: charrnn train TEXT --resume -o {folder}")
+        require_there(origin, f"name it: charrnn train TEXT --resume -o {shlex.quote(str(folder))}")
     except CharrnnError as error:
         return None, f"not possible: {error}"
     return shlex.join(words), None

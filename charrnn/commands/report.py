@@ -60,7 +60,7 @@ def report(
             corpus = read_any(texts, encodings, loaded.newlines, reading.progress, between)
             name = ", ".join("standard input" if source == "-" else Path(source).name for source in texts)
         else:
-            advice = f"name the text to colour: charrnn report {folder} TEXT"
+            advice = f"name the text to colour: charrnn report {shlex.quote(loaded.short_name)} TEXT"
             corpus = find_validation_text(loaded, advice, reading.progress)
             name = "its validation text"
     print_notes(corpus.notes)

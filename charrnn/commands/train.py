@@ -14,7 +14,7 @@ import typer
 
 from charrnn.commands import common
 from charrnn.commands.common import CellOption, SeedOption, argument, option
-from charrnn.errors import CharrnnError, Signals, leave
+from charrnn.errors import SIGNALS, CharrnnError, Signals, leave
 from charrnn.terminal import frame, output
 from charrnn.training import distributed
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from charrnn.training.run import Run
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of the C library's malloc.h
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 STARTED = time.monotonic() - 0.1  # the start of the process: interpreter and imports have taken about 0.1 s
 
 ENCODING = "Encoding of the text; `bytes` makes each byte a character. [default: utf-8]"
@@ -32,7 +31,7 @@ BY_LINE = "Make each line a separate sequence, as for a list of names. Validates
 BY_PARAGRAPH = "Make each paragraph a separate sequence. Blank lines separate paragraphs. Validates on random paragraphs."
 MAX_VOCABULARY = "Keep the N most frequent characters; replace the others by one unknown token. [default: all]"
 VALIDATION = "Held-out text to validate on: a fraction of the text, taken from its end, or a file. 0 trains on everything. "
-VALIDATION += "[default: 0.1; 0 below 1,000 characters]"
+VALIDATION += "[default: 0.1, but at most 250,000 characters; 0 below 1,000 characters]"
 FOR = "Train for this time, such as 30s, 5m or 1h30m. The learning rate falls to zero by its end. [default: 5m]"
 EPOCHS = "Train for N epochs (passes over the text) instead."
 STEPS = "Train for N steps (batches) instead. The same seed then gives the same model."
@@ -257,6 +256,8 @@ def _describe(run: "Run", options: "Options") -> Iterator[str]:
     text = f"trains on {len(dataset.ids):,} characters"
     if len(dataset.validation_ids):
         text += f", validates on {len(dataset.validation_ids):,}"
+        if len(dataset.text.held_out) > len(dataset.validation_ids):
+            text += f" of {len(dataset.text.held_out):,} held out"
     text += f"; vocabulary {len(dataset.vocabulary):,}"
     if isinstance(run.batches, RecordBatches):
         text += f"; padding {run.batches.padding():.1%}"

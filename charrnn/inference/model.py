@@ -60,6 +60,12 @@ class Model:
         return path.stem if path.parent == run_folder.BASES else str(path)
 
     @property
+    def short_name(self) -> str:
+        """The folder of its run, or the name of a base model, as commands take it."""
+        path = self.path or Path()
+        return path.stem if path.parent == run_folder.BASES else str(path.parent)
+
+    @property
     def reference(self) -> str | None:
         """How a run refers to it: the name of a base model, or an absolute path; None if it is not in a file."""
         if self.path is None:

@@ -43,11 +43,10 @@ def find_validation_text(model: Model, advice: str, watch: Watch | None = None) 
 
     Raises: CharrnnError, with `advice` at its end, if there was none or it can't be found.
     """
-    folder = model.path.parent if model.path is not None else Path()
     origin = model.header.training.origin
-    require(origin is None or bool(origin.options.validation), f"{folder} was not validated on any text; {advice}")
+    require(origin is None or bool(origin.options.validation), f"{model.short_name} was not validated on any text; {advice}")
     texts = reread_texts(model, advice, watch=watch)
-    require(len(texts.held_out) > 0, f"{folder} held no text out; {advice}")
+    require(len(texts.held_out) > 0, f"{model.short_name} held no text out; {advice}")
     return texts.held_out
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from charrnn.terminal.output import TextWriter, write_line
-from charrnn.text.records import SEPARATORS
 
 if TYPE_CHECKING:
     from charrnn.inference.accept import AcceptanceRule
@@ -20,6 +19,8 @@ def print_samples(samples: "Iterable[Sample]", kind: str | None, as_json: bool, 
 
     Returns: their number.
     """
+    from charrnn.text.records import SEPARATORS  # imports NumPy
+
     writer = TextWriter(raw and not as_json)
     between = SEPARATORS[kind][1:] if kind else BETWEEN
     printed = 0

@@ -10,9 +10,7 @@ import io
 import json
 import os
 import secrets
-import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,14 +20,13 @@ from typing import IO
 import numpy as np
 
 from charrnn.errors import CharrnnError, undo
+from charrnn.text.cache_folder import cache_folder, prune
 from charrnn.text.corpus import Corpus, Sliced
 from charrnn.text.vocabulary import code_points
 
 BLOCK = 1 << 20  # ids, or bytes of a file, hashed at a time; changing it changes the hashes
 IN_MEMORY = 1 << 24  # characters; shorter texts stay in memory
 FORMAT = 2  # of the files
-MAX_BYTES = 20_000_000_000  # limit of the cache, or a tenth of the free disk if that is less; the newest file always stays
-STALE = 3600  # seconds without a write after which an unfinished file belongs to a killed program
 
 Width = np.dtype[np.unsignedinteger]
 
@@ -197,47 +194,6 @@ class Stored:
 def _width(alphabet: int) -> Width:
     """The smallest integer type for the ids of an alphabet of this size."""
     return np.min_scalar_type(max(alphabet - 1, 0)).newbyteorder("<")
-
-
-def cache_folder() -> Path:
-    """The cache folder. Raises: CharrnnError if the environment does not give an absolute path."""
-    folder = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
-    if not folder.is_absolute():
-        raise CharrnnError("a long text can't be cached: set XDG_CACHE_HOME to the absolute path of a folder")
-    return folder / "charrnn"
-
-
-def list_files() -> list[tuple[os.DirEntry[str], os.stat_result]]:
-    """The files in the cache, last used first."""
-    if not cache_folder().is_dir():
-        return []
-    files = []
-    with os.scandir(cache_folder()) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # another program has just removed it
-                if entry.name.endswith((".ids", ".tmp")) and not entry.is_dir(follow_symlinks=False):
-                    files.append((entry, entry.stat(follow_symlinks=False)))
-    return sorted(files, key=lambda file: -file[1].st_mtime)
-
-
-def size_limit() -> int:
-    """The limit of the cache in bytes. The last used file is kept in any case."""
-    return min(MAX_BYTES, shutil.disk_usage(cache_folder()).free // 10)
-
-
-def prune() -> None:
-    """Remove the least recently used files beyond the `size_limit`, and unfinished files of killed programs."""
-    total = 0
-    with contextlib.suppress(OSError):  # another process may do the same
-        most = size_limit()
-        for file, facts in list_files():
-            if file.name.endswith(".ids"):
-                total += facts.st_size
-                useless = total > max(most, facts.st_size)  # never the last used one
-            else:
-                useless = facts.st_mtime < time.time() - STALE
-            if useless:
-                os.unlink(file)
 
 
 @contextlib.contextmanager

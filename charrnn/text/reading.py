@@ -20,6 +20,7 @@ from typing import IO
 from charrnn.errors import CharrnnError, shorten
 from charrnn.text import id_cache
 from charrnn.text.archives import is_archive, unpack
+from charrnn.text.cache_folder import cache_folder
 from charrnn.text.corpus import Corpus, SourceFile
 from charrnn.text.decoding import HEAD, Decoder, NotTextError, WrongHeadError
 from charrnn.text.id_cache import IdWriter
@@ -150,7 +151,7 @@ class _Reader:
             with contextlib.suppress(CharrnnError):  # no cache folder: an error only if the text is long, later
                 stem = f"v{id_cache.FORMAT}-{self.total}-{self.decoder.codec.name}-{self.decoder.newlines}"
                 stem += f"-{len(self.between)}" * bool(self.between)
-                self.stem = id_cache.cache_folder() / stem
+                self.stem = cache_folder() / stem
 
     def find(self) -> Corpus | None:
         """Load the corpus from the cache; None if it is not there."""

@@ -17,12 +17,11 @@ from charrnn.text.vocabulary import Ids, Vocabulary, hint_at_form
 from charrnn.training.batches import fit_windows
 from charrnn.training.distributed import ALONE, Group
 from charrnn.training.recipe import with_sizes_of
-from charrnn.training.sources import Sources, SplitText, read_texts, suggest_base
+from charrnn.training.sources import MAX_VALIDATED, Sources, SplitText, read_texts, suggest_base
 
 if TYPE_CHECKING:  # `info` imports this module and starts faster without it
     from charrnn.inference.model import Model
 
-MAX_VALIDATED = 250_000  # most characters scored per validation
 MIN_VALIDATED = 20_000  # fewest characters scored per validation, if the text is that long
 VALIDATION_LOGITS = 125_000_000  # logits computed per validation, between these limits
 MAX_LOGITS = 1_000_000_000  # most logits computed per validation: with a million outputs, even MIN_VALIDATED takes too long

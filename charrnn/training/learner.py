@@ -82,6 +82,7 @@ class Learner:
 
     def step(self, batch: Batch, number: int, learning_rate: float) -> float:
         """Train on one batch, as step `number` (from 1). Returns: bits per character. Raises: DivergedError, with no change."""
+        before = self.carried
         shard = self._prepare(batch)
         scale = self.group.size / batch.characters  # so that the mean over ranks is the mean over all characters
         learn = partial(backpropagate, self.model, self.parameters, scale, self.dtype)
@@ -98,6 +99,7 @@ class Learner:
         self.group.average(gradients)
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
         if not math.isfinite(norm):
+            self.carried = before
             raise DivergedError(number - 1)
         if norm > CLIP:
             for gradient in gradients:

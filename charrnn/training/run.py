@@ -93,14 +93,13 @@ class Run:
         from charrnn.training.device import Machine, Plan
 
         machine = Machine.pick(options.device, group, options.threads)
-        where = None if out is None else Path(out)
         text_hash, files = dataset.text.corpus_hash, dataset.text.files
         with machine.threads, contextlib.ExitStack() as failing:
             plan = Plan(options, dataset, base=base, machine=machine)
             recipe, notes = plan.choose()
             init_from = None if base is None else base.reference
             origin = Origin(sources=name_sources(sources), corpus_hash=text_hash, options=options, init_from=init_from)
-            folder = group.broadcast(lambda: RunFolder.claim(where, name=name_run(sources), force=force, texts=files))
+            folder = group.broadcast(lambda: RunFolder.claim(out, name=name_run(sources), force=force, texts=files))
             failing.callback(folder.discard)
             run = cls(folder, dataset, recipe=recipe, origin=origin, machine=machine)
             run.plan = plan
@@ -136,9 +135,12 @@ class Run:
             try:
                 dataset = rebuild_dataset(text, header)
                 machine = Machine.pick(device, group, threads)
+                origin = replace(header.origin, sources=name_sources(sources)) if sources else header.origin
                 with machine.threads:
-                    run = cls(folder, dataset, recipe=header.recipe, origin=header.origin, machine=machine)
+                    run = cls(folder, dataset, recipe=header.recipe, origin=origin, machine=machine)
                     run._restore(tensors, header)
+                if sources:  # they may have moved
+                    group.broadcast(lambda: folder.save_manifest(text.corpus_hash, text.files))
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
                 raise damaged(out / STATE, error) from None
             failing.pop_all()
@@ -190,6 +192,8 @@ class Run:
                     self.save()
                     schedule.note_save(self.save_seconds)
                 if schedule.is_over or stopping:
+                    if schedule.is_over and schedule.validated_at != self.step:
+                        yield self._validate(schedule, stop)
                     break
                 if schedule.is_plan_due:
                     yield from self._replan(schedule)
@@ -204,9 +208,6 @@ class Run:
                 yield self._set_back()
             clock, stopping = self._synchronize(started, stop)
             schedule.advance(clock, self.counters)
-        with contextlib.suppress(StopError):
-            if schedule.fraction >= 1 and schedule.validated_at != self.step:
-                yield self._validate(schedule, stop)
         clock, stopping = self._synchronize(started, stop)
         self.counters.seconds = schedule.earlier + (clock if schedule.learned else 0.0)  # a run already complete adds no time
         self.save()
@@ -223,8 +224,7 @@ class Run:
             self.recipe = replace(self.recipe, max_epochs=0.0)
         self.origin = replace(self.origin, options=replace(self.origin.options, **length))
         last = self.history[-1] if self.history else None
-        spent = self.counters.seconds
-        per_epoch = self.batches.per_epoch
+        spent, per_epoch = self.counters.seconds, self.batches.per_epoch
         return Schedule.of(options, self.recipe, self.dataset, per_epoch=per_epoch, earlier=spent, last=last, same=same)
 
     def _replan(self, schedule: Schedule) -> Iterator[Event]:

@@ -6,6 +6,7 @@ seconds since the session began.
 
 import math
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Self
 
 from charrnn.headers import Counters, Metrics
@@ -62,8 +63,9 @@ class Schedule:
     began_at: float = field(default=0.0, init=False)  # fraction at which the present network was started
     memorized: bool = field(default=False, init=False)  # a text without validation is memorized, so the run may end
     validated_at: int = field(default=-1, init=False)  # step of the last validation
-    validation_seconds: float = field(default=0.0, init=False)  # how long it took; 0: not measured yet
+    validation_seconds: float = field(default=0.0, init=False)  # how long one takes; 0: not measured yet
     save_seconds: float = field(default=0.0, init=False)  # how long the last save took
+    _validations: list[float] = field(default_factory=list, init=False)  # seconds of each one
     _seen: int = field(default=0, init=False)  # characters trained on in earlier sessions
     _mark: int = field(default=0, init=False)  # VALIDATIONS marks divide the run: the mark of the last validation
     _began: float = field(default=0.0, init=False)
@@ -124,7 +126,8 @@ class Schedule:
 
     def note_validation(self, clock: float, save_seconds: float) -> None:
         """Record a validation at this step, which ended at `clock` with a sample and a save."""
-        self.validation_seconds = clock - self.clock
+        self._validations.append(clock - self.clock)
+        self.validation_seconds = median(self._validations[-5:])  # of a busy machine, single ones may be far off
         self.validated_at = self.step
         self._mark = int(self.fraction * VALIDATIONS)
         self.save_seconds = save_seconds

@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # `info` imports this module and starts faster without it
 SMALL = 2_000_000  # characters; for shorter texts a note suggests a base model
 MIN_KNOWN = 0.9  # fraction of the text's characters that a suggested base model must have in its vocabulary
 TINY = 1_000  # characters; shorter texts are memorized, since a held-out tenth would be too short to measure anything
-HELD_OUT = 0.1  # default fraction of the text held out for validation
+HELD_OUT = 0.1  # default fraction of the text held out for validation, of which MAX_VALIDATED characters at most
+MAX_VALIDATED = 250_000  # most characters scored per validation
 
 Sources = Sequence[str | Path] | Corpus  # files, folders and pipes; or a text in memory
 
@@ -93,7 +94,7 @@ def read_texts(sources: Sources, options: Options, watch: Watch | None = None, g
     notes = [note for part in read for note in part.notes]
     if validation is None:
         tiny = options.records is None and len(corpus) < TINY
-        validation = 0.0 if tiny else HELD_OUT
+        validation = 0.0 if tiny else min(HELD_OUT, MAX_VALIDATED / len(corpus))
         if tiny:
             notes.append(f"{len(corpus):,} characters are too few for a validation set; the model memorises them all")
     if options.records is not None:
