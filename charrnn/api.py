@@ -173,7 +173,7 @@ def train(
     >>> model = train(text=["Anna", "Berta", "Clara"], records="line", steps=100)  # doctest: +SKIP
     """
     options = _choose_options(locals())
-    sources = _find_sources(corpus, text, records=records, resume=resume)
+    sources = _find_sources(corpus, text, records=records, resume=resume, newlines=newlines)
     from charrnn.run_folder import find_resumable
     from charrnn.terminal.frame import WorkDisplay
     from charrnn.training.distributed import join
@@ -217,7 +217,7 @@ def _follow(run: "Run", options: "Options", quiet: bool, watch: "Callable[[Event
                     if watch is not None and not failures:
                         watch(event)
                 except BaseException as error:
-                    if interrupt.number:  # a second Ctrl-C
+                    if interrupt.number and isinstance(error, KeyboardInterrupt):  # a second Ctrl-C
                         raise
                     failures.append(error)
         stopped = any(run.group.all_gather(bool(interrupt.number or failures)))
@@ -273,7 +273,7 @@ def _convert(name: str, value: Any, types: tuple[type, ...]) -> Any:
     raise CharrnnError(f"{name} must be {' or '.join(TYPES[kind] for kind in types)}, not {value!r:.60}")
 
 
-def _find_sources(corpus: Any, text: Any, records: str | None, resume: bool) -> "Sources":
+def _find_sources(corpus: Any, text: Any, records: str | None, resume: bool, newlines: str = "universal") -> "Sources":
     """Returns: the paths, or the text in memory, with a separator after each string.
 
     Raises: CharrnnError, TypeError for anything else.
@@ -281,7 +281,6 @@ def _find_sources(corpus: Any, text: Any, records: str | None, resume: bool) -> 
     from charrnn.options import require
     from charrnn.text.reading import build_corpus
 
-    end = "\n\n" if records == "paragraph" else "\n"
     if text is not None:
         require(corpus is None, "corpus and text can't be combined: corpus names files, text is the text itself")
         if isinstance(text, str):
@@ -289,10 +288,10 @@ def _find_sources(corpus: Any, text: Any, records: str | None, resume: bool) -> 
         _refuse_table("text", text)
         pieces = text if isinstance(text, Iterable) and not isinstance(text, bytes) else [text]
         changed: list[int] = []  # rows with a separator inside
-        strings = (_end_string(string, end, row, changed if records else None) for row, string in enumerate(pieces))
+        strings = (_end_string(string, row, records, newlines, changed) for row, string in enumerate(pieces))
         built = build_corpus(iter(lambda: "".join(islice(strings, 1000)), ""))  # joining many at a time is faster
         if changed:
-            what = "line breaks became spaces" if end == "\n" else "blank lines became line breaks"
+            what = "line breaks became spaces" if records == "line" else "blank lines became line breaks"
             built.notes.append(f"{what} in {len(changed):,} of the texts, so that each is one record (first: row {changed[0]})")
         return built
     _refuse_table("corpus", corpus)
@@ -311,21 +310,26 @@ def _refuse_table(name: str, value: Any) -> None:
     if isinstance(value, Mapping):
         raise TypeError(f"{name} is a dict, whose keys would be read; give its values: charrnn.train({name}=list(d.values()))")
     if hasattr(value, "columns"):
-        raise TypeError(f"{name} is a table; give one column of it: charrnn.train({name}=table[{str(value.columns[0])!r}])")
+        column = next((column for column in value.columns if isinstance(column, (str, int))), "NAME")
+        raise TypeError(f"{name} is a table; give one column of it: charrnn.train({name}=table[{column!r:.60}])")
 
 
-def _end_string(string: Any, end: str, row: int, changed: list[int] | None) -> str:
-    """Append `end` to `string` unless it has it. With `changed`, ends inside of it are replaced, and its row is noted there.
+def _end_string(string: Any, row: int, records: str | None, newlines: str, changed: list[int]) -> str:
+    """Append a line break to `string`, unless it has one. For `records`, make it one, and note its row in `changed`.
 
     Raises: CharrnnError if it is not a string.
     """
-    from charrnn.text.records import BLANK_LINES
+    from charrnn.text.records import SEPARATORS, join_inside
 
     if not isinstance(string, str):
         raise CharrnnError(f"text must be a string, or several, not {string!r:.60} (row {row})")
-    record: str = string
-    if changed is not None and (end == "\n" or BLANK_LINES.search(record.strip("\n"))) and "\n" in record.strip("\n"):
+    if records is None:
+        return string if string.endswith("\n") else string + "\n"
+    lines = string.replace("\r\n", "\n")
+    if newlines == "universal":
+        lines = lines.replace("\r", "\n")
+    lines = lines.strip("\n")
+    record = join_inside(lines, records)
+    if record != lines:
         changed.append(row)
-        record = BLANK_LINES.sub("\n", record.strip("\n"))
-        record = record.replace("\n", " ") if end == "\n" else record
-    return record if record.endswith(end) else record + end
+    return record + SEPARATORS[records]

@@ -604,6 +604,16 @@ def test_files_are_not_glued_together(tmp_path):
     )
 
 
+@pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
+@pytest.mark.parametrize("between", ["\n", "\n\n"])
+def test_a_file_without_text_changes_nothing_between_two_files(cache, tmp_path, monkeypatch, between, block):
+    monkeypatch.setattr("charrnn.text.id_cache.BLOCK", block)
+    mark = b"\xef\xbb\xbf"
+    for k, data in enumerate([b"", b"a", b"", mark, b"begins like text, and then \xff", mark + b"b", mark]):
+        put(tmp_path, f"{k}.txt", data)
+    assert read_corpus([tmp_path], between=between).text() == f"a{between}b"
+
+
 def test_cached_files_are_not_glued_together_either(cache, tmp_path):
     for name, text in (("a.txt", LONG.rstrip("\n")), ("b.txt", LONG)):
         (tmp_path / name).write_text(text)

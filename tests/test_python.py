@@ -29,6 +29,7 @@ from charrnn.terminal import line, output
 from charrnn.training import schedule
 from charrnn.training.events import End, Progress, Sample, Validation
 from charrnn.training.run import Run
+from charrnn.training.sources import read_texts
 
 SMALL = dict(layers=1, hidden_size=8, embedding=4, batch_size=4, seq_length=8, progress=False)
 RHYMES = (CORPORA / "if-you.txt").read_text() * 20
@@ -434,10 +435,33 @@ def test_a_string_is_one_record_also_with_line_breaks_inside(tmp_path):
     assert not model.is_novel("c\nd")
 
 
+@pytest.mark.parametrize(
+    ("records", "newlines", "strings", "expected", "rows"),
+    [
+        ("line", "universal", ["one\r\ntwo", "three\rfour", "five\r", "\nsix\n\n"], "one two\nthree four\nfive\nsix\n", 2),
+        ("line", "keep", ["one\r\ntwo", "three\rfour", "five"], "one two\nthree\rfour\nfive\n", 1),
+        ("paragraph", "universal", ["a\r\nb\r\n\r\nc", "d\r\rf", "g\n \n\t\nh\n"], "a\nb\nc\n\nd\nf\n\ng\nh\n\n", 3),
+        ("paragraph", "universal", ["a\nb", "c\r\nd"], "a\nb\n\nc\nd\n\n", 0),
+        (None, "universal", ["a\n\nb", "c\r\nd", ""], "a\n\nb\nc\nd\n\n", 0),
+        (None, "keep", ["a\rb", "c\r\n"], "a\rb\nc\r\n", 0),
+    ],
+)
+def test_a_string_is_one_record_whatever_its_line_ends(records, newlines, strings, expected, rows):
+    corpus = _find_sources(None, strings, records, False, newlines)
+    asked = options_of(records=records, newlines=newlines, validation=0.0)
+    text = read_texts(corpus, asked)
+    assert text.training.text() == expected
+    notes = [note for note in text.notes if "became" in note]
+    assert len(notes) == (rows > 0)
+    assert not rows or f"in {rows} of the texts" in notes[0]
+
+
 def test_tables_and_dicts_are_refused_with_the_right_call():
     table = pandas.DataFrame({"name": ["Anna", "Berta"], "year": [1, 2]})
     for wrong, words in (
         (table, r"charrnn\.train\(text=table\['name'\]\)"),
+        (pandas.DataFrame([["Anna", 1]]), r"charrnn\.train\(text=table\[0\]\)"),
+        (pandas.DataFrame(), r"charrnn\.train\(text=table\['NAME'\]\)"),
         ({"a": "text"}, r"charrnn\.train\(text=list\(d\.values\(\)\)\)"),
     ):
         with pytest.raises(TypeError, match=words):
@@ -479,3 +503,14 @@ def test_an_exception_in_watch_ends_the_run_as_ctrl_c_does(tmp_path, error, caps
     assert "to continue: charrnn.train(out=" in capsys.readouterr().err
     again = dict(text=arguments["text"], out=tmp_path / "run", resume=True, progress=False)
     assert train(**again).header.training.metrics is not None
+
+
+def test_an_exception_in_watch_after_ctrl_c_loses_nothing():
+    def watch(event):
+        if getattr(event, "step", 0) >= 2:
+            signal.raise_signal(signal.SIGINT)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train("rhymes.txt", seconds=600, watch=watch, out="run", **SMALL)
+    assert load("run").header.training.metrics.step >= 2

@@ -186,7 +186,7 @@ class _Reader:
         length, end = writer.length, self._end
         file.hash = ""
         try:
-            for text in self.decoder.decode(unpack(file.name, blocks), file.shown):
+            for text in filter(None, self.decoder.decode(unpack(file.name, blocks), file.shown)):
                 if writer.length == length and length:
                     writer.write(self._missing_breaks())
                 writer.write(text)

@@ -92,6 +92,11 @@ def _cut(text: str, kind: str) -> Iterator[tuple[int, str]]:
     yield start, text[start:stop]
 
 
+def join_inside(text: str, kind: str) -> str:
+    """Make one record of `text`: line breaks inside become spaces; for a paragraph, blank lines become line breaks."""
+    return BLANK_LINES.sub("\n", text) if kind == "paragraph" else re.sub(r"\n(?:[ \t]*\n)*", " ", text)
+
+
 def join(records: Iterable[str], kind: str) -> str:
     """Join `records` to a text, with a separator after each."""
     return "".join(record + SEPARATORS[kind] for record in records)
