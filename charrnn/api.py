@@ -178,7 +178,7 @@ def train(
     from charrnn.terminal.frame import WorkDisplay
     from charrnn.training.distributed import join
     from charrnn.training.run import Run
-    from charrnn.training.sources import name_run
+    from charrnn.training.sources import name_run, name_sources
 
     with _catch_ctrl_c() as early:  # an interrupted import of torch can't be repeated
         import_module("charrnn.training.learner")
@@ -192,7 +192,8 @@ def train(
             tell = reading.progress
             group.require_same(vars(options) | {"resume": resume, "force": force, "init_from": base})
             if resume:
-                begun = folder or group.broadcast(lambda: find_resumable(name_run(sources) if sources else ""))
+                named = (name_run(sources), *name_sources(sources)[:1]) if sources else ()
+                begun = folder or group.broadcast(lambda: find_resumable(*named))
                 run = Run.resume(begun, sources, options.device, threads=options.threads, watch=tell, group=group)
             else:
                 run = Run.create(sources, options, out=folder, init_from=base, force=force, watch=tell, group=group)

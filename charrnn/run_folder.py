@@ -7,13 +7,14 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from charrnn import checkpoint
 from charrnn.checkpoint import Tensors, lock, remove_leftovers, write_atomically
 from charrnn.errors import CharrnnError, shorten
-from charrnn.headers import Metrics, ModelHeader, StateHeader, model_to_json, parse, state_to_json, to_json
+from charrnn.headers import Metrics, ModelHeader, Origin, StateHeader, model_to_json, parse, state_to_json, to_json
 from charrnn.text.corpus import SourceFile
 from charrnn.text.reading import STDIN
 
@@ -134,6 +135,14 @@ class RunFolder:
         manifest = {"fingerprint": corpus_hash, "files": [vars(file) for file in files]}
         write_atomically(self.path / CORPUS, json.dumps(manifest, indent=1).encode())
 
+    def save_move(self, origin: Origin, files: Sequence[SourceFile]) -> None:
+        """Write where the text is now to the list of source files and to the model. Raises: CharrnnError, as they do."""
+        self.save_manifest(origin.corpus_hash, files)
+        with contextlib.suppress(CharrnnError):  # there is no usable model yet
+            tensors, header = checkpoint.read_model(self.path / MODEL)
+            moved = replace(header.training.origin or origin, sources=origin.sources)
+            self.save_model(tensors, replace(header, training=replace(header.training, origin=moved)))
+
 
 def is_same(path: Path, source: str | Path | int) -> bool:
     """Whether `source` (a path, "-" for standard input, or a file descriptor) is the file at `path`."""
@@ -185,13 +194,22 @@ def read_manifest(folder: Path) -> list[SourceFile]:
         return []
 
 
-def find_resumable(name: str) -> Path:
-    """The folder of the newest resumable run in `runs/` of the corpus `name`; of any without it. Raises: CharrnnError."""
+def find_resumable(name: str = "", source: str = "") -> Path:
+    """The folder of the newest resumable run in `runs/` of the corpus `name`; of any without it. Raises: CharrnnError.
+
+    Runs that read `source`, an absolute path, are preferred: `runs/a-2` may be the second run of a.txt or one of a-2.txt.
+    """
+
+    def rank(state: Path) -> tuple[bool, float]:
+        files = [Path(file.file).resolve() for file in read_manifest(state.parent)]
+        reads_it = any(Path(source) in (file, *file.parents) for file in files[:1])
+        return reads_it, state.stat().st_mtime
+
     numbered = re.compile(f"{re.escape(name)}(-[0-9]+)?" if name else ".*", re.DOTALL)
     states = [state for state in RUNS.glob(f"*/{STATE}") if numbered.fullmatch(state.parent.name)]
     if not states:
         raise CharrnnError(f"no run to resume under runs/{name}; name its folder with --out")
-    return max(states, key=lambda state: state.stat().st_mtime).parent
+    return max(states, key=rank).parent
 
 
 def output_folder(model: Path) -> Path:

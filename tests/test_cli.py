@@ -289,6 +289,25 @@ def test_utf_16_with_a_mark_is_read_by_every_command(tmp_path):
     assert "żółw" in charrnn("forecast", "t.csv", "--steps", 1, cwd=tmp_path)[0].decode()
 
 
+def test_a_run_is_resumed_by_the_name_of_its_text(tmp_path):
+    texts = ["a.txt", "ab.txt", "a-2.txt", "a-b.txt", "a.b.txt", "other/a.txt"]  # the last one's folder is runs/a-3
+    small = ["--hidden-size", 8, "--layers", 1, "-q"]
+    for k, text in enumerate(texts):
+        (tmp_path / text).parent.mkdir(exist_ok=True)
+        (tmp_path / text).write_text(f"the lamp {k} is lit\n" * 80)
+        charrnn("train", text, "--steps", 1, *small, cwd=tmp_path)
+    for text, folder in zip(texts, ["a", "ab", "a-2", "a-b", "a.b", "a-3"], strict=True):
+        errors = charrnn("train", text, "--resume", "--steps", 2, cwd=tmp_path)[1]
+        assert f"saved in runs/{folder};" in errors
+    charrnn("train", "a.txt", "--steps", 1, *small, cwd=tmp_path)
+    assert "saved in runs/a-4;" in charrnn("train", "a.txt", "--resume", "--steps", 2, cwd=tmp_path)[1]
+    assert "saved in runs/a-4;" in charrnn("train", "--resume", "--steps", 3, cwd=tmp_path)[1]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a.txt").rename(tmp_path / "a/a.txt")
+    assert "saved in runs/a-4;" in charrnn("train", "a/a.txt", "--resume", "--steps", 4, "-o", "runs/a-4", cwd=tmp_path)[1]
+    assert "saved in runs/a-4;" in charrnn("train", "a/a.txt", "--resume", "--steps", 5, cwd=tmp_path)[1]
+
+
 def test_a_text_that_has_changed_is_called_so_when_its_run_is_resumed(tmp_path):
     (tmp_path / "t.txt").write_text("the lamp is lit " * 40)
     charrnn("train", "t.txt", "--steps", 1, "--hidden-size", 8, "-q", cwd=tmp_path)

@@ -28,6 +28,7 @@ from charrnn.inference.score import score
 from charrnn.network.config import Config
 from charrnn.options import Options
 from charrnn.report.page import find_validation_text
+from charrnn.run_folder import MODEL, read_manifest
 from charrnn.text.decoding import Decoder
 from charrnn.text.reading import build_corpus, read_corpus, read_text
 from charrnn.text.records import split
@@ -101,6 +102,26 @@ def test_a_folder_can_be_trained_on_again(tmp_path):
         held_out = find_validation_text(load(tmp_path / "runs" / name), "no advice").text()
         assert held_out == ("the lamp is lit " * 99)[-158:]
     list(Run.resume(tmp_path / "runs/one").events(Options(steps=2)))
+
+
+def test_a_text_that_has_moved_is_named_once(tmp_path):
+    text = put(tmp_path, "a.txt", b"the lamp is lit " * 99)
+    options = Options(steps=9, hidden_size=8, num_layers=1)
+    run = Run.create([text], options, out=tmp_path / "run")
+    list(run.events(options, stop=lambda: run.step >= 3))  # the best model is of an earlier step than the state
+    moved = text.rename(tmp_path / "b.txt")
+    with pytest.raises(CharrnnError, match=r"a\.txt no longer exists; name it"):
+        Run.resume(tmp_path / "run")
+    weights = checkpoint.read(tmp_path / "run" / MODEL)[0]
+    list(Run.resume(tmp_path / "run", [moved]).events(options, stop=lambda: True))
+    model = load(tmp_path / "run")
+    assert model.header.training.origin.sources == [str(moved)]
+    assert all((tensor == weights[name]).all() for name, tensor in checkpoint.read(tmp_path / "run" / MODEL)[0].items())
+    assert len(find_validation_text(model, "no advice")) == 158
+    assert [file.file for file in read_manifest(tmp_path / "run")] == [str(moved)]
+    list(Run.resume(tmp_path / "run").events(options, stop=lambda: True))
+    list(Run.resume(tmp_path / "run", build_corpus(moved.read_text())).events(options))  # as a pipe, which has no path
+    assert Run.resume(tmp_path / "run").origin.sources == [str(moved)]
 
 
 def test_a_changed_text_is_named_when_a_run_is_taken_up(tmp_path):

@@ -234,11 +234,11 @@ def _find_begun(sources: list[str], out: Path | None, resume: bool) -> Path | No
     """
     from charrnn.checkpoint import read_state
     from charrnn.run_folder import STATE, find_resumable
-    from charrnn.training.sources import name_run
+    from charrnn.training.sources import name_run, name_sources
 
     name = name_run(sources) if sources else ""
     if resume:
-        return out if out is not None else find_resumable(name)
+        return out if out is not None else find_resumable(name, *name_sources(sources)[:1])
     if not distributed.is_job_restarted():
         return None
     for folder in [out] if out is not None else Path("runs").glob(f"{glob.escape(name)}*"):

@@ -25,7 +25,7 @@ from charrnn.training.data import Dataset, load_dataset, rebuild_dataset
 from charrnn.training.distributed import ALONE, Group, find_job
 from charrnn.training.events import DivergedError, End, Event, Progress, Replan, Sample, Setback, StopError, Validation
 from charrnn.training.schedule import Schedule
-from charrnn.training.sources import Sources, name_run, name_sources, reload_text
+from charrnn.training.sources import Sources, move, name_run, name_sources, reload_text
 
 if TYPE_CHECKING:
     from charrnn.training.device import Machine, Plan
@@ -135,12 +135,12 @@ class Run:
             try:
                 dataset = rebuild_dataset(text, header)
                 machine = Machine.pick(device, group, threads)
-                origin = replace(header.origin, sources=name_sources(sources)) if sources else header.origin
+                origin = move(header.origin, sources)
                 with machine.threads:
                     run = cls(folder, dataset, recipe=header.recipe, origin=origin, machine=machine)
                     run._restore(tensors, header)
-                if sources:  # they may have moved
-                    group.broadcast(lambda: folder.save_manifest(text.corpus_hash, text.files))
+                if origin != header.origin:
+                    group.broadcast(lambda: folder.save_move(origin, text.files))
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
                 raise damaged(out / STATE, error) from None
             failing.pop_all()

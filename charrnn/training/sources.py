@@ -163,6 +163,12 @@ def name_sources(sources: Sources) -> list[str]:
     return [str(s) if str(s) == STDIN else str(Path(s).resolve()) for s in sources]
 
 
+def move(origin: Origin, sources: Sources) -> Origin:
+    """`origin` with the paths of `sources`. A pipe or a text in memory, which can't be read again, leaves the old paths."""
+    names = name_sources(sources)
+    return origin if not names or STDIN in names else replace(origin, sources=names)
+
+
 def name_run(sources: Sources) -> str:
     """A folder name for a run on `sources`, after the first one: never hidden (".name"), never a parent ("..")."""
     if isinstance(sources, Corpus):
