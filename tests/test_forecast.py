@@ -682,6 +682,40 @@ def test_a_gap_and_a_repeated_date_are_noted_with_their_rows(tmp_path):
     assert read_series(tmp_path / "t.csv").notes == []
 
 
+def test_of_many_gaps_and_repeated_dates_three_are_named(tmp_path):
+    rows = sorted(DAYS[:28] + [day.replace("2024", "2025") for day in DAYS] + DAYS[:4])
+    rows += [f"20{year}-01-01" for year in range(26, 31)]
+    (tmp_path / "t.csv").write_text(dated(rows))
+    notes = [note.removeprefix("column day: ") for note in read_series(tmp_path / "t.csv").notes]
+    repeats = [f"a date repeats (line {2 * k + 3}: {DAYS[k]})" for k in range(3)]
+    gaps = ["a gap before line 34 (2025-01-01)", "a gap before line 118 (2026-01-01)", "a gap before line 119 (2027-01-01)"]
+    assert notes == [*repeats, "more repeated dates: 1", *gaps, "more gaps: 3"]
+
+
+HOURLY = [(day, hour) for day in DAYS[:28] for hour in range(24)]
+TIMES = {  # tables of one series whose days repeat; their moments
+    "a time of day": ("Date;Time;x\n", "{day};{hour:02}:00;{x}\n", "Date Time", "{day} {hour:02}:00"),
+    "an hour": ("dteday,season,hr,x\n", "{day},1,{hour},{x}\n", "dteday hr", "{day} {hour}:00"),
+    "before it": ("time,day,x\n", "{hour}:00 AM,{day},{x}\n", "day time", "{day} {hour}:00 AM"),
+    "another date": ("entered,day,x\n", "2025-05-05,{day} {hour:02}:00,{x}\n", "day", "{day} {hour:02}:00"),
+}
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_days_may_repeat_if_a_time_of_day_tells_the_rows_apart(tmp_path, name):
+    head, row, column, moment = TIMES[name]
+    known = [{"day": day, "hour": hour, "x": hour % 7} for day, hour in HOURLY if "AM" not in row or 0 < hour < 12]
+    (tmp_path / "t.csv").write_text(head + "".join(row.format(**facts) for facts in known))
+    series = read_series(tmp_path / "t.csv")
+    assert series.moment == column
+    assert series.moments == [moment.format(**facts) for facts in known]
+    assert "AM" in row or series.notes == []  # nights are gaps
+    twice = [facts for facts in known for _ in range(2)]
+    (tmp_path / "t.csv").write_text(head + "".join(row.format(**facts) for facts in twice))
+    with pytest.raises(CharrnnError, match="keep one row for each date"):
+        read_series(tmp_path / "t.csv")
+
+
 def test_windows_of_one_row_and_tables_of_one_window_warn_of_nothing(forecast, tmp_path):
     (tmp_path / "t.csv").write_text(dated(DAYS))
     assert forecast("t.csv", "--steps", 2, "--window", 1)[0] == 0
@@ -696,3 +730,6 @@ def test_a_column_name_that_a_spreadsheet_would_run_is_saved_harmless(forecast, 
         errors = forecast("t.csv", "--steps", 1, "--save", "out.csv")[2]
         assert (tmp_path / "out.csv").read_text().splitlines()[0] == f"day,{written},forecast,naive"
         assert ("spreadsheet" in errors) == (name != written)
+    (tmp_path / "t.csv").write_text("day,x\n" + "".join(f"{day}\x1b10:00,{k % 7}\n" for k, day in enumerate(DAYS)))
+    forecast("t.csv", "--steps", 1, "--save", "out.csv")
+    assert "\x1b" not in (tmp_path / "out.csv").read_text()

@@ -17,10 +17,13 @@ from charrnn.text.reading import STDIN, read_text, show_source
 from charrnn.text.visible import make_visible
 
 DATES = {"date", "time", "datetime", "timestamp"}  # columns with these names are dates, even if they hold numbers
+HOURS = {"hour", "hr"}  # columns with these names are hours of the day, if the dates repeat without them
 MOST_REPEATS = 0.05  # fraction of rows with a repeated date; more, and at least two, are several series
 GAP = 10  # times the median distance of two rows
-MOST_GAPS = 3  # gaps that are noted
+MOST_NOTED = 3  # repeated dates, and gaps, whose row is noted
 TOP = 5  # rows to search for the end of a header of several rows
+
+Readings = list[list[float | None]]  # a column's dates in each format that fits, in seconds; None: missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +71,13 @@ def read_series(
         table, lines = table[::-1], lines[::-1]
     cells = list(zip(*table, strict=True))  # by column
     numbers, dates = _read_columns(cells, names)
-    when = next((j for j, readings in enumerate(dates) if readings), None)
-    neither = [name for j, name in enumerate(names) if not numbers[j].is_numeric and not dates[j] and columns is None]
-    notes += [f"column {name} has no numbers and is skipped" for name in neither]
-    if when is not None:
-        notes += _check_order(dates[when], name=names[when], cells=cells[when], lines=lines, reverse=reverse)
+    when, moments, readings = _choose_dates(names, cells, dates)
+    moment = " ".join(names[j] for j in when) or "line"
+    neither = [name for j, name in enumerate(names) if not (numbers[j].is_numeric or dates[j] or j in when)]
+    if columns is None:
+        notes += [f"column {name} has no numbers and is skipped" for name in neither]
+    if when:
+        notes += _check_order(readings, name=moment, cells=moments, lines=lines, reverse=reverse)
     usable = [j for j in range(len(names)) if numbers[j].is_numeric and not dates[j]]
     if not usable:
         raise CharrnnError("the table has no column of numbers")
@@ -88,14 +93,14 @@ def read_series(
     gaps = {names[j]: f"{count} in {names[j]}" for j, count in zip(used, missing[start:].sum(0), strict=True) if count}
     if gaps:
         notes.append(f"missing values: {', '.join(gaps.values())}; each is replaced by the value before it")
-    moments = [str(line) for line in lines] if when is None else list(cells[when])
+    moments = moments if when else [str(line) for line in lines]
     return Series(
         columns=[names[j] for j in inputs],
         inputs=filled[start:, :-1],
         target_name=names[goal],
         target=filled[start:, -1],
         known=~missing[start:, -1],
-        moment="line" if when is None else names[when],
+        moment=moment,
         moments=moments[start:],
         notes=notes,
     )
@@ -113,7 +118,7 @@ def format_table(names: Sequence[str], moments: Sequence[str], columns: Sequence
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
     for moment, *numbers in zip(moments, *columns, strict=True):
-        writer.writerow([moment, *("" if math.isnan(number) else repr(number) for number in numbers)])
+        writer.writerow([make_visible(moment, keep=""), *("" if math.isnan(number) else repr(number) for number in numbers)])
     return text.getvalue().encode()
 
 
@@ -194,10 +199,10 @@ def _header_rows(table: list[list[str]]) -> int:
     return 1
 
 
-def _read_columns(cells: Sequence[Sequence[str]], names: list[str]) -> tuple[list[Numbers], list[list[list[float | None]]]]:
+def _read_columns(cells: Sequence[Sequence[str]], names: list[str]) -> tuple[list[Numbers], list[Readings]]:
     """Returns: for each column its numbers, and its dates in every format that fits (empty if it has no dates)."""
     numbers: list[Numbers] = []
-    dates: list[list[list[float | None]]] = []
+    dates: list[Readings] = []
     for name, column in zip(names, cells, strict=True):
         values = [plain_number(cell) for cell in column]
         numeric = any(map(is_plain, column))
@@ -212,10 +217,35 @@ def _read_columns(cells: Sequence[Sequence[str]], names: list[str]) -> tuple[lis
     return numbers, dates
 
 
-def _check_order(
-    readings: Sequence[Sequence[float | None]], name: str, cells: Sequence[str], lines: list[int], reverse: bool
-) -> list[str]:
-    """Returns: notes on a repeated date and on gaps.
+def _choose_dates(
+    names: list[str], cells: Sequence[Sequence[str]], dates: list[Readings]
+) -> tuple[list[int], list[str], Readings]:
+    """Choose the first column of dates in which few of them repeat, also together with a time of day in another column.
+
+    Returns: the columns (none without dates; the first one if dates repeat in all), their cells joined, and their dates in
+    each format that fits.
+    """
+    found = [([j], list(cells[j]), dates[j]) for j in range(len(names)) if dates[j]]
+    for (day,), days, _ in found[:1]:
+        for j, times in enumerate(cells):
+            if not dates[j] and (":" in times[0] or names[j].lower() in HOURS):
+                joined = [f"{date} {time}" + ":00" * (":" not in time) for date, time in zip(days, times, strict=True)]
+                found.append(([day, j], joined, read_dates(joined)))
+    fitting = [choice for choice in found if choice[2] and not _find_repeats(choice[2][0])[1]]
+    return next(iter(fitting + found), ([], [], []))
+
+
+def _find_repeats(reading: Sequence[float | None]) -> tuple[np.ndarray, bool]:
+    """Returns: the rows with a date that also stands above, and whether they are so many that there are several series."""
+    seconds = np.array(reading, np.float64)  # NaN: missing
+    rows = np.flatnonzero(~np.isnan(seconds))
+    _, first = np.unique(seconds[rows], return_index=True)
+    repeats = np.delete(rows, first)
+    return repeats, len(repeats) > max(1, MOST_REPEATS * len(rows))
+
+
+def _check_order(readings: Readings, name: str, cells: Sequence[str], lines: list[int], reverse: bool) -> list[str]:
+    """Returns: notes on repeated dates and on gaps.
 
     Raises: CharrnnError if the dates of a column repeat, or are not in ascending order in any format that fits.
     """
@@ -223,17 +253,19 @@ def _check_order(
     for reading in readings:
         seconds = np.array(reading, np.float64)  # NaN: missing
         rows = np.flatnonzero(~np.isnan(seconds))
-        _, first = np.unique(seconds[rows], return_index=True)
-        repeats = np.delete(rows, first)
-        if len(repeats) > max(1, MOST_REPEATS * len(rows)):
+        repeats, too_many = _find_repeats(reading)
+        if too_many:
             where = f"line {lines[repeats[0]]}: {cells[repeats[0]]}"
             cure = "keep one row for each date, for example of one shop or product"
             raise CharrnnError(f"the dates in column {name} repeat in {len(repeats):,} rows ({where}); {cure}")
         steps = np.diff(seconds[rows])
         if not (steps < 0).any():
-            notes = [f"column {name}: a date repeats (line {lines[row]}: {cells[row]})" for row in repeats[:1]]
             gaps = rows[1:][steps > GAP * np.median(steps)] if len(steps) else rows[:0]
-            return notes + [f"column {name}: a gap before line {lines[row]} ({cells[row]})" for row in gaps[:MOST_GAPS]]
+            notes = [f"a date repeats (line {lines[row]}: {cells[row]})" for row in repeats[:MOST_NOTED]]
+            notes += [f"more repeated dates: {len(repeats) - MOST_NOTED:,}"] * (len(repeats) > MOST_NOTED)
+            notes += [f"a gap before line {lines[row]} ({cells[row]})" for row in gaps[:MOST_NOTED]]
+            notes += [f"more gaps: {len(gaps) - MOST_NOTED:,}"] * (len(gaps) > MOST_NOTED)
+            return [f"column {name}: {note}" for note in notes]
         falls = falls or not (steps > 0).any()
         breaks.append(rows[1:][steps < 0][0])
     order = f"are not in order (line {lines[breaks[0]]}: {cells[breaks[0]]}); sort the rows"
