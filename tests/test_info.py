@@ -66,6 +66,18 @@ def test_a_validation_text_that_is_gone_is_in_the_way_of_resuming(tmp_path):
     assert "held_out.txt no longer exists" in facts["resume_obstacle"]
 
 
+def test_the_folder_of_a_run_is_quoted_in_what_to_type(tmp_path):
+    (tmp_path / "t.txt").write_text("MARGERY:\nThe lamp is lit.\n" * 60)
+    charrnn("train", "t.txt", "--steps", 2, "-q", "-o", "my run", cwd=tmp_path)
+    (tmp_path / "t.txt").rename(tmp_path / "u.txt")
+    obstacle = json.loads(charrnn("info", "my run", "--json", cwd=tmp_path)[0])["resume_obstacle"]
+    command = obstacle.split("name it: charrnn ")[1].replace("TEXT", "u.txt")
+    charrnn(*shlex.split(command), "--steps", 3, "-q", cwd=tmp_path)
+    facts = json.loads(charrnn("info", "my run", "--json", cwd=tmp_path)[0])
+    assert facts["resume_obstacle"] is None
+    assert facts["training"]["sources"] == [str(tmp_path / "u.txt")]
+
+
 def test_its_commands_begin_the_same_run_anew_and_continue_it(book_run, tmp_path):
     (tmp_path / "a text.txt").write_text("MARGERY:\nThe lamp is lit.\n" * 60)
     asked = ["a text.txt", "--steps", 12, "--seed", 5, "--validation", 0.2, "--init-from", book_run / "runs" / "book"]

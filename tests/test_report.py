@@ -273,6 +273,9 @@ BAD = {
     "a text in another encoding": (["used", "t.txt", "--encoding", "klingon"], 2, "klingon"),
     "nothing said of a text": (["used"], 2, "does not say which text it was trained on; name the text"),
     "trained on a pipe": (["pipe"], 2, "pipe was trained on piped text; name the text to colour: charrnn report pipe TEXT"),
+    "a base model": (["english"], 2, "which text it was trained on; name the text to colour: charrnn report english TEXT"),
+    "a name with a space": (["my run"], 2, "name the text to colour: charrnn report 'my run' TEXT"),
+    "another name of the file": (["my run/a.safetensors"], 2, "to colour: charrnn report 'my run/a.safetensors' TEXT"),
     "a text that has gone": (["moved"], 2, "the text /nowhere/x.txt no longer exists; name the text to colour"),
     "a text that has changed": (["changed"], 2, "is not the one that changed was trained on; name the text to colour"),
     "nothing held out": (["all"], 2, "all was not validated on any text; name the text to colour"),
@@ -298,6 +301,9 @@ def bad_folder(tmp_path_factory):
         header = dataclasses.replace(header_of("some good text,\n"), training=Training(origin=origin))
         (folder / name).mkdir()
         write(folder / name / "model.safetensors", tensors_of(header), model_to_json(header))
+    for name in ("model", "a"):
+        (folder / "my run").mkdir(exist_ok=True)
+        (folder / "my run" / f"{name}.safetensors").write_bytes((folder / "moved" / "model.safetensors").read_bytes())
     return folder
 
 

@@ -35,6 +35,7 @@ def report(
     from charrnn.checkpoint import read_model
     from charrnn.export.html import render_box
     from charrnn.report.page import find_validation_text, render_page
+    from charrnn.run_folder import MODEL as MODEL_FILE
     from charrnn.run_folder import is_text, output_folder, read_history
     from charrnn.text.reading import likely_encodings, read_any
     from charrnn.text.records import SEPARATORS
@@ -60,7 +61,8 @@ def report(
             corpus = read_any(texts, encodings, loaded.newlines, reading.progress, between)
             name = ", ".join("standard input" if source == "-" else Path(source).name for source in texts)
         else:
-            advice = f"name the text to colour: charrnn report {shlex.quote(loaded.short_name)} TEXT"
+            named = str(folder) if loaded.path.name == MODEL_FILE else loaded.name
+            advice = f"name the text to colour: charrnn report {shlex.quote(named)} TEXT"
             corpus = find_validation_text(loaded, advice, reading.progress)
             name = "its validation text"
     print_notes(corpus.notes)
