@@ -93,6 +93,7 @@ def corpus(tmp_path):
 
 def test_the_page_shows_the_code_that_is_tested_here():
     page = (ROOT / "docs" / "contributing.md").read_text()
+    page = page[: page.index("## Example: add a sampling rule")]
     here = Path(__file__).read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
     definitions = [block.strip() for block in blocks if block.startswith(("class ", "def "))]

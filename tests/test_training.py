@@ -412,7 +412,8 @@ def test_a_tiny_text_is_learned_by_heart_and_the_run_ends_then(tmp_path):
     assert "memorises" in notes[0]
     list(run.events(options))
     assert run.counters.seconds < 50
-    assert load(tmp_path / "run").sample("if you", len(text) - 6, greedy=True) == text[6:]
+    prime = "if you plant an apple seed"  # long enough to forget the start character, which this text has only at its end
+    assert load(tmp_path / "run").sample(prime, len(text) - len(prime), greedy=True) == text[len(prime) :]
 
 
 def test_less_is_validated_where_the_vocabulary_is_large(tmp_path):

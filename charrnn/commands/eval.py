@@ -8,7 +8,9 @@ from charrnn.commands import common
 from charrnn.terminal import frame, output
 
 if TYPE_CHECKING:
+    from charrnn.inference.model import Model
     from charrnn.terminal.scores import View
+    from charrnn.text.corpus import Corpus
 
 COPIED = "Find passages that TEXT copies from TRAINING_TEXT: the training file, or a run that was trained on it. "
 COPIED += "Nothing is scored."
@@ -41,10 +43,6 @@ def eval(
     from charrnn.options import require
     from charrnn.terminal.heatmap import Heatmap, JsonHeatmap, terminal_palette
     from charrnn.terminal.scores import MostSurprising, PerLine, Summary, print_score
-    from charrnn.text.corpus import PIECE
-    from charrnn.text.reading import likely_encodings, read_any
-    from charrnn.text.records import SEPARATORS, split, unify_breaks
-    from charrnn.text.vocabulary import hint_at_form
 
     sources = common.require_sources(text)
     common.require_texts(sources, model, "eval")
@@ -62,13 +60,7 @@ def eval(
     loaded = common.load_model(model)
     kind = loaded.records
     require(kind is not None or not worst, f"--worst needs a model of lines or paragraphs; {loaded.path} is not one")
-    with frame.WorkDisplay() as reading, common.say_waiting(sources):
-        encodings = likely_encodings(loaded.encoding) if encoding is None else [encoding]
-        corpus = read_any(sources, encodings, loaded.newlines, reading.progress, SEPARATORS[kind or "line"])
-    records, notes = split(corpus.text(), kind) if kind else ([], [])
-    notes = [*corpus.notes, *notes, *hint_at_form(loaded.vocabulary, corpus.text(0, PIECE))]
-    common.print_notes(notes)
-    corpus = unify_breaks(corpus) if kind else corpus
+    corpus, records = _read(loaded, sources, encoding)
     json_object = output.JsonObject() if as_json else None
     palette = None if as_json else terminal_palette()
     views: list[View] = []
@@ -95,3 +87,19 @@ def eval(
         print_score(score, worst, records=records, json_object=json_object)
     if json_object is not None:
         json_object.close()
+
+
+def _read(model: "Model", sources: list[str], encoding: str | None) -> tuple["Corpus", list[str]]:
+    """Read the text to score, and print notes on it. Returns: the text; of a line-by-line model also its lines."""
+    from charrnn.text.corpus import PIECE
+    from charrnn.text.reading import likely_encodings, read_any
+    from charrnn.text.records import SEPARATORS, split, unify_breaks
+    from charrnn.text.vocabulary import hint_at_form
+
+    kind = model.records
+    encodings = likely_encodings(model.encoding) if encoding is None else [encoding]
+    with frame.WorkDisplay() as reading, common.say_waiting(sources):
+        corpus = read_any(sources, encodings, model.newlines, reading.progress, SEPARATORS[kind or "line"])
+    records, notes = split(corpus.text(), kind) if kind else ([], [])
+    common.print_notes([*corpus.notes, *notes, *hint_at_form(model.vocabulary, corpus.text(0, PIECE))])
+    return unify_breaks(corpus) if kind else corpus, records
