@@ -560,3 +560,20 @@ def test_a_report_with_the_model_can_be_written_on(book_run, opened):
     document = (book_run / "without.html").read_text()
     assert "worker-src" not in document
     assert "write-" not in document
+
+
+def test_the_page_writes_no_blank_line_and_offers_none(opened):
+    document, _ = page_of(LINES, records="line")
+    tab = opened(document)
+    shown = {
+        item.split(",")[0]
+        for item in tab.evaluate("[...document.querySelectorAll('#write-next button')].map(b => b.ariaLabel)")
+    }
+    assert shown
+    assert "line break" not in shown
+    tab.fill("#write-length", "40")
+    tab.evaluate("document.querySelector('#write-temperature').value = 2")
+    tab.click("#write-go")
+    eventually(lambda: tab.locator("#write-text").input_value().count("\n") >= 40)
+    lines = tab.locator("#write-text").input_value().split("\n")
+    assert all(line.strip() for line in lines[:40])

@@ -452,3 +452,9 @@ def test_a_model_of_an_old_format_has_a_report(tmp_path, opened):
 
     model = load(ROOT / "tests/formats/format-1.safetensors")
     assert opened(page_of(model, "some good text")).locator("#text span").count() == 14
+
+
+def test_a_line_longer_than_the_page_colours_is_cut():
+    model = model_of(LINES, records="line")
+    page = page_of(model, LINES[:20].replace("\n", " ") * 6_000 + "\n")
+    assert f"the first {LIMIT + 1:,} of" in page

@@ -271,7 +271,8 @@ def load(path: str | Path | None = None) -> Model:
 
 def preview(model: Model, seed: int) -> str:
     """A short sample, to show while training."""
-    if model.records is None:
-        return model.sample(length=160, temperature=0.8, seed=seed)
-    records = model.write_records(length=160, sampler=Sampler(temperature=0.8), seed=seed, together=5)
-    return SEPARATORS[model.records].join(islice(records, 5))
+    with np.errstate(over="ignore", invalid="ignore"):  # a network that is about to diverge may overflow
+        if model.records is None:
+            return model.sample(length=160, temperature=0.8, seed=seed)
+        records = model.write_records(length=160, sampler=Sampler(temperature=0.8), seed=seed, together=5)
+        return SEPARATORS[model.records].join(islice(records, 5))
